@@ -1,0 +1,80 @@
+"""The result: tidy scores, hierarchies, concept banks and provenance; saved, loaded, exported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+if TYPE_CHECKING:
+    from captum_concepts.audio import Clip
+    from captum_concepts.cavs import ConceptBank
+    from captum_concepts.hierarchy import ConceptHierarchy
+
+SCORE_COLUMNS = (
+    "layer",
+    "target",
+    "concept",
+    "score",
+    "magnitude",
+    "low",
+    "high",
+    "p_value",
+    "q_value",
+    "n_groups",
+    "cav_auc",
+    "status",
+)
+
+
+@dataclass
+class Timeline:
+    """How much each concept pushes one target along one explained clip.
+
+    ``push`` has shape (P, K): the sensitivity of the target's logit along each unit CAV, patch by patch;
+    ``starts`` and ``ends`` are the patches' seconds in the file, shape (P,).
+    """
+
+    layer: str
+    target: str
+    clip: Clip
+    starts: np.ndarray
+    ends: np.ndarray
+    push: np.ndarray
+
+
+@dataclass
+class Explanation:
+    """Everything one explanation of one model says.
+
+    Attributes:
+        scores: one row per layer, target and concept, columns ``SCORE_COLUMNS``. A concept that could not be tested
+            has a ``status`` other than ``"ok"`` and NaN in the numeric columns it has no right to.
+        hierarchies: layer -> mined hierarchy.
+        banks: layer -> concept bank (CAVs with quality).
+        similarities: layer -> (K, K) float32.
+        sensitivities: layer -> (clips, targets, concepts) float32, mean over the patches of each clip.
+        clips: the explained clips, in the order of ``sensitivities``.
+        examples: layer -> concept -> the concept's own clips that lie farthest along its CAV (best first, each cut to
+            its best patch).
+        timelines: for each layer and target, the explained clips with the highest logit.
+        warnings: one line each.
+        provenance: versions, seeds, weight and clip hashes, options.
+    """
+
+    backbone: str
+    layers: tuple[str, ...]
+    targets: tuple[str, ...]
+    concepts: tuple[str, ...]
+    scores: pd.DataFrame
+    hierarchies: dict[str, ConceptHierarchy]
+    banks: dict[str, ConceptBank]
+    similarities: dict[str, np.ndarray]
+    sensitivities: dict[str, np.ndarray]
+    clips: tuple[Clip, ...]
+    examples: dict[str, dict[str, list[Clip]]] = field(default_factory=dict)
+    timelines: list[Timeline] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    provenance: dict[str, Any] = field(default_factory=dict)
