@@ -1,0 +1,223 @@
+"""Front-ends: waveforms to log-mel patches, as modules that run on the device in batches.
+
+A front-end is defined by the numbers in `Frontend`; presets reproduce the ones that published models were trained
+with. Gradients flow to the waveform.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from captum_concepts._torchaudio import load
+from captum_concepts.errors import InputError, shown
+
+Layout = Literal["BTF", "BCTF", "BCFT"]
+Centre = Literal["clip", "patch", "no"]
+Compression = Literal["log10(1+10000x)", "ln(x+0.01)", "dB"]
+
+
+class Frontend(nn.Module):
+    """Framed spectrum, mel bands, compression.
+
+    Args:
+        sample_rate: Hz of the waveform.
+        n_fft: points of the Fourier transform; a window shorter than this is zero-padded at its end.
+        window_samples: samples per frame.
+        frame_hop: samples between frames.
+        n_mels: mel bands.
+        f_min, f_max: Hz, edges of the lowest and highest band.
+        mel_scale, mel_norm: as `torchaudio.functional.melscale_fbanks`.
+        power: 1 for the magnitude, 2 for the power spectrum.
+        periodic: the Hann window is periodic, else symmetric.
+        compression: "log10(1+10000x)", "ln(x+0.01)" or "dB" (10 log10 for power and 20 log10 for magnitude spectra,
+            floor 1e-10, as `torchaudio.transforms.AmplitudeToDB` without ``top_db``).
+        patch_frames: frames per patch; None where ``patch_samples`` decides.
+        patch_samples: samples per patch; None where ``patch_frames`` decides.
+        hop_samples: samples between patches; None is ``patch_frames * frame_hop``, the next patch begins with the
+            next frame.
+        centre: "clip": half a window of zeros belongs around the signal of a clip (``pad``), so that its patches hold
+            the centred frames of the whole clip; "patch": each patch is mirrored at its own ends by half a window, as
+            `torch.stft` with ``center=True``; "no": frames begin where the patch begins.
+        layout: "BTF" (B, frames, mel), "BCTF" (B, 1, frames, mel) or "BCFT" (B, 1, mel, frames).
+
+    Attributes:
+        patch_samples, patch_frames: the length of a patch, both ways.
+        hop_samples: samples between patches.
+        pad: zeros to put before and after a clip's signal before it is cut (`captum_concepts.audio.iter_patches`).
+
+    Raises:
+        InputError: a number is out of range, or a name is unknown.
+    """
+
+    window: Tensor
+    mel: Tensor
+
+    def __init__(
+        self,
+        sample_rate: int,
+        n_fft: int,
+        window_samples: int,
+        frame_hop: int,
+        n_mels: int,
+        f_min: float,
+        f_max: float,
+        mel_scale: Literal["slaney", "htk"],
+        mel_norm: Literal["slaney"] | None,
+        power: float,
+        periodic: bool,
+        compression: Compression,
+        patch_frames: int | None = None,
+        patch_samples: int | None = None,
+        hop_samples: int | None = None,
+        centre: Centre = "no",
+        layout: Layout = "BTF",
+    ) -> None:
+        super().__init__()
+        _require_numbers(
+            sample_rate=sample_rate,
+            n_fft=n_fft,
+            window_samples=window_samples,
+            frame_hop=frame_hop,
+            n_mels=n_mels,
+            patch_length=patch_samples if patch_frames is None else patch_frames,
+            hop_samples=1 if hop_samples is None else hop_samples,
+        )
+        _require(
+            (patch_frames is None) != (patch_samples is None), "patch_samples", patch_samples, "it or patch_frames"
+        )
+        _require(centre in ("clip", "patch", "no"), "centre", centre, "'clip', 'patch' or 'no'")
+        _require(layout in ("BTF", "BCTF", "BCFT"), "layout", layout, "'BTF', 'BCTF' or 'BCFT'")
+        _require(compression in _COMPRESSIONS, "compression", compression, " or ".join(map(repr, _COMPRESSIONS)))
+        _require(window_samples <= n_fft, "window_samples", window_samples, f"at most n_fft = {n_fft}")
+        _require(power in (1, 2), "power", power, "1 (magnitude) or 2 (power)")
+        _require(
+            0 <= f_min < f_max <= sample_rate / 2, "f_min, f_max", (f_min, f_max), "0 <= f_min < f_max <= rate / 2"
+        )
+        self.sample_rate = sample_rate
+        self.n_fft = n_fft
+        self.window_samples = window_samples
+        self.frame_hop = frame_hop
+        self.n_mels = n_mels
+        self.power = power
+        self.compression: Compression = compression
+        self.centre: Centre = centre
+        own = 0 if centre == "patch" else window_samples  # samples that the frames need beyond their hops
+        if patch_samples is None:
+            patch_samples = (patch_frames - 1) * frame_hop + own
+        self.patch_samples = patch_samples
+        self.patch_frames = 1 + (patch_samples - own) // frame_hop
+        least = window_samples // 2 + 1 if centre == "patch" else window_samples
+        _require(patch_samples >= least, "patch_samples", patch_samples, f"at least {least}")
+        self.hop_samples = self.patch_frames * frame_hop if hop_samples is None else hop_samples
+        self.pad = (window_samples // 2, window_samples - window_samples // 2) if centre == "clip" else (0, 0)
+        self.layout: Layout = layout
+        filters = load()[0].melscale_fbanks(
+            n_fft // 2 + 1, f_min, f_max, n_mels, sample_rate, norm=mel_norm, mel_scale=mel_scale
+        )
+        self.register_buffer("window", torch.hann_window(window_samples, periodic=periodic), persistent=False)
+        self.register_buffer("mel", filters, persistent=False)
+
+    def forward(self, waveforms: Tensor) -> Tensor:
+        """Waveforms (B, patch_samples) to log-mel in ``layout``.
+
+        Raises:
+            InputError: the waveforms have another shape.
+        """
+        if waveforms.ndim != 2 or waveforms.shape[1] != self.patch_samples:
+            raise InputError(
+                f"waveforms have shape {tuple(waveforms.shape)}: give (batch, {self.patch_samples}) "
+                f"samples at {self.sample_rate} Hz"
+            )
+        if self.centre == "patch":
+            half = self.window_samples // 2
+            waveforms = nn.functional.pad(waveforms, (half, half), mode="reflect")
+        frames = waveforms.unfold(1, self.window_samples, self.frame_hop) * self.window
+        spectrum = torch.view_as_real(torch.fft.rfft(frames, n=self.n_fft))
+        energy = spectrum.square().sum(-1)
+        if self.power == 1:
+            energy = _safe_sqrt(energy)
+        logmel = _COMPRESSIONS[self.compression](energy @ self.mel, self.power)
+        if self.layout == "BTF":
+            return logmel
+        return logmel[:, None] if self.layout == "BCTF" else logmel.transpose(1, 2)[:, None]
+
+
+def _safe_sqrt(energy: Tensor) -> Tensor:
+    """Square root whose gradient at zero is finite: digital silence must not turn gradients into NaN."""
+    return energy.clamp_min(1e-24).sqrt()
+
+
+def _log10_shifted(mel: Tensor, power: float) -> Tensor:
+    return torch.log10(1 + 10000 * mel)
+
+
+def _ln_shifted(mel: Tensor, power: float) -> Tensor:
+    return torch.log(mel + 0.01)
+
+
+def _decibel(mel: Tensor, power: float) -> Tensor:
+    return (20 / power) * torch.log10(mel.clamp_min(1e-10))
+
+
+_COMPRESSIONS = MappingProxyType({"log10(1+10000x)": _log10_shifted, "ln(x+0.01)": _ln_shifted, "dB": _decibel})
+
+PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        # MusiCNN (Pons and Serra 2019) as Essentia's TensorflowInputMusiCNN computes it; also Effnet-Discogs and MAEST.
+        "musicnn": dict(
+            sample_rate=16000, n_fft=512, window_samples=512, frame_hop=256, n_mels=96, f_min=0.0, f_max=8000.0,
+            mel_scale="slaney", mel_norm="slaney", power=2, periodic=False, compression="log10(1+10000x)",
+            patch_frames=187, centre="clip", layout="BTF",
+        ),
+        # VGGish (Hershey et al. 2017) as Essentia's TensorflowInputVGGish computes it; also YAMNet.
+        "vggish": dict(
+            sample_rate=16000, n_fft=512, window_samples=400, frame_hop=160, n_mels=64, f_min=125.0, f_max=7500.0,
+            mel_scale="htk", mel_norm=None, power=1, periodic=False, compression="ln(x+0.01)",
+            patch_frames=96, centre="clip", layout="BTF",
+        ),
+        # 29.1 s of a GTZAN track as torchaudio's MelSpectrogram and AmplitudeToDB give it to a classifier.
+        "gtzan": dict(
+            sample_rate=22050, n_fft=1024, window_samples=1024, frame_hop=512, n_mels=128, f_min=0.0, f_max=11025.0,
+            mel_scale="htk", mel_norm=None, power=2, periodic=True, compression="dB",
+            patch_samples=641655, centre="patch", layout="BCFT",
+        ),
+    }
+)  # fmt: skip
+
+
+def frontend(name_or_module: str | Frontend, **changes: Any) -> Frontend:
+    """A preset by name, with single numbers changed: ``frontend("gtzan", patch_frames=256)``.
+
+    A `Frontend` is given back as it is.
+
+    Raises:
+        InputError: no such preset or argument, or changes to a finished module.
+    """
+    if isinstance(name_or_module, Frontend):
+        if changes:
+            raise InputError(f"{shown(sorted(changes))} cannot change a finished front-end: give a preset's name")
+        return name_or_module
+    if name_or_module not in PRESETS:
+        raise InputError(f"no front-end is called {shown(name_or_module)}: give one of {', '.join(PRESETS)}")
+    numbers = dict(PRESETS[name_or_module])
+    if "patch_frames" in changes or "patch_samples" in changes:
+        numbers |= {"patch_frames": None, "patch_samples": None}
+    try:
+        return Frontend(**(numbers | changes))
+    except TypeError as error:
+        raise InputError(f"front-end {name_or_module}: {error}") from error
+
+
+def _require(condition: bool, name: str, value: object, remedy: str) -> None:
+    if not condition:
+        raise InputError(f"front-end: {name} is {shown(value)}: give {remedy}")
+
+
+def _require_numbers(**numbers: int) -> None:
+    for name, value in numbers.items():
+        _require(isinstance(value, int) and value > 0, name, value, "a positive whole number")
