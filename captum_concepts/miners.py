@@ -1,0 +1,412 @@
+"""Miners: from a similarity matrix to a :class:`ConceptHierarchy`.
+
+A miner is a plain function ``(similarity: Tensor (K, K), names: tuple[str, ...], **options) -> ConceptHierarchy``.
+``similarity[p, c]`` speaks for the link p -> c (p above c). :func:`mine` checks the input and calls the miner.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from captum_concepts.centrality import betweenness
+from captum_concepts.errors import InputError, shown
+from captum_concepts.hierarchy import ConceptHierarchy
+
+Miner = Callable[..., ConceptHierarchy]
+
+
+def mine(
+    similarity: Tensor | np.ndarray, names: Sequence[str], miner: str | Miner = "heymann", **options: object
+) -> ConceptHierarchy:
+    """Mine a hierarchy.
+
+    Args:
+        similarity: (K, K), finite; row p, column c speaks for the link p -> c. The diagonal is never used as a link.
+        names: K unique names, in the order of the rows.
+        miner: a name in :data:`MINERS`, or a function with a miner's signature.
+        options: passed to the miner.
+
+    Raises:
+        InputError: no concept, a matrix of another shape, NaN or infinity, duplicate names, an unknown miner or
+            option, or a matrix that is not symmetric for a miner that needs it.
+    """
+    names = tuple(names)
+    similarity = _checked(similarity, names)
+    function = _miner(miner)
+    try:
+        inspect.signature(function).bind(similarity, names, **options)
+    except TypeError as error:
+        raise InputError(f"miner {shown(miner)}: {error}; see its documentation for the options") from None
+    if len(names) == 1:
+        return ConceptHierarchy.from_edges(names, [])
+    mined = function(similarity, names, **options)
+    if not isinstance(mined, ConceptHierarchy) or mined.names != names:
+        raise InputError(f"miner {shown(miner)}: must return a ConceptHierarchy over all {len(names)} names in order")
+    return mined
+
+
+def _miner(miner: str | Miner) -> Miner:
+    if callable(miner):
+        return miner
+    if miner not in MINERS:
+        raise InputError(f"miner: no {shown(miner)}; choose one of {', '.join(MINERS)}")
+    return MINERS[miner]
+
+
+def _checked(similarity: Tensor | np.ndarray, names: tuple[str, ...]) -> Tensor:
+    if not names:
+        raise InputError("names: no concepts; a hierarchy needs at least one")
+    ConceptHierarchy.from_edges(names, [])  # complains about empty and duplicate names
+    similarity = torch.as_tensor(similarity)
+    if similarity.shape != (len(names), len(names)):
+        raise InputError(
+            f"similarity: shape {tuple(similarity.shape)} for {len(names)} names; give ({len(names)}, {len(names)})"
+        )
+    if similarity.is_complex():
+        raise InputError("similarity: complex numbers; give real ones")
+    bad = (~torch.isfinite(similarity)).nonzero()
+    if len(bad):
+        row, column = bad[0].tolist()
+        raise InputError(
+            f"similarity: {similarity[row, column].item()} at {shown(names[row])}, {shown(names[column])}"
+            f" ({len(bad)} such entries); leave out concepts without a usable vector"
+        )
+    return similarity
+
+
+def _symmetric(similarity: Tensor, miner: str) -> None:
+    scale = float(similarity.abs().max())
+    if float((similarity - similarity.T).abs().max()) > 1e-5 * scale:
+        raise InputError(f"miner {shown(miner)}: needs a symmetric similarity; give (S + S.T) / 2 or another miner")
+
+
+# ---------------------------------------------------------------------- the paper's miner
+
+
+def heymann(
+    similarity: Tensor,
+    names: Sequence[str],
+    *,
+    threshold: float = 0.5,
+    min_sim: float = 0.2,
+    parents_per_node: int = 1,
+    additional_threshold: float = 0.2,
+    max_children_per_node: int = 20,
+    centrality: str | Tensor | np.ndarray = "betweenness",
+) -> ConceptHierarchy:
+    """The Heymann & Garcia-Molina variant of Afchar, Hennequin & Guigue (ISMIR 2022), step by step.
+
+    The diagonal becomes ``min(S) - 0.1``. Concepts are taken by falling centrality in the undirected graph with an
+    edge where ``S > threshold`` in either direction; equal centrality: the later concept first. Candidates for the
+    parent of c are the concepts already placed that have fewer than ``max_children_per_node`` children; the
+    ``parents_per_node`` best by ``S[p, c]`` are considered (equal: the earlier concept first), and p is linked if
+    ``S[p, c] > min_sim`` and ``S[p, c] > best - additional_threshold``. A concept without a link is a root (the
+    paper's ``<root>`` is no node here). All comparisons are strict and made in float64.
+
+    Args:
+        similarity: (K, K); the paper's S: row p = whose tracks, column c = whose CAV.
+        centrality: "betweenness", or one number per concept.
+
+    Raises:
+        InputError: an option out of range, or a centrality of the wrong length or with NaN.
+    """
+    for option, value in (("parents_per_node", parents_per_node), ("max_children_per_node", max_children_per_node)):
+        if value < 1:
+            raise InputError(f"heymann: {option} = {value}; give a whole number of at least 1")
+    order = np.argsort(_centrality(similarity, centrality, threshold), kind="stable")[::-1]
+    sim = _without_diagonal(similarity)
+    incoming = np.ascontiguousarray(sim.T)
+    open_nodes = np.zeros(len(names), dtype=bool)
+    n_children = np.zeros(len(names), dtype=np.int64)
+    edges = []
+    for child in order:
+        candidates = np.flatnonzero(open_nodes)
+        best = _largest(incoming[child, candidates], parents_per_node)
+        chosen = [(p, incoming[child, p]) for p in candidates[best]]
+        for parent, strength in chosen:
+            if strength > min_sim and strength > chosen[0][1] - additional_threshold:
+                edges.append((names[parent], names[child], float(strength)))
+                n_children[parent] += 1
+                open_nodes[parent] = n_children[parent] < max_children_per_node
+        open_nodes[child] = True
+    return ConceptHierarchy.from_edges(names, edges)
+
+
+def _without_diagonal(similarity: Tensor) -> np.ndarray:
+    """float64 copy with the paper's diagonal: 0.1 below the smallest entry of the whole matrix."""
+    sim = similarity.detach().to("cpu", torch.float64).numpy().copy()
+    np.fill_diagonal(sim, sim.min() - 0.1)
+    return sim
+
+
+def _centrality(similarity: Tensor, centrality: str | Tensor | np.ndarray, threshold: float) -> np.ndarray:
+    if isinstance(centrality, str):
+        if centrality != "betweenness":
+            raise InputError(f"centrality: no {shown(centrality)}; give 'betweenness' or one number per concept")
+        linked = similarity.detach().double() > threshold
+        linked = linked | linked.T
+        linked.fill_diagonal_(False)
+        return betweenness(linked).cpu().numpy()
+    return _per_concept("centrality", centrality, len(similarity))
+
+
+def _per_concept(what: str, values: Tensor | np.ndarray | Sequence[float], k: int) -> np.ndarray:
+    array = torch.as_tensor(values).detach().to("cpu", torch.float64).numpy()
+    if array.shape != (k,) or not np.isfinite(array).all():
+        raise InputError(f"{what}: shape {array.shape} for {k} concepts; give one finite number for each")
+    return array
+
+
+def _largest(values: np.ndarray, count: int) -> np.ndarray:
+    """Positions of the ``count`` largest, falling; equal values: the earlier first."""
+    if count == 1:
+        return np.array([values.argmax()]) if len(values) else np.zeros(0, dtype=np.int64)
+    return np.argsort(-values, kind="stable")[:count]
+
+
+# ---------------------------------------------------------------------- generality
+
+
+def null_threshold(similarity: Tensor) -> float:
+    """What an unrelated pair reaches: median plus one robust standard deviation of the off-diagonal entries."""
+    off = _off_diagonal(similarity)
+    median = np.median(off)
+    return float(median + 1.4826 * np.median(np.abs(off - median)))
+
+
+def estimated_generality(similarity: Tensor) -> np.ndarray:
+    """(K,) mean off-diagonal column: how strongly the other concepts' clips speak for this concept's CAV.
+
+    A guess that stands in for true set sizes; where these are known, give them to the miner instead.
+    """
+    sim = similarity.detach().to("cpu", torch.float64).numpy()
+    return (sim.sum(0) - sim.diagonal()) / max(len(sim) - 1, 1)
+
+
+def _off_diagonal(similarity: Tensor) -> np.ndarray:
+    sim = similarity.detach().to("cpu", torch.float64).numpy()
+    return sim[~np.eye(len(sim), dtype=bool)]
+
+
+def attach_by_generality(
+    similarity: Tensor,
+    names: Sequence[str],
+    *,
+    generality: Tensor | np.ndarray | Sequence[float] | None = None,
+    min_sim: float | None = None,
+) -> ConceptHierarchy:
+    """From the most general concept down, each under the most similar one that is more general.
+
+    Args:
+        similarity: (K, K); ``similarity[p, c]`` speaks for p above c.
+        generality: (K,), larger is more general, e.g. set sizes; None: :func:`estimated_generality`. Equal
+            generality or similarity: the earlier concept first.
+        min_sim: a link must exceed it, else the concept is a root; None: :func:`null_threshold`.
+    """
+    values = estimated_generality(similarity) if generality is None else generality
+    order = np.argsort(-_per_concept("generality", values, len(names)), kind="stable")
+    floor = null_threshold(similarity) if min_sim is None else min_sim
+    incoming = np.ascontiguousarray(_without_diagonal(similarity).T)
+    edges = []
+    for rank, child in enumerate(order[1:], start=1):
+        placed = np.sort(order[:rank])
+        parent = placed[incoming[child, placed].argmax()]
+        if incoming[child, parent] > floor:
+            edges.append((names[parent], names[child], float(incoming[child, parent])))
+    return ConceptHierarchy.from_edges(names, edges)
+
+
+# ---------------------------------------------------------------------- optimum branching
+
+
+def branching(
+    similarity: Tensor,
+    names: Sequence[str],
+    *,
+    generality: Tensor | np.ndarray | Sequence[float] | None = None,
+    tilt: float = 1.0,
+    min_sim: float | None = None,
+) -> ConceptHierarchy:
+    """The forest with the largest total weight (Edmonds' optimum branching, exact).
+
+    The weight of p -> c is ``similarity[p, c] + tilt * spread * (rank(p) - rank(c))``, where rank is the generality's
+    rank scaled to [0, 1] and spread the standard deviation of the off-diagonal similarities: a symmetric similarity
+    alone cannot say which end is the parent. A root weighs ``min_sim``.
+
+    Args:
+        similarity: (K, K); ``similarity[p, c]`` speaks for p above c.
+        generality: (K,), larger is more general; None: :func:`estimated_generality`.
+        tilt: how much generality counts; 0: the similarity alone.
+        min_sim: weight of making a concept a root; None: :func:`null_threshold`.
+    """
+    k = len(names)
+    values = _per_concept("generality", estimated_generality(similarity) if generality is None else generality, k)
+    _, tied = np.unique(values, return_inverse=True)
+    rank = tied / max(tied.max(), 1)
+    weights = np.full((k + 1, k), null_threshold(similarity) if min_sim is None else min_sim)
+    sim = _without_diagonal(similarity)
+    weights[:k] = sim + tilt * _off_diagonal(similarity).std() * (rank[:, None] - rank[None, :])
+    parents = optimum_arborescence(weights)
+    edges = [(names[p], names[c], float(sim[p, c])) for c, p in enumerate(parents) if p < k]
+    return ConceptHierarchy.from_edges(names, edges)
+
+
+def optimum_arborescence(weights: np.ndarray) -> np.ndarray:
+    """Parents (K,) of the spanning arborescence with the largest total weight; K stands for the root.
+
+    Args:
+        weights: (K + 1, K) float64, ``weights[p, c]`` for p -> c; the last row holds the root's links. The diagonal
+            is not used.
+
+    Edmonds' algorithm in the path-growing form for dense graphs (Gabow, Galil, Spencer & Tarjan 1986): every cycle
+    is contracted into the place of its first vertex, O(K^2) in all. Equal weights: the earlier place first.
+    """
+    k = weights.shape[1]
+    incoming = np.full((k, k + 1), -np.inf)  # row c, column p: the best link from place p into place c
+    incoming[:] = weights.T
+    incoming[np.arange(k), np.arange(k)] = -np.inf
+    growth = _Growth(k)
+    for start in range(k):
+        path = [start] if growth.state[start] == _NEW else []
+        while path:
+            top = path[-1]
+            growth.state[top] = _ON_PATH
+            source = int(incoming[top].argmax())
+            growth.choose(top, source, incoming[top, source])
+            if source == k or growth.state[source] == _DONE:
+                growth.state[path] = _DONE
+                break
+            if growth.state[source] == _NEW:
+                path.append(source)
+                continue
+            cycle = path[path.index(source) :]
+            del path[len(path) - len(cycle) + 1 :]
+            growth.contract(cycle, incoming)
+    return growth.expand()
+
+
+_NEW, _ON_PATH, _DONE, _GONE = range(4)
+
+
+class _Growth:
+    """Vertices (concepts, then contracted cycles) and the places of the matrix that they live in.
+
+    A cycle keeps, for every place, which of its members the best link into and out of it belongs to. Of two vertices
+    the one made later knows where the other one was, so a link between vertices unfolds to one between concepts.
+    """
+
+    def __init__(self, k: int) -> None:
+        self.k = k
+        self.state = np.full(k, _NEW)
+        self.vertex = list(range(k + 1))  # the vertex living in each place; place k is the root
+        self.place = list(range(k + 1))  # and back
+        self.members: dict[int, list[int]] = {}
+        self.into: dict[int, np.ndarray] = {}
+        self.out_of: dict[int, np.ndarray] = {}
+        self.link: dict[int, tuple[int, int]] = {}
+        self.strength: dict[int, float] = {}
+
+    def choose(self, place: int, source: int, strength: float) -> None:
+        vertex = self.vertex[place]
+        self.link[vertex] = self._unfold(self.vertex[source], vertex)
+        self.strength[vertex] = strength
+
+    def _unfold(self, tail: int, head: int) -> tuple[int, int]:
+        while tail in self.members or head in self.members:
+            if tail in self.members and (tail > head or head not in self.members):
+                tail = self.members[tail][self.out_of[tail][self.place[head]]]
+            else:
+                head = self.members[head][self.into[head][self.place[tail]]]
+        return tail, head
+
+    def contract(self, cycle: list[int], incoming: np.ndarray) -> None:
+        """Merge the vertices in these places into a new one in the first place."""
+        members = [self.vertex[place] for place in cycle]
+        vertex = len(self.place)
+        gains = incoming[cycle] - np.array([self.strength[m] for m in members])[:, None]
+        self.into[vertex] = gains.argmax(0).astype(np.int32)
+        leaving = incoming[:, cycle]
+        self.out_of[vertex] = np.append(leaving.argmax(1), 0).astype(np.int32)
+        first, rest = cycle[0], cycle[1:]
+        incoming[:, first] = leaving.max(1)
+        incoming[:, rest] = -np.inf
+        incoming[first] = gains.max(0)
+        incoming[first, cycle] = -np.inf
+        self.state[rest] = _GONE
+        self.members[vertex] = members
+        self.vertex[first] = vertex
+        self.place.append(first)
+
+    def expand(self) -> np.ndarray:
+        parents = np.full(self.k, -1)
+        alive = [self.vertex[place] for place in range(self.k) if self.state[place] == _DONE]
+        above = {member: vertex for vertex, members in self.members.items() for member in members}
+        stack = [(vertex, self.link[vertex]) for vertex in alive]
+        while stack:
+            vertex, (tail, head) = stack.pop()
+            parents[head] = tail
+            # the entered concept's line of cycles up to the vertex gives up its own links, all others keep theirs
+            inner = head
+            while inner != vertex:
+                cycle = above[inner]
+                stack += [(member, self.link[member]) for member in self.members[cycle] if member != inner]
+                inner = cycle
+        return parents
+
+
+# ---------------------------------------------------------------------- agglomeration
+
+
+def agglomerative(
+    similarity: Tensor, names: Sequence[str], *, linkage: str = "average", min_sim: float | None = None
+) -> ConceptHierarchy:
+    """Cluster from the leaves up; every merged cluster is headed by one of the two heads that it joins.
+
+    The head with the larger mean similarity to the joined cluster (its medoid of the two; equal: the earlier
+    concept) stays on top, the other becomes its child, so that every node is a concept.
+
+    Args:
+        similarity: (K, K), symmetric.
+        linkage: a method of ``scipy.cluster.hierarchy.linkage`` for given distances: "average", "complete", "single"
+            or "weighted".
+        min_sim: clusters whose linkage similarity does not exceed it stay apart; None: :func:`null_threshold`.
+    """
+    from scipy.cluster import hierarchy as clustering
+    from scipy.spatial.distance import squareform
+
+    if linkage not in ("average", "complete", "single", "weighted"):
+        raise InputError(f"agglomerative: no linkage {shown(linkage)}; use average, complete, single or weighted")
+    _symmetric(similarity, "agglomerative")
+    floor = null_threshold(similarity) if min_sim is None else min_sim
+    sim = similarity.detach().to("cpu", torch.float64).numpy()
+    sim = (sim + sim.T) / 2
+    top = sim.max()
+    distance = top - sim
+    np.fill_diagonal(distance, 0.0)
+    merges = clustering.linkage(squareform(distance, checks=False), method=linkage)
+    members = {i: np.array([i]) for i in range(len(names))}
+    heads = {i: i for i in range(len(names))}
+    edges = []
+    for step, (left, right, height, _) in enumerate(merges, start=len(names)):
+        if top - height <= floor or int(left) not in heads or int(right) not in heads:
+            continue
+        joined = np.concatenate([members.pop(int(left)), members.pop(int(right))])
+        pair = sorted((heads.pop(int(left)), heads.pop(int(right))))
+        fit = [(sim[head, joined].sum() - sim[head, head]) for head in pair]
+        head, child = pair if fit[0] >= fit[1] else pair[::-1]
+        edges.append((names[head], names[child], float(sim[head, child])))
+        members[step], heads[step] = joined, head
+    return ConceptHierarchy.from_edges(names, edges)
+
+
+MINERS: dict[str, Miner] = {
+    "heymann": heymann,
+    "generality": attach_by_generality,
+    "branching": branching,
+    "agglomerative": agglomerative,
+}

@@ -1,0 +1,200 @@
+"""How alike two concepts are: K x K matrices, computed in blocks of rows on the concept bank's device.
+
+A bank is anything with ``names`` (K), ``directions`` (K, D), ``biases`` (K,) and ``scales`` (K,). ``activations`` are
+(N, D) rows of its layer, ``labels`` (N, K) says which rows show which concept, ``weights`` (N,) how much a row counts
+(e.g. 1 / patches of its clip, so that clips count alike).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from captum_concepts.errors import InputError, shown
+
+ROWS = 8192
+
+
+class Bank(Protocol):
+    """What the similarities need of a :class:`captum_concepts.cavs.ConceptBank`."""
+
+    names: tuple[str, ...]
+    directions: Tensor
+    biases: Tensor
+    scales: Tensor
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A kind of similarity.
+
+    Attributes:
+        function: ``(bank, activations, labels, weights) -> (K, K)``; what is not needed may be None.
+        symmetric: whether the matrix equals its transpose; otherwise row p, column c speaks for the link p -> c.
+        needs: which of "activations" and "labels" must be given.
+    """
+
+    function: Callable[[Bank, Tensor | None, Tensor | None, Tensor | None], Tensor]
+    symmetric: bool
+    needs: frozenset[str] = frozenset()
+
+
+def similarity(
+    bank: Bank,
+    measure: str | Measure | Callable[..., Tensor] = "cosine",
+    *,
+    activations: Tensor | np.ndarray | None = None,
+    labels: Tensor | np.ndarray | None = None,
+    weights: Tensor | np.ndarray | None = None,
+) -> Tensor:
+    """Similarity of all concepts of a bank, (K, K).
+
+    Args:
+        measure: a name in :data:`SIMILARITIES`, a :class:`Measure`, or a function
+            ``(bank, activations, labels, weights) -> (K, K)``.
+        activations: (N, D). labels: (N, K) bool. weights: (N,), not negative; default: all rows count alike.
+
+    Raises:
+        InputError: an unknown measure, something needed is missing or has another shape or NaN, a concept without
+            rows, or a measure that does not return a finite (K, K).
+    """
+    chosen = _measure(measure)
+    given = {"activations": activations, "labels": labels}
+    for need in sorted(chosen.needs):
+        if given[need] is None:
+            raise InputError(f"similarity {shown(measure)}: needs {need}; give {need}=")
+    activations = None if activations is None else torch.as_tensor(activations)
+    labels = None if labels is None else torch.as_tensor(labels)
+    weights = None if weights is None else torch.as_tensor(weights)
+    _check_rows(bank, activations, labels, weights)
+    result = chosen.function(bank, activations, labels, weights)
+    k = len(bank.names)
+    if not isinstance(result, Tensor) or result.shape != (k, k):
+        raise InputError(f"similarity {shown(measure)}: must return a ({k}, {k}) tensor, got {shown(result)}")
+    bad = (~torch.isfinite(result)).nonzero()
+    if len(bad):
+        a, b = (shown(bank.names[i]) for i in bad[0].tolist())
+        raise InputError(f"similarity {shown(measure)}: not finite between {a} and {b}; leave such concepts out")
+    return result
+
+
+def _measure(measure: str | Measure | Callable[..., Tensor]) -> Measure:
+    if isinstance(measure, Measure):
+        return measure
+    if callable(measure):
+        return Measure(measure, symmetric=False)
+    if measure not in SIMILARITIES:
+        raise InputError(f"similarity: no measure {shown(measure)}; choose one of {', '.join(SIMILARITIES)}")
+    return SIMILARITIES[measure]
+
+
+def _check_rows(bank: Bank, activations: Tensor | None, labels: Tensor | None, weights: Tensor | None) -> None:
+    k, d = bank.directions.shape
+    if activations is not None and (activations.ndim != 2 or activations.shape[1] != d or not len(activations)):
+        raise InputError(f"activations: shape {tuple(activations.shape)}; give (rows, {d}), the layer of the bank")
+    rows = len(activations) if activations is not None else len(labels) if labels is not None else None
+    if labels is not None and labels.shape != (rows, k):
+        raise InputError(f"labels: shape {tuple(labels.shape)}; give ({rows}, {k}), one column for each concept")
+    if weights is not None:
+        if weights.shape != (rows,):
+            raise InputError(f"weights: shape {tuple(weights.shape)}; give one number for each of the {rows} rows")
+        if not bool((weights >= 0).all()) or not bool(torch.isfinite(weights).all()):
+            raise InputError("weights: negative, infinite or NaN; give numbers of at least 0")
+
+
+def _blocks(
+    bank: Bank, activations: Tensor, labels: Tensor | None, weights: Tensor | None
+) -> Iterator[tuple[Tensor, Tensor | None, Tensor]]:
+    """Rows, their labels and their weights (n, 1) in the bank's device and dtype, a bounded number at a time."""
+    to = {"device": bank.directions.device, "dtype": bank.directions.dtype}
+    for start in range(0, len(activations), ROWS):
+        part = slice(start, start + ROWS)
+        rows = activations[part].to(**to)
+        weight = rows.new_ones(len(rows), 1) if weights is None else weights[part].to(**to)[:, None]
+        yield rows, None if labels is None else labels[part].to(**to), weight
+
+
+def cosine(
+    bank: Bank, activations: Tensor | None = None, labels: Tensor | None = None, weights: Tensor | None = None
+) -> Tensor:
+    """Cosine of the directions."""
+    unit = torch.nn.functional.normalize(bank.directions, dim=1)
+    return _mirrored(unit @ unit.T)
+
+
+def activation(bank: Bank, activations: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+    """The paper's S (Afchar, Hennequin & Guigue, ISMIR 2022): how strongly i's rows speak for j's CAV.
+
+    ``S[i, j]`` is the weighted mean over the rows of concept i of ``sigmoid(scales[j] (directions[j] f + biases[j]))``.
+    Not symmetric; the diagonal stays as it is.
+    """
+    sums = bank.directions.new_zeros(len(bank.names), len(bank.names))
+    counts = bank.directions.new_zeros(len(bank.names), 1)
+    for rows, shows, weight in _blocks(bank, activations, labels, weights):
+        present = torch.sigmoid(bank.scales * (rows @ bank.directions.T + bank.biases))
+        weighted = (shows * weight).T
+        sums += weighted @ present
+        counts += weighted.sum(1, keepdim=True)
+    return sums / _nonempty(bank, counts)
+
+
+def correlation(bank: Bank, activations: Tensor, labels: Tensor | None = None, weights: Tensor | None = None) -> Tensor:
+    """Weighted correlation, over all rows, of the projections on two concepts' directions."""
+    total, mean = 0.0, bank.directions.new_zeros(bank.directions.shape[1])
+    for rows, _, weight in _blocks(bank, activations, None, weights):
+        total += float(weight.sum())
+        mean += (rows * weight).sum(0)
+    mean /= total
+    k = len(bank.names)
+    covariance, scale = bank.directions.new_zeros(k, k), bank.directions.new_zeros(k)
+    for rows, _, weight in _blocks(bank, activations, None, weights):
+        projected = (rows - mean) @ bank.directions.T
+        covariance += (projected * weight).T @ projected
+        scale = torch.maximum(scale, (rows @ bank.directions.T).abs().amax(0))
+    std = covariance.diagonal().sqrt()
+    # below rounding error of the projections a spread is not a spread
+    flat = (std <= total**0.5 * scale * 10 * torch.finfo(std.dtype).eps).nonzero()
+    if len(flat):
+        name = bank.names[int(flat[0])]
+        raise InputError(f"correlation: {shown(name)} has the same projection on every row; leave the concept out")
+    return _mirrored(covariance / std[:, None] / std[None, :])
+
+
+def overlap(bank: Bank, activations: Tensor | None, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+    """``S[i, j]``: weighted share of concept j's rows that show concept i too; 1 where j lies within i.
+
+    Not symmetric. It looks at the labels alone, not at the model.
+    """
+    both = bank.directions.new_zeros(len(bank.names), len(bank.names))
+    counts = bank.directions.new_zeros(len(bank.names), 1)
+    for shows, _, weight in _blocks(bank, labels, None, weights):
+        both += (shows * weight).T @ shows
+        counts += (shows * weight).sum(0)[:, None]
+    return both / _nonempty(bank, counts).T
+
+
+def _nonempty(bank: Bank, counts: Tensor) -> Tensor:
+    empty = (counts <= 0).flatten().nonzero()
+    if len(empty):
+        name = bank.names[int(empty[0])]
+        raise InputError(f"labels: no row of positive weight shows {shown(name)}; leave the concept out or add clips")
+    return counts
+
+
+def _mirrored(symmetric: Tensor) -> Tensor:
+    """Rounding differs between the triangles; make them equal, within [-1, 1], with a diagonal of 1."""
+    result = ((symmetric + symmetric.T) / 2).clamp_(-1.0, 1.0)
+    return result.fill_diagonal_(1.0)
+
+
+SIMILARITIES: dict[str, Measure] = {
+    "cosine": Measure(cosine, symmetric=True),
+    "activation": Measure(activation, symmetric=False, needs=frozenset({"activations", "labels"})),
+    "correlation": Measure(correlation, symmetric=True, needs=frozenset({"activations"})),
+    "overlap": Measure(overlap, symmetric=False, needs=frozenset({"labels"})),
+}
