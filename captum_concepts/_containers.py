@@ -28,11 +28,8 @@ def is_cut(path: str, file_format: str) -> bool:
     return end is not None and end > size
 
 
-def mp3_states_length(path: str) -> bool:
-    """Whether an MP3 file starts with a Xing, Info or VBRI header that counts its frames.
-
-    Without one libsndfile guesses the length from the size of the file, tags included.
-    """
+def mp3_frames_stated(path: str) -> bool:
+    """Whether an MP3 file starts with a Xing, Info or VBRI header that counts its frames."""
     with open(path, "rb") as file:
         head = file.read(10)
         if head[:3] == b"ID3" and len(head) == 10:
@@ -64,7 +61,7 @@ def _announced_end(file: BinaryIO, file_format: str) -> int | None:
         return None if size >= _UNKNOWN_SIZE else offset + size
     if file_format == "W64":
         file.seek(16)
-        return struct.unpack("<Q", file.read(8))[0]
+        return int(struct.unpack("<Q", file.read(8))[0])
     return None
 
 

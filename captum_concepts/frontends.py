@@ -1,14 +1,16 @@
 """Front-ends: waveforms to log-mel patches, as modules that run on the device in batches.
 
 A front-end is defined by the numbers in `Frontend`; presets reproduce the ones that published models were trained
-with. Gradients flow to the waveform.
+with. Gradients flow to the waveform and are finite for digital silence.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +34,8 @@ class Frontend(nn.Module):
         n_mels: mel bands.
         f_min, f_max: Hz, edges of the lowest and highest band.
         mel_scale, mel_norm: as `torchaudio.functional.melscale_fbanks`.
+        mel_triangles: the sides of the bands are straight over "hz", as in torchaudio and librosa, or over "mel", as
+            in the original VGGish (needs the "htk" scale and no norm).
         power: 1 for the magnitude, 2 for the power spectrum.
         periodic: the Hann window is periodic, else symmetric.
         compression: "log10(1+10000x)", "ln(x+0.01)" or "dB" (10 log10 for power and 20 log10 for magnitude spectra,
@@ -71,6 +75,7 @@ class Frontend(nn.Module):
         power: float,
         periodic: bool,
         compression: Compression,
+        mel_triangles: Literal["hz", "mel"] = "hz",
         patch_frames: int | None = None,
         patch_samples: int | None = None,
         hop_samples: int | None = None,
@@ -79,20 +84,14 @@ class Frontend(nn.Module):
     ) -> None:
         super().__init__()
         _require_numbers(
-            sample_rate=sample_rate,
-            n_fft=n_fft,
-            window_samples=window_samples,
-            frame_hop=frame_hop,
-            n_mels=n_mels,
-            patch_length=patch_samples if patch_frames is None else patch_frames,
-            hop_samples=1 if hop_samples is None else hop_samples,
+            sample_rate=sample_rate, n_fft=n_fft, window_samples=window_samples, frame_hop=frame_hop, n_mels=n_mels
         )
-        _require(
-            (patch_frames is None) != (patch_samples is None), "patch_samples", patch_samples, "it or patch_frames"
-        )
-        _require(centre in ("clip", "patch", "no"), "centre", centre, "'clip', 'patch' or 'no'")
         _require(layout in ("BTF", "BCTF", "BCFT"), "layout", layout, "'BTF', 'BCTF' or 'BCFT'")
+        _require(centre in ("clip", "patch", "no"), "centre", centre, "'clip', 'patch' or 'no'")
         _require(compression in _COMPRESSIONS, "compression", compression, " or ".join(map(repr, _COMPRESSIONS)))
+        _require(mel_scale in ("slaney", "htk"), "mel_scale", mel_scale, "'slaney' or 'htk'")
+        _require(mel_norm in ("slaney", None), "mel_norm", mel_norm, "'slaney' or None")
+        _require(mel_triangles in ("hz", "mel"), "mel_triangles", mel_triangles, "'hz' or 'mel'")
         _require(window_samples <= n_fft, "window_samples", window_samples, f"at most n_fft = {n_fft}")
         _require(power in (1, 2), "power", power, "1 (magnitude) or 2 (power)")
         _require(
@@ -106,21 +105,42 @@ class Frontend(nn.Module):
         self.power = power
         self.compression: Compression = compression
         self.centre: Centre = centre
-        own = 0 if centre == "patch" else window_samples  # samples that the frames need beyond their hops
-        if patch_samples is None:
-            patch_samples = (patch_frames - 1) * frame_hop + own
-        self.patch_samples = patch_samples
-        self.patch_frames = 1 + (patch_samples - own) // frame_hop
-        least = window_samples // 2 + 1 if centre == "patch" else window_samples
-        _require(patch_samples >= least, "patch_samples", patch_samples, f"at least {least}")
-        self.hop_samples = self.patch_frames * frame_hop if hop_samples is None else hop_samples
-        self.pad = (window_samples // 2, window_samples - window_samples // 2) if centre == "clip" else (0, 0)
         self.layout: Layout = layout
-        filters = load()[0].melscale_fbanks(
-            n_fft // 2 + 1, f_min, f_max, n_mels, sample_rate, norm=mel_norm, mel_scale=mel_scale
-        )
+        self.patch_samples = self._patch_samples(patch_frames, patch_samples)
+        self.patch_frames = 1 + (self.patch_samples - self._beyond_hops) // frame_hop
+        if hop_samples is None:
+            hop_samples = self.patch_samples if centre == "patch" else self.patch_frames * frame_hop
+        _require_numbers(hop_samples=hop_samples)
+        self.hop_samples = hop_samples
+        left = window_samples // 2
+        # The last frame is the first one whose centre lies at or behind the end of the signal, as in Essentia.
+        self.pad = (left, window_samples - left + frame_hop - 1) if centre == "clip" else (0, 0)
+        if mel_triangles == "mel":
+            given = (mel_scale, mel_norm)
+            _require(given == ("htk", None), "mel_scale, mel_norm", given, "'htk' and None for triangles over mel")
+            filters = _mel_triangles(n_fft // 2 + 1, f_min, f_max, n_mels, sample_rate)
+        else:
+            filters = load()[0].melscale_fbanks(
+                n_fft // 2 + 1, f_min, f_max, n_mels, sample_rate, norm=mel_norm, mel_scale=mel_scale
+            )
         self.register_buffer("window", torch.hann_window(window_samples, periodic=periodic), persistent=False)
         self.register_buffer("mel", filters, persistent=False)
+
+    @property
+    def _beyond_hops(self) -> int:
+        """Samples that a row of frames needs beyond the hops between them."""
+        return 0 if self.centre == "patch" else self.window_samples
+
+    def _patch_samples(self, frames: int | None, samples: int | None) -> int:
+        if (frames is None) == (samples is None):
+            raise InputError("front-end: give patch_frames or patch_samples, and only one of them")
+        if samples is None:
+            _require_numbers(patch_frames=frames)
+            samples = (cast(int, frames) - 1) * self.frame_hop + self._beyond_hops
+        _require_numbers(patch_samples=samples)
+        least = self.window_samples // 2 + 1 if self.centre == "patch" else self.window_samples
+        _require(samples >= least, "patch_samples", samples, f"at least {least}")
+        return samples
 
     def forward(self, waveforms: Tensor) -> Tensor:
         """Waveforms (B, patch_samples) to log-mel in ``layout``.
@@ -133,6 +153,7 @@ class Frontend(nn.Module):
                 f"waveforms have shape {tuple(waveforms.shape)}: give (batch, {self.patch_samples}) "
                 f"samples at {self.sample_rate} Hz"
             )
+        waveforms = waveforms.to(self.mel.dtype)
         if self.centre == "patch":
             half = self.window_samples // 2
             waveforms = nn.functional.pad(waveforms, (half, half), mode="reflect")
@@ -145,6 +166,16 @@ class Frontend(nn.Module):
         if self.layout == "BTF":
             return logmel
         return logmel[:, None] if self.layout == "BCTF" else logmel.transpose(1, 2)[:, None]
+
+
+def _mel_triangles(n_bins: int, f_min: float, f_max: float, n_mels: int, sample_rate: int) -> Tensor:
+    """Filters (n_bins, n_mels) of peak 1, triangular over HTK mel, 2595 log10(1 + f / 700)."""
+    low, high = (2595 * math.log10(1 + f / 700) for f in (f_min, f_max))
+    edges = torch.linspace(low, high, n_mels + 2, dtype=torch.float64)
+    bins = 2595 * torch.log10(1 + torch.linspace(0, sample_rate / 2, n_bins, dtype=torch.float64) / 700)
+    rising = (bins[:, None] - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - bins[:, None]) / (edges[2:] - edges[1:-1])
+    return torch.minimum(rising, falling).clamp_min(0).float()
 
 
 def _safe_sqrt(energy: Tensor) -> Tensor:
@@ -166,28 +197,67 @@ def _decibel(mel: Tensor, power: float) -> Tensor:
 
 _COMPRESSIONS = MappingProxyType({"log10(1+10000x)": _log10_shifted, "ln(x+0.01)": _ln_shifted, "dB": _decibel})
 
-PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+# "musicnn" and "vggish" give what Essentia's TensorflowInputMusiCNN and TensorflowInputVGGish give; "gtzan" gives what
+# torchaudio's MelSpectrogram and AmplitudeToDB give for 29.1 s of a track.
+PRESETS: Mapping[str, Callable[..., Frontend]] = MappingProxyType(
     {
-        # MusiCNN (Pons and Serra 2019) as Essentia's TensorflowInputMusiCNN computes it; also Effnet-Discogs and MAEST.
-        "musicnn": dict(
-            sample_rate=16000, n_fft=512, window_samples=512, frame_hop=256, n_mels=96, f_min=0.0, f_max=8000.0,
-            mel_scale="slaney", mel_norm="slaney", power=2, periodic=False, compression="log10(1+10000x)",
-            patch_frames=187, centre="clip", layout="BTF",
+        "musicnn": partial(
+            Frontend,
+            sample_rate=16000,
+            n_fft=512,
+            window_samples=512,
+            frame_hop=256,
+            n_mels=96,
+            f_min=0.0,
+            f_max=8000.0,
+            mel_scale="slaney",
+            mel_norm="slaney",
+            power=2,
+            periodic=False,
+            compression="log10(1+10000x)",
+            patch_frames=187,
+            centre="clip",
+            layout="BTF",
         ),
-        # VGGish (Hershey et al. 2017) as Essentia's TensorflowInputVGGish computes it; also YAMNet.
-        "vggish": dict(
-            sample_rate=16000, n_fft=512, window_samples=400, frame_hop=160, n_mels=64, f_min=125.0, f_max=7500.0,
-            mel_scale="htk", mel_norm=None, power=1, periodic=False, compression="ln(x+0.01)",
-            patch_frames=96, centre="clip", layout="BTF",
+        "vggish": partial(
+            Frontend,
+            sample_rate=16000,
+            n_fft=512,
+            window_samples=400,
+            frame_hop=160,
+            n_mels=64,
+            f_min=125.0,
+            f_max=7500.0,
+            mel_scale="htk",
+            mel_triangles="mel",
+            mel_norm=None,
+            power=1,
+            periodic=False,
+            compression="ln(x+0.01)",
+            patch_frames=96,
+            centre="clip",
+            layout="BTF",
         ),
-        # 29.1 s of a GTZAN track as torchaudio's MelSpectrogram and AmplitudeToDB give it to a classifier.
-        "gtzan": dict(
-            sample_rate=22050, n_fft=1024, window_samples=1024, frame_hop=512, n_mels=128, f_min=0.0, f_max=11025.0,
-            mel_scale="htk", mel_norm=None, power=2, periodic=True, compression="dB",
-            patch_samples=641655, centre="patch", layout="BCFT",
+        "gtzan": partial(
+            Frontend,
+            sample_rate=22050,
+            n_fft=1024,
+            window_samples=1024,
+            frame_hop=512,
+            n_mels=128,
+            f_min=0.0,
+            f_max=11025.0,
+            mel_scale="htk",
+            mel_norm=None,
+            power=2,
+            periodic=True,
+            compression="dB",
+            patch_samples=641655,
+            centre="patch",
+            layout="BCFT",
         ),
     }
-)  # fmt: skip
+)
 
 
 def frontend(name_or_module: str | Frontend, **changes: Any) -> Frontend:
@@ -204,11 +274,10 @@ def frontend(name_or_module: str | Frontend, **changes: Any) -> Frontend:
         return name_or_module
     if name_or_module not in PRESETS:
         raise InputError(f"no front-end is called {shown(name_or_module)}: give one of {', '.join(PRESETS)}")
-    numbers = dict(PRESETS[name_or_module])
     if "patch_frames" in changes or "patch_samples" in changes:
-        numbers |= {"patch_frames": None, "patch_samples": None}
+        changes = {"patch_frames": None, "patch_samples": None} | changes
     try:
-        return Frontend(**(numbers | changes))
+        return PRESETS[name_or_module](**changes)
     except TypeError as error:
         raise InputError(f"front-end {name_or_module}: {error}") from error
 
@@ -218,6 +287,6 @@ def _require(condition: bool, name: str, value: object, remedy: str) -> None:
         raise InputError(f"front-end: {name} is {shown(value)}: give {remedy}")
 
 
-def _require_numbers(**numbers: int) -> None:
+def _require_numbers(**numbers: object) -> None:
     for name, value in numbers.items():
         _require(isinstance(value, int) and value > 0, name, value, "a positive whole number")

@@ -1,0 +1,337 @@
+"""Audio files as mono frames, read in order, at any sample rate; and what is wrong with files that cannot be.
+
+libsndfile decodes (WAV, FLAC, MP3, Ogg Vorbis, Ogg Opus, AU, AIFF, CAF, W64), channels are averaged, and the
+windowed-sinc kernel of `torchaudio.transforms.Resample` (Hann window, ``lowpass_filter_width=6``, ``rolloff=0.99``)
+resamples. Damage is found as far as the format allows: a file cut off shows in WAV, RF64, W64, AU, AIFF and Ogg (size
+in the header, end mark of the last page), in FLAC and in MP3 with a Xing or Info header (fewer frames than stated). An
+MP3 file without such a header does not say how long it should be: cut off, it is only shorter.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import stat
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from pathlib import Path
+from types import TracebackType
+from typing import Literal
+
+import numpy as np
+import soundfile
+import torch
+from torch import Tensor
+
+from captum_concepts._containers import is_cut, mp3_frames_stated
+from captum_concepts._torchaudio import load
+from captum_concepts.errors import InputError, shown
+
+Status = Literal["unreadable", "empty", "silent", "nan", "too short", "truncated", "mislabelled"]
+
+SILENCE = 1e-4  # peak of the mono signal, -80 dBFS
+END_TOLERANCE = 0.1  # seconds; tables round durations, and MP3 encoders pad
+
+FORMATS = {
+    ".wav": ("WAV", "WAVEX", "RF64"),
+    ".flac": ("FLAC",),
+    ".mp3": ("MP3",),
+    ".ogg": ("OGG",),
+    ".oga": ("OGG",),
+    ".opus": ("OGG",),
+    ".au": ("AU",),
+    ".snd": ("AU",),
+    ".aif": ("AIFF",),
+    ".aiff": ("AIFF",),
+    ".aifc": ("AIFF",),
+    ".caf": ("CAF",),
+    ".w64": ("W64",),
+}
+
+_READ_FRAMES = 1 << 18
+_HELD_FRAMES = 1 << 24  # 6 minutes at 44.1 kHz, 64 MiB
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Clip:
+    """A piece of audio with an identity.
+
+    Attributes:
+        path: the file.
+        start: seconds from the beginning of the file.
+        end: seconds; None is the end of the file.
+        group: the track, artist or recording it was cut from: the unit of resampling. Defaults to ``path``.
+    """
+
+    path: str
+    start: float = 0.0
+    end: float | None = None
+    group: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", str(self.path))
+        if not self.group:
+            object.__setattr__(self, "group", self.path)
+
+
+class AudioError(InputError):
+    """Audio that cannot be used as it is: ``path`` says which, ``status`` what is wrong with it."""
+
+    def __init__(self, path: str, status: Status, what: str, remedy: str) -> None:
+        self.path = path
+        self.status: Status = status
+        super().__init__(f"{shown(path, 200)}: {status}: {what}; {remedy}")
+
+
+class Source:
+    """The frames of one clip, read in order, mono; a context manager.
+
+    Attributes:
+        rate: Hz of the file.
+        frames: length of the clip at that rate.
+        start, end: seconds of the clip in the file.
+        peak: of the mono frames read so far.
+
+    Raises:
+        AudioError: the file cannot be used.
+        InputError: the clip is not inside the file.
+    """
+
+    def __init__(self, clip: Clip) -> None:
+        self.clip = clip
+        self._file = open_audio(clip.path)
+        try:
+            self.rate = int(self._file.samplerate)
+            self._held, length = _length(clip, self._file)
+            first, self.frames = _span(clip, length, self.rate)
+            if first and self._held is None:
+                self._file.seek(first)
+        except BaseException:
+            self._file.close()
+            raise
+        self.start = first / self.rate
+        self.end = (first + self.frames) / self.rate
+        self.peak = 0.0
+        self._position = 0
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._file.close()
+
+    def read(self, count: int) -> np.ndarray:
+        """The next ``count`` frames (count,) float32, fewer only at the end of the clip.
+
+        Raises:
+            AudioError: "truncated" or "nan".
+        """
+        count = min(count, self.frames - self._position)
+        if count <= 0:
+            return np.empty(0, np.float32)
+        if self._held is None:
+            mono = _decode(self._file, self.clip.path, count)
+        else:
+            mono = self._held[self._position : self._position + count]
+        self._position += len(mono)
+        if len(mono) < count:
+            raise _truncated(self.clip.path, self.start + self._position / self.rate, self.end)
+        high, low = float(mono.max()), float(mono.min())
+        if not math.isfinite(high) or not math.isfinite(low):  # max and min carry NaN along
+            raise AudioError(self.clip.path, "nan", "samples are NaN or infinite", "export the audio again")
+        self.peak = max(self.peak, high, -low)
+        return mono
+
+    def drain(self) -> None:
+        """Read what is left, so that damage behind the last patch is found too."""
+        while self._position < self.frames:
+            self.read(_READ_FRAMES)
+
+    def refuse_silence(self) -> None:
+        """Raise AudioError "silent" if the whole clip is; a silent beginning costs a look ahead by a second reader."""
+        if self.peak >= SILENCE:
+            return
+        if self._position < self.frames:
+            with Source(self.clip) as ahead:
+                while ahead.peak < SILENCE and ahead._position < ahead.frames:
+                    ahead.read(_READ_FRAMES)
+                self.peak = ahead.peak
+        if self.peak < SILENCE:
+            level = f"{20 * math.log10(self.peak):.0f} dBFS" if self.peak else "digital silence"
+            raise AudioError(
+                self.clip.path, "silent", f"peak {level}, below -80 dBFS", "replace the recording or leave it out"
+            )
+
+
+class Resampled:
+    """A source at another sample rate, read in order; ``length`` samples in all.
+
+    A ratio of rates whose reduced denominator is above 1280 (no two ordinary rates have one) is replaced by the
+    nearest ratio that has not, because the kernel grows with the product of its terms; the error is below 1e-6.
+    """
+
+    def __init__(self, source: Source, sample_rate: int) -> None:
+        ratio = Fraction(sample_rate, source.rate).limit_denominator(1280)
+        self.source = source
+        self._up, self._down = ratio.numerator, ratio.denominator
+        self.length = -(-source.frames * self._up // self._down)
+        self._waiting = np.empty(0, np.float32)
+        self._waiting_from = 0
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Samples ``start`` to ``stop`` (float32); ``start`` must not fall from call to call.
+
+        Raises:
+            AudioError: as `Source.read`.
+        """
+        if self._up == self._down:
+            return self._frames(start, stop)
+        kernel, margin = _kernel(self._down, self._up)
+        first, last = start // self._up, -(-stop // self._up)
+        frames = self._frames(first * self._down - margin, last * self._down + margin)
+        windows = torch.from_numpy(frames).unfold(0, 2 * margin + self._down, self._down)
+        samples = (windows @ kernel).reshape(-1)[start - first * self._up : stop - first * self._up]
+        return np.asarray(samples.numpy())
+
+    def _frames(self, start: int, stop: int) -> np.ndarray:
+        """Source frames ``start`` to ``stop``, zeros outside the clip."""
+        begin, end = max(start, 0), min(stop, self.source.frames)
+        while self._waiting_from + len(self._waiting) < begin:
+            self._waiting_from += len(self._waiting)
+            self._waiting = self.source.read(min(_READ_FRAMES, begin - self._waiting_from))
+        self._waiting = self._waiting[begin - self._waiting_from :]
+        self._waiting_from = begin
+        missing = end - begin - len(self._waiting)
+        if missing > 0:
+            fresh = self.source.read(missing)
+            self._waiting = np.concatenate((self._waiting, fresh)) if len(self._waiting) else fresh
+        return np.pad(self._waiting[: end - begin], (begin - start, stop - end))
+
+
+@lru_cache(maxsize=32)
+def _kernel(down: int, up: int) -> tuple[Tensor, int]:
+    """Kernel (2 * margin + down, up) and margin: ``up`` samples from each window of ``down`` frames and its margins."""
+    resample = load()[1].Resample(down, up, resampling_method="sinc_interp_hann", lowpass_filter_width=6, rolloff=0.99)
+    return resample.kernel[:, 0].T.contiguous(), int(resample.width)
+
+
+def require_file(path: str) -> None:
+    """Raise AudioError "unreadable" or "empty" unless ``path`` is a file with bytes that may be read."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError) as error:
+        raise AudioError(path, "unreadable", _reason(error), "check the path") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise AudioError(path, "unreadable", "not a regular file", "give an audio file")
+    if not os.access(path, os.R_OK):
+        raise AudioError(path, "unreadable", "no permission to read it", "change its permissions")
+    if status.st_size == 0:
+        raise AudioError(path, "empty", "the file has 0 bytes", "replace the file")
+
+
+def open_audio(path: str) -> soundfile.SoundFile:
+    """Open a file for decoding.
+
+    Raises:
+        AudioError: "unreadable", "empty", "mislabelled" or "truncated".
+    """
+    require_file(path)
+    try:
+        file = soundfile.SoundFile(path)
+    except (soundfile.SoundFileError, RuntimeError, TypeError, ValueError) as error:
+        remedy = "give WAV, FLAC, MP3, OGG, Opus, AU or AIFF audio"
+        raise AudioError(path, "unreadable", _reason(error), remedy) from error
+    suffix = Path(path).suffix.lower()
+    problem = None
+    if file.format not in FORMATS.get(suffix, (file.format,)):
+        problem = AudioError(path, "mislabelled", f"the content is {file.format}", "rename the file to what it is")
+    elif not 1000 <= file.samplerate <= 768000:
+        problem = AudioError(path, "unreadable", f"sample rate {file.samplerate} Hz", "export the audio again")
+    elif file.frames <= 0:
+        problem = AudioError(path, "empty", "the file has no audio frames", "replace the file")
+    elif is_cut(path, file.format):
+        problem = AudioError(path, "truncated", "it ends before its header says", "replace the file")
+    if problem:
+        file.close()
+        raise problem
+    return file
+
+
+def file_frames(path: str, file: soundfile.SoundFile) -> int:
+    """Frames in an open file; an MP3 file is decoded once to count them.
+
+    What libsndfile says of MP3 is a guess from the size of the file, tags included, or a header that may be wrong.
+
+    Raises:
+        AudioError: "truncated", if an MP3 file holds less than its header states.
+    """
+    if file.format != "MP3":
+        return int(file.frames)
+    status = os.stat(path)
+    return _counted_frames(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=1 << 14)
+def _counted_frames(path: str, size: int, changed: int) -> int:
+    with soundfile.SoundFile(path) as file:
+        counted = 0
+        while len(part := _decode(file, path, _READ_FRAMES)):
+            counted += len(part)
+        return _checked(path, file, counted)
+
+
+def _length(clip: Clip, file: soundfile.SoundFile) -> tuple[np.ndarray | None, int]:
+    """All frames, where they must be decoded to be counted and are wanted anyway, else None; and their number."""
+    if file.format != "MP3" or clip.start or clip.end is not None or file.frames > _HELD_FRAMES:
+        return None, file_frames(clip.path, file)
+    parts = []
+    while len(part := _decode(file, clip.path, _READ_FRAMES)):
+        parts.append(part)
+    held = np.concatenate(parts) if parts else np.empty(0, np.float32)
+    return held, _checked(clip.path, file, len(held))
+
+
+def _checked(path: str, file: soundfile.SoundFile, counted: int) -> int:
+    if counted == 0:
+        raise AudioError(path, "empty", "no audio frames can be decoded", "replace the file")
+    short = (file.frames - counted) / file.samplerate
+    if short > END_TOLERANCE and mp3_frames_stated(path):
+        raise _truncated(path, counted / file.samplerate, file.frames / file.samplerate)
+    return counted
+
+
+def _decode(file: soundfile.SoundFile, path: str, count: int) -> np.ndarray:
+    """The next ``count`` frames, mono float32; fewer at the end of the file."""
+    try:
+        data = file.read(count, dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, RuntimeError) as error:
+        raise AudioError(path, "truncated", f"decoding fails ({_reason(error)})", "replace the file") from error
+    return data[:, 0] if data.shape[1] == 1 else data.mean(axis=1)
+
+
+def _truncated(path: str, have: float, promised: float) -> AudioError:
+    return AudioError(path, "truncated", f"audio ends at {have:.2f} s of {promised:.2f} s", "replace the file")
+
+
+def _span(clip: Clip, frames: int, rate: int) -> tuple[int, int]:
+    """First frame and number of frames of a clip in a file of ``frames`` frames."""
+    length = frames / rate
+    end = length if clip.end is None else clip.end
+    if not (0 <= clip.start < end <= length + END_TOLERANCE) or clip.start >= length:
+        raise InputError(
+            f"{shown(clip.path, 200)}: the clip from {shown(clip.start)} s to {shown(clip.end)} s is not inside the "
+            f"file of {length:.3f} s: correct its start and end"
+        )
+    first = round(clip.start * rate)
+    last = frames if clip.end is None else min(round(end * rate), frames)
+    if last <= first:
+        raise AudioError(clip.path, "too short", f"{end - clip.start:.6f} s", "give a longer clip")
+    return first, last - first
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = getattr(error, "error_string", None) or str(error) or type(error).__name__
+    return " ".join(str(text).split())[:120]
