@@ -24,6 +24,6 @@ def captum_concepts_similarities() -> Factories:
 
 @hookimpl
 def captum_concepts_miners() -> Factories:
-    from captum_concepts.hierarchy import MINERS
+    from captum_concepts.miners import MINERS
 
     return dict(MINERS)

@@ -64,9 +64,9 @@ def captum_concepts_cav_methods() -> Factories:  # type: ignore[empty-body]
     Called once, at the first look-up. Returns name ->
     ``fit(activations, positives, negatives, weights, **options) -> (directions, biases)``: ``activations`` is a float
     tensor (N, D), ``positives`` and ``negatives`` are bool tensors (N, K), ``weights`` is a float tensor (N,) that
-    evens out groups of different size; ``directions`` (K, D) and ``biases`` (K,) come back on the same device, and a
-    row f leans toward concept k where ``f @ directions[k] + biases[k]`` is positive. All K concepts are fitted in one
-    call.
+    evens out groups of different size; ``directions`` (K, D), of any length, and ``biases`` (K,) come back on the same
+    device: ``f @ directions[k] + biases[k]`` is the logit that a row f shows concept k. All K concepts are fitted in
+    one call.
 
     Example: ``{"mean-difference": fit}`` makes ``fit_cavs(activations, labels, method="mean-difference")`` work.
     """
@@ -76,10 +76,12 @@ def captum_concepts_cav_methods() -> Factories:  # type: ignore[empty-body]
 def captum_concepts_similarities() -> Factories:  # type: ignore[empty-body]
     """Measures of how alike two concepts are, by name.
 
-    Called once, at the first look-up. Returns name -> ``measure(bank, activations, labels) -> similarity``: ``bank``
-    is the ``ConceptBank``, ``activations`` a tensor (N, D) or None, ``labels`` a bool tensor (N, K) or None;
-    ``similarity`` is a float tensor (K, K) whose entry (i, j) says how much concept i shows concept j. A measure may
-    carry an attribute ``symmetric: bool`` (default False), for miners that need to know.
+    Called once, at the first look-up. Returns name ->
+    ``measure(bank, activations, labels, weights) -> similarity``: ``bank`` is the ``ConceptBank``; ``activations`` is
+    a float tensor (N, D), ``labels`` a bool tensor (N, K) and ``weights`` a float tensor (N,) that evens out groups of
+    different size, each of them None if the user gave none; ``similarity`` is a float tensor (K, K) whose entry (i, j)
+    says how much concept i shows concept j. A measure may carry an attribute ``symmetric: bool`` (default False), for
+    miners that need a symmetric matrix.
 
     Example: ``{"angle": measure}`` makes ``similarity(bank, measure="angle")`` work.
     """
@@ -141,8 +143,8 @@ def captum_concepts_commands(cli: click.Group) -> None:
 def captum_concepts_hierarchy_mined(hierarchy: ConceptHierarchy) -> None:
     """See each hierarchy as soon as it has been mined.
 
-    Called after every ``mine``, once per layer of an explanation. ``hierarchy`` is the finished
-    ``ConceptHierarchy``; look at it, do not change it. Returns nothing; an exception ends the run.
+    Called once per layer of an explanation. ``hierarchy`` is the finished ``ConceptHierarchy``; look at it, do not
+    change it. Returns nothing; an exception ends the run.
 
     Example: log ``hierarchy.graph.number_of_edges()`` to an experiment tracker.
     """
@@ -152,7 +154,7 @@ def captum_concepts_hierarchy_mined(hierarchy: ConceptHierarchy) -> None:
 def captum_concepts_explanation_ready(explanation: Explanation) -> None:
     """See each explanation as soon as it is complete.
 
-    Called at the end of every ``explain``, before anything is written. ``explanation`` is the finished
+    Called at the end of every explanation, before anything is written. ``explanation`` is the finished
     ``Explanation``; look at it, do not change it. Returns nothing; an exception ends the run.
 
     Example: upload ``explanation.scores`` to a dashboard.

@@ -35,7 +35,7 @@ CALLS: dict[str, tuple[str, ...]] = {
     "backbones": ("weights", "device"),
     "concept_sources": ("argument",),
     "cav_methods": ("activations", "positives", "negatives", "weights"),
-    "similarities": ("bank", "activations", "labels"),
+    "similarities": ("bank", "activations", "labels", "weights"),
     "miners": ("similarity", "names"),
     "explainers": ("model", "inputs", "targets"),
     "exporters": ("explanation", "path"),
@@ -209,7 +209,8 @@ def _check_hooks(loaded: _Loaded) -> None:
     try:
         loaded.manager.check_pending()
     except pluggy.PluginValidationError as error:
-        raise PluginError(_one_line(error)) from error
+        name = loaded.manager.get_name(error.plugin) or ""
+        raise PluginError(f"{_described(loaded, name)}: {_one_line(error)}") from error
 
 
 def _table(loaded: _Loaded, kind: str) -> dict[str, Entry]:

@@ -1,0 +1,129 @@
+"""What the documentation says is what the code does."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+import captum_concepts as cc
+from captum_concepts import hookspecs, plugins
+
+ROOT = Path(__file__).resolve().parents[1]
+HOOKS_PAGE = (ROOT / "docs" / "reference" / "hooks.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+HOOKS = [name for name in dir(hookspecs) if name.startswith("captum_concepts_")]
+
+
+def example(text: str, name: str) -> str:
+    """The code between ``<!-- start NAME -->`` and ``<!-- end NAME -->``."""
+    between = re.findall(rf"<!-- start {name} -->\n+```\w*\n(.*?)```\n+<!-- end {name} -->", text, flags=re.DOTALL)
+    assert len(between) == 1, f"one example called {name} expected, {len(between)} found"
+    return between[0]
+
+
+def section(hook: str) -> str:
+    arguments = ", ".join(inspect.signature(getattr(hookspecs, hook)).parameters)
+    heading = f"### `{hook}({arguments})`\n"
+    assert HOOKS_PAGE.count(heading) == 1
+    return re.split(r"^##", HOOKS_PAGE.split(heading)[1], maxsplit=1, flags=re.MULTILINE)[0]
+
+
+@pytest.fixture
+def only_builtins(monkeypatch):
+    monkeypatch.setenv(plugins.DISABLE, "1")
+    plugins._load.cache_clear()
+    yield
+    plugins._load.cache_clear()
+
+
+def registered(code: str) -> None:
+    module = ModuleType("documented")
+    exec(compile(code, "documentation", "exec"), module.__dict__)
+    plugins.get_plugin_manager().register(module)
+
+
+def planted() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Activations (400, 6) that two concepts push along two known directions (2, 6), and their labels (400, 2)."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.rand(400, 2, generator=generator) < 0.5
+    directions = torch.nn.functional.normalize(torch.randn(2, 6, generator=generator))
+    noise = 0.1 * torch.randn(400, 6, generator=generator)
+    return noise + labels.float() @ directions * 3, labels, directions
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_plugin_hooks_are_documented(hook):
+    text = section(hook)
+    for argument in inspect.signature(getattr(hookspecs, hook)).parameters:
+        assert f"| `{argument}` |" in text
+    assert f"@hookimpl\ndef {hook}(" in text
+
+
+@pytest.mark.parametrize("kind", plugins.CALLS)
+def test_calls_of_factories_are_documented(kind):
+    text = section(f"captum_concepts_{kind}")
+    assert re.search(rf"^`\w+\({', '.join(plugins.CALLS[kind])}(, \*\*options)?\) -> .+`$", text, flags=re.MULTILINE)
+    for argument in plugins.CALLS[kind]:
+        assert f"| `{argument}` |" in text
+
+
+def test_no_hook_is_documented_that_does_not_exist():
+    assert re.findall(r"^### `(\w+)\(", HOOKS_PAGE, flags=re.MULTILINE) == sorted(
+        HOOKS, key=lambda name: inspect.getsourcelines(getattr(hookspecs, name))[1]
+    )
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_snippets_of_hooks_are_valid_plugins(hook):
+    for code in re.findall(r"```python\n(.*?)```", section(hook), flags=re.DOTALL):
+        names = dict.fromkeys(re.findall(r": (\w+)\}", code), print)
+        namespace = {"hookimpl": cc.hookimpl, **names}
+        exec(code, namespace)
+        implemented = tuple(inspect.signature(namespace[hook]).parameters)
+        assert implemented == tuple(inspect.signature(getattr(hookspecs, hook)).parameters)
+
+
+def test_the_documented_plugin_works(only_builtins):
+    registered(example(HOOKS_PAGE, "plugin"))
+    activations, labels, directions = planted()
+    namespace = {"activations": activations, "labels": labels}
+    exec(example(HOOKS_PAGE, "use"), namespace)
+    found = namespace["bank"].directions.cpu()
+    cosines = torch.nn.functional.cosine_similarity(found, directions)
+    assert (cosines > 0.9).all()
+    leaning = activations @ found.T + namespace["bank"].biases.cpu() > 0
+    assert (leaning == labels).float().mean() > 0.95
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="tomllib came with Python 3.11")
+def test_the_documented_project_names_the_entry_point():
+    import tomllib
+
+    project = tomllib.loads(example(HOOKS_PAGE, "project"))["project"]
+    assert project["entry-points"] == {plugins.GROUP: {"centroid": "captum_concepts_centroid"}}
+    assert "`captum_concepts_centroid.py`" in HOOKS_PAGE
+
+
+def test_the_plugin_of_the_readme_works(only_builtins):
+    registered(example(README, "plugin"))
+    entry = plugins.lookup("exporters", "names")
+    assert entry.plugin == "documented"
+
+
+@pytest.mark.parametrize("page", [path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md")])
+def test_links_between_pages_lead_somewhere(page):
+    path = ROOT / page
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8")):
+        assert (path.parent / target).exists(), target
+
+
+def test_every_page_is_in_the_navigation():
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    for path in (ROOT / "docs").rglob("*.md"):
+        assert f": {path.relative_to(ROOT / 'docs').as_posix()}\n" in navigation
