@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-if TYPE_CHECKING:
-    from captum_concepts.audio import Clip
-    from captum_concepts.cavs import ConceptBank
-    from captum_concepts.hierarchy import ConceptHierarchy
+from captum_concepts.audio import Clip
+from captum_concepts.cavs import ConceptBank
+from captum_concepts.hierarchy import ConceptHierarchy
 
 SCORE_COLUMNS = (
     "layer",
@@ -27,6 +27,16 @@ SCORE_COLUMNS = (
     "cav_auc",
     "status",
 )
+
+
+TEXT_COLUMNS = ("layer", "target", "concept", "status")
+
+
+def empty_scores() -> pd.DataFrame:
+    """A table of scores without rows."""
+    return pd.DataFrame(
+        {name: pd.Series(dtype=object if name in TEXT_COLUMNS else np.float64) for name in SCORE_COLUMNS}
+    ).astype({"n_groups": np.int64})
 
 
 @dataclass
@@ -78,3 +88,39 @@ class Explanation:
     timelines: list[Timeline] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write ``explanation.json``, ``scores.csv``, ``arrays.safetensors`` and every hierarchy as GraphML and GEXF.
+
+        The same explanation gives the same bytes. ``load`` gives back an equal one.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        from captum_concepts.persistence import save_explanation
+
+        return save_explanation(self, Path(folder))
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Explanation:
+        """Read what ``save`` wrote. Nothing is unpickled.
+
+        Raises:
+            InputError: a file is missing, damaged, or of another schema version.
+        """
+        from captum_concepts.persistence import load_explanation
+
+        return load_explanation(Path(folder))
+
+    def to_html(self, path: str | Path, *, limit_mb: float = 25.0) -> Path:
+        """Write the page; see ``report.write_report``."""
+        from captum_concepts.report import write_report
+
+        return write_report(self, path, limit_mb=limit_mb)
+
+    def top(self, layer: str | None = None, n: int = 10) -> pd.DataFrame:
+        """The ``n`` strongest tested concepts of each target at one layer (default: the last), by magnitude."""
+        layer = self.layers[-1] if layer is None else layer
+        rows = self.scores[(self.scores["layer"] == layer) & (self.scores["status"] == "ok")]
+        ranked = rows.sort_values(["target", "magnitude"], ascending=[True, False], kind="stable")
+        return ranked.groupby("target", sort=False).head(n).reset_index(drop=True)

@@ -1,0 +1,519 @@
+"""Backbones: what turns a clip into activations, logits and gradients.
+
+``TorchBackbone`` wraps any ``nn.Module``; ``EmbeddingBackbone`` wraps a black box that gives embeddings, with or
+without a head on top. Everything else in the package sees only the ``Backbone`` protocol.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import CodeType
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from captum_concepts.audio import Clip, Patches, iter_patches
+from captum_concepts.errors import InputError, shown
+from captum_concepts.frontends import Frontend
+from captum_concepts.frontends import frontend as make_frontend
+from captum_concepts.layers import (
+    LayerTap,
+    check_pooling,
+    find_layer,
+    frozen,
+    guess_axes,
+    pool_map,
+    sequence_default,
+)
+
+logger = logging.getLogger(__name__)
+
+
+class Gradients(NamedTuple):
+    """One forward and one backward per target over a batch.
+
+    Attributes:
+        logits: (B, C), all classes.
+        activations: layer -> (B, D), pooled by mean.
+        gradients: layer -> (B, T, D), derivative of each target's logit with respect to the pooled activation.
+    """
+
+    logits: Tensor
+    activations: dict[str, Tensor]
+    gradients: dict[str, Tensor]
+
+
+@runtime_checkable
+class Backbone(Protocol):
+    """What every stage after the audio relies on.
+
+    Attributes:
+        name: short name for results.
+        layers: default layers, in the model's order.
+        classes: class names; empty without a head.
+        device: where the model computes.
+    """
+
+    name: str
+    layers: Sequence[str]
+    classes: Sequence[str]
+    device: torch.device
+
+    def fingerprint(self) -> str | None:
+        """Hash of all that decides the activations of given audio; None if it cannot be known (nothing is cached)."""
+
+    def check_layers(self, layers: Sequence[str]) -> None:
+        """Raise InputError, listing the valid names, unless every layer exists."""
+
+    def read(self, clip: Clip) -> Iterator[Patches]:
+        """The clip's patches, in blocks of bounded size."""
+
+    def activations(self, inputs: Tensor, layers: Sequence[str], pool: str) -> dict[str, Tensor]:
+        """Pooled activations (B, D) of every layer from one forward pass over patches (B, ...)."""
+
+    def gradients(self, inputs: Tensor, layers: Sequence[str], targets: Sequence[int], pool: str) -> Gradients:
+        """Logits, pooled activations and pooled gradients from one forward and one backward per target."""
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """``"auto"`` is CUDA where there is one, else the CPU.
+
+    Raises:
+        InputError: an unknown device, or CUDA asked for where there is none.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise InputError(f"device={shown(device)} is not a device; use auto, cpu or cuda") from None
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device={shown(str(device))}: PyTorch sees no CUDA GPU here; use device='cpu'")
+    return chosen
+
+
+def target_index(backbone: Backbone, target: str | int) -> int:
+    """Index of a class given by name or number.
+
+    Raises:
+        InputError: no such class; the message lists the nearest names.
+    """
+    classes = list(backbone.classes)
+    if isinstance(target, int) and not isinstance(target, bool):
+        if 0 <= target < len(classes):
+            return target
+        raise InputError(f"target={target} is out of range; {backbone.name} has classes 0 to {len(classes) - 1}")
+    if target in classes:
+        return classes.index(target)
+    if not classes:
+        raise InputError(f"target={shown(target)}: backbone {backbone.name} has no classes; give no target")
+    folded = {name.casefold(): name for name in classes}
+    near = difflib.get_close_matches(str(target).casefold(), folded, n=3, cutoff=0.3)
+    rest = [name for name in classes if name.casefold() not in near]
+    listed = ", ".join([folded[name] for name in near] + rest[: 20 - len(near)])
+    more = f" and {len(classes) - 20} more" if len(classes) > 20 else ""
+    raise InputError(f"target={shown(target)} is not a class of {backbone.name}; its classes: {listed}{more}")
+
+
+class TorchBackbone:
+    """Any ``nn.Module`` as a backbone.
+
+    Args:
+        model: the classifier; it gets what the front-end returns and gives (B, classes). Its weights, its mode and its
+            ``requires_grad`` flags are left as they are.
+        layers: names from ``model.named_modules()``; ``"gru:1"`` picks the second tensor of a tuple output.
+        frontend: waveform to model input: a preset's name, a ``Frontend``, any module or callable on (B, samples), or
+            None if the model hears the waveform itself.
+        classes: names of the output's columns; default "0", "1", ... once known.
+        sample_rate: Hz; taken from the front-end where it states one.
+        patch_seconds, hop_seconds: length and distance of patches; taken from the front-end where it states them. The
+            default distance is one patch length.
+        axes: layer -> letters, where the defaults read a layer wrongly (see ``layers.guess_axes``).
+        logits: layer whose output holds the logits, where the model returns probabilities by a functional call.
+        short: what to do with clips shorter than one patch, see ``audio.iter_patches``.
+        name: short name for results; the class's name by default.
+        device: "auto", "cpu", "cuda", ...; None leaves the model where it is.
+
+    Raises:
+        InputError: unknown layer (the valid ones are listed), missing sample rate or patch length.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: str | Sequence[str],
+        frontend: str | nn.Module | Callable[[Tensor], Tensor] | None = None,
+        classes: Sequence[str] = (),
+        sample_rate: int | None = None,
+        *,
+        patch_seconds: float | None = None,
+        hop_seconds: float | None = None,
+        axes: Mapping[str, str] | None = None,
+        logits: str | None = None,
+        short: str = "repeat",
+        name: str = "",
+        device: str | torch.device | None = None,
+    ):
+        if not isinstance(model, nn.Module):
+            raise InputError(f"model={shown(model)} is not a torch.nn.Module; wrap black boxes in EmbeddingBackbone")
+        self.model = model
+        self.layers = (layers,) if isinstance(layers, str) else tuple(layers)
+        self.frontend = make_frontend(frontend) if isinstance(frontend, str) else frontend
+        self.classes = tuple(map(str, classes))
+        self.name = name or type(model).__name__
+        self.short = short
+        self.logits_layer = logits
+        self._axes = dict(axes or {})
+        if device is not None:
+            self.model.to(resolve_device(device))
+        first = next(model.parameters(), next(model.buffers(), torch.zeros(0)))
+        self.device = first.device
+        if isinstance(self.frontend, nn.Module):
+            self.frontend.to(self.device)
+        self._read_patching(sample_rate, patch_seconds, hop_seconds)
+        self.check_layers(self.layers)
+        if logits is not None:
+            find_layer(model, logits)
+        self._saturation_warned = False
+
+    def _read_patching(self, sample_rate: int | None, patch_seconds: float | None, hop_seconds: float | None) -> None:
+        stated = self.frontend if isinstance(self.frontend, Frontend) else None
+        rate = sample_rate or getattr(self.frontend, "sample_rate", None)
+        if not rate:
+            raise InputError("sample_rate is missing: give the rate in Hz that the model was trained at")
+        self.sample_rate = int(rate)
+        if stated is not None and self.sample_rate != stated.sample_rate:
+            raise InputError(
+                f"sample_rate={sample_rate} differs from the front-end's {stated.sample_rate}; drop one of them"
+            )
+        samples = getattr(self.frontend, "patch_samples", None)
+        if patch_seconds is not None:
+            if stated is not None:
+                raise InputError(
+                    "patch_seconds: the front-end fixes the patch; change it with frontend(..., patch_frames=n)"
+                )
+            samples = round(patch_seconds * self.sample_rate)
+        if not samples or samples <= 0:
+            raise InputError("patch_seconds is missing: give the length of the model's input in seconds")
+        self.patch_samples = int(samples)
+        hop = getattr(self.frontend, "hop_samples", None) or self.patch_samples
+        self.hop_samples = hop if hop_seconds is None else round(hop_seconds * self.sample_rate)
+        if self.hop_samples <= 0:
+            raise InputError(f"hop_seconds={hop_seconds} must be positive")
+        self.pad: tuple[int, int] = getattr(self.frontend, "pad", (0, 0))
+        self.patch_seconds = (self.patch_samples - sum(self.pad)) / self.sample_rate
+        layout = getattr(self.frontend, "layout", "BCFT")
+        self._map_axes = "BCTF" if layout in ("BTF", "BCTF") else "BCFT"
+        self._sequence_axes = sequence_default(self.model)
+
+    def check_layers(self, layers: Sequence[str]) -> None:
+        """Raise InputError, listing the model's layers, unless all ``layers`` exist."""
+        if not layers:
+            raise InputError(
+                f"layers is empty; choose from: {', '.join(k for k, _ in self.model.named_modules() if k)}"
+            )
+        for layer in layers:
+            find_layer(self.model, layer)
+
+    def fingerprint(self) -> str:
+        """sha256 of weights, model structure and code, front-end and patching; computed anew at each call, because the
+        weights may have been trained on since."""
+        digest = hashlib.sha256(b"captum_concepts activations 1")
+        for part in (self.model, self.frontend):
+            _hash_module(digest, part)
+        digest.update(repr((self.sample_rate, self.patch_samples, self.hop_samples, self.pad, self.short)).encode())
+        digest.update(
+            repr((sorted(self._axes.items()), self._map_axes, self._sequence_axes, self.logits_layer)).encode()
+        )
+        return digest.hexdigest()
+
+    def read(self, clip: Clip) -> Iterator[Patches]:
+        """The clip's patches: mono waveforms (P, patch_samples) at the model's sample rate."""
+        return iter_patches(
+            clip, self.sample_rate, self.patch_samples, self.hop_samples, pad=self.pad, short=self.short
+        )
+
+    def activations(self, inputs: Tensor, layers: Sequence[str], pool: str = "time") -> dict[str, Tensor]:
+        """Pooled activations, one forward pass for all layers.
+
+        Args:
+            inputs: waveforms (B, patch_samples).
+            layers: names.
+            pool: "time", "none" or "time_freq".
+
+        Returns:
+            layer -> (B, D) on the model's device.
+        """
+        check_pooling(pool)
+        with torch.no_grad(), frozen(self.model):
+            tap = LayerTap(self.model, layers, differentiable=False)
+            with tap:
+                self.model(self._model_input(inputs))
+            return {layer: self._pool(tap, layer, tap.tensors, pool, "mean", len(inputs)) for layer in layers}
+
+    def gradients(self, inputs: Tensor, layers: Sequence[str], targets: Sequence[int], pool: str = "time") -> Gradients:
+        """Logits, pooled activations and gradients: one forward, one backward per target for all layers together.
+
+        Args:
+            inputs: waveforms (B, patch_samples).
+            layers: names.
+            targets: column numbers of the logits, T of them.
+            pool: as in ``activations``; gradients are summed over the axes that activations are averaged over.
+
+        Raises:
+            InputError: a target does not depend on a layer.
+        """
+        check_pooling(pool)
+        with torch.no_grad():
+            prepared = self._model_input(inputs)
+        # cuDNN's recurrent kernels have no backward in evaluation mode.
+        recurrent = any(isinstance(module, nn.RNNBase) for module in self.model.modules())
+        with torch.enable_grad(), frozen(self.model), torch.backends.cudnn.flags(enabled=not recurrent):
+            tap = LayerTap(self.model, layers, differentiable=True, logits=self.logits_layer)
+            with tap:
+                logits, saturated = tap.logits(self.model(prepared))
+            if saturated and not self._saturation_warned:
+                self._saturation_warned = True
+                logger.warning(
+                    "%s returns values between 0 and 1 only: if these are probabilities, give logits='<layer>' so that "
+                    "sensitivities are of logits",
+                    self.name,
+                )
+            if self.classes and logits.shape[1] != len(self.classes):
+                raise InputError(f"classes: {len(self.classes)} names for {logits.shape[1]} outputs of {self.name}")
+            watched = [tap.tensors[layer] for layer in layers]
+            per_target = [
+                self._backward(logits, target, watched, layers, last=target == targets[-1]) for target in targets
+            ]
+        activations, gradients = {}, {}
+        for position, layer in enumerate(layers):
+            activations[layer] = self._pool(tap, layer, tap.tensors, pool, "mean", len(inputs)).detach()
+            rows = [self._pool(tap, layer, {layer: found[position]}, pool, "sum", len(inputs)) for found in per_target]
+            gradients[layer] = torch.stack(rows, 1) if rows else activations[layer].new_zeros(len(inputs), 0, 1)
+        return Gradients(logits.detach(), activations, gradients)
+
+    def _backward(
+        self, logits: Tensor, target: int, watched: list[Tensor], layers: Sequence[str], *, last: bool
+    ) -> list[Tensor]:
+        if not logits.requires_grad:
+            raise InputError(f"layers {', '.join(layers)}: no target depends on them; choose layers before the output")
+        found = torch.autograd.grad(logits[:, target].sum(), watched, retain_graph=not last, allow_unused=True)
+        for layer, gradient in zip(layers, found, strict=True):
+            if gradient is None:
+                raise InputError(f"layer {shown(layer)}: target {target} does not depend on it; choose another layer")
+        return list(found)
+
+    def _model_input(self, inputs: Tensor) -> Tensor:
+        inputs = inputs.to(self.device)
+        return inputs if self.frontend is None else self.frontend(inputs)
+
+    def _pool(
+        self, tap: LayerTap, layer: str, tensors: Mapping[str, Tensor], pool: str, reduce: str, batch: int
+    ) -> Tensor:
+        values = tensors[layer]
+        axes = self._axes.get(layer) or guess_axes(
+            find_layer(tap.model, layer), values.dim(), map_axes=self._map_axes, sequence_axes=self._sequence_axes
+        )
+        if sorted(axes) != sorted(set(axes)) or len(axes) != values.dim() or set(axes) - set("BCTF") or "B" not in axes:
+            raise InputError(
+                f"axes of layer {shown(layer)}={shown(axes)}: one letter of B, C, T, F for each of {values.dim()}"
+            )
+        if values.shape[axes.index("B")] != batch:
+            raise InputError(
+                f"layer {shown(layer)}: its output {tuple(values.shape)} read as {axes} is not {batch} rows; give axes="
+            )
+        return pool_map(values, axes, pool, reduce=reduce)
+
+
+class EmbeddingBackbone:
+    """A black box that gives one embedding per patch, with or without a head on top.
+
+    Args:
+        embed: (B, patch_samples) float32 ndarray -> (B, D) array.
+        sample_rate: Hz.
+        patch_seconds, hop_seconds: length and distance (default: one length) of patches.
+        head: (B, D) -> (B, C). An ``nn.Module`` is differentiated exactly; any other callable gets float64 arrays and
+            is differentiated by central differences, 2·D calls' worth of rows per batch.
+        head_output: "logits", or "probabilities", which are turned into log-odds log(p / (1 - p)) first.
+        classes: names of the head's columns.
+        version: a string that changes when ``embed`` or a callable head changes; without it nothing is cached, because
+            a black box cannot be hashed.
+        step: central-difference step relative to the root mean square of the embedding.
+        short, name, device: as in ``TorchBackbone``.
+    """
+
+    layers: Sequence[str] = ("embedding",)
+
+    def __init__(
+        self,
+        embed: Callable[[np.ndarray], Any],
+        sample_rate: int,
+        patch_seconds: float,
+        head: nn.Module | Callable[[np.ndarray], Any] | None = None,
+        classes: Sequence[str] = (),
+        *,
+        head_output: str = "logits",
+        hop_seconds: float | None = None,
+        version: str | None = None,
+        step: float = 1e-2,
+        short: str = "repeat",
+        name: str = "embedding",
+        device: str | torch.device = "cpu",
+    ):
+        if head_output not in ("logits", "probabilities"):
+            raise InputError(f"head_output={shown(head_output)} is not known; use logits or probabilities")
+        if head is None and classes:
+            raise InputError("classes were given but no head; give head= or leave classes empty")
+        if head is not None and not classes:
+            raise InputError("classes are missing: name the head's columns")
+        if sample_rate <= 0 or patch_seconds <= 0:
+            raise InputError(f"sample_rate={sample_rate} and patch_seconds={patch_seconds} must be positive")
+        self.embed = embed
+        self.sample_rate = int(sample_rate)
+        self.patch_seconds = float(patch_seconds)
+        self.patch_samples = round(patch_seconds * sample_rate)
+        self.hop_samples = round((hop_seconds or patch_seconds) * sample_rate)
+        self.head = head
+        self.head_output = head_output
+        self.classes = tuple(map(str, classes))
+        self.version = version
+        self.step = step
+        self.short = short
+        self.name = name
+        self.device = resolve_device(device)
+        if isinstance(head, nn.Module):
+            head.to(self.device)
+
+    def fingerprint(self) -> str | None:
+        """Hash of ``version``, patching and a torch head's weights; None without a version."""
+        if self.version is None:
+            return None
+        digest = hashlib.sha256(b"captum_concepts embeddings 1")
+        parts = (self.name, self.version, self.sample_rate, self.patch_samples, self.hop_samples, self.short)
+        digest.update(repr((*parts, self.head_output, self.step)).encode())
+        _hash_module(digest, self.head)
+        return digest.hexdigest()
+
+    def check_layers(self, layers: Sequence[str]) -> None:
+        """Raise InputError unless every layer is "embedding"."""
+        for layer in layers:
+            if layer != "embedding":
+                raise InputError(f"layer {shown(layer)} is not in {self.name}; its only layer is: embedding")
+
+    def read(self, clip: Clip) -> Iterator[Patches]:
+        """The clip's patches: mono waveforms (P, patch_samples)."""
+        return iter_patches(clip, self.sample_rate, self.patch_samples, self.hop_samples, short=self.short)
+
+    def activations(self, inputs: Tensor, layers: Sequence[str], pool: str = "time") -> dict[str, Tensor]:
+        """layer "embedding" -> (B, D); there is nothing to pool."""
+        check_pooling(pool)
+        embedding = torch.as_tensor(np.asarray(self.embed(inputs.cpu().numpy())), dtype=torch.float32)
+        if embedding.dim() != 2 or len(embedding) != len(inputs):
+            raise InputError(
+                f"embed of {self.name} gave shape {tuple(embedding.shape)} for {len(inputs)} patches; it must give "
+                f"({len(inputs)}, D)"
+            )
+        return dict.fromkeys(layers, embedding.to(self.device))
+
+    def gradients(self, inputs: Tensor, layers: Sequence[str], targets: Sequence[int], pool: str = "time") -> Gradients:
+        """Gradient of the head's logits with respect to the embedding: exact for a torch head, else by differences."""
+        if self.head is None:
+            raise InputError(f"backbone {self.name} has no head, so nothing to explain: give no target")
+        embedding = self.activations(inputs, ["embedding"], pool)["embedding"]
+        if isinstance(self.head, nn.Module):
+            logits, gradient = self._exact(embedding, targets)
+        else:
+            logits, gradient = self._differences(embedding, targets)
+        return Gradients(logits, dict.fromkeys(layers, embedding), dict.fromkeys(layers, gradient))
+
+    def _exact(self, embedding: Tensor, targets: Sequence[int]) -> tuple[Tensor, Tensor]:
+        head = cast(nn.Module, self.head)
+        with torch.enable_grad(), frozen(head):
+            leaf = embedding.detach().requires_grad_(True)
+            logits = self._log_odds(head(leaf))
+            rows = [torch.autograd.grad(logits[:, t].sum(), leaf, retain_graph=True)[0] for t in targets]
+        gradient = torch.stack(rows, 1) if rows else embedding.new_zeros(len(embedding), 0, embedding.shape[1])
+        return logits.detach(), gradient
+
+    def _differences(self, embedding: Tensor, targets: Sequence[int]) -> tuple[Tensor, Tensor]:
+        rows = embedding.double().cpu().numpy()
+        head = cast(Callable[[np.ndarray], Any], self.head)
+
+        def logits_of(points: np.ndarray) -> np.ndarray:
+            return self._log_odds(torch.as_tensor(np.asarray(head(points)), dtype=torch.float64)).numpy()
+
+        size = self.step * np.sqrt(np.mean(rows**2, axis=1)) + np.finfo(np.float32).tiny
+        gradient = np.empty((len(rows), len(targets), rows.shape[1]), np.float64)
+        moves = np.eye(rows.shape[1])
+        for i, row in enumerate(rows):
+            above = logits_of(row + size[i] * moves)[:, list(targets)]
+            below = logits_of(row - size[i] * moves)[:, list(targets)]
+            gradient[i] = ((above - below) / (2 * size[i])).T
+        logits = torch.as_tensor(logits_of(rows), dtype=torch.float32)
+        return logits.to(self.device), torch.as_tensor(gradient, dtype=torch.float32).to(self.device)
+
+    def _log_odds(self, output: Tensor) -> Tensor:
+        if output.dim() == 1:
+            output = output[:, None]
+        if output.shape[1] != len(self.classes):
+            raise InputError(
+                f"classes: {len(self.classes)} names for {output.shape[1]} outputs of the head of {self.name}"
+            )
+        return torch.logit(output, eps=1e-7) if self.head_output == "probabilities" else output
+
+
+def load_backbone(name: str, weights: str | None = None, device: str = "auto", **options: Any) -> Backbone:
+    """A registered backbone by name.
+
+    Args:
+        name: as listed by ``captum-concepts plugins``.
+        weights: the user's own weights file, where the backbone needs one.
+        device: "auto", "cpu", "cuda", ...
+        options: passed on to the backbone's factory.
+
+    Raises:
+        InputError: unknown name (known ones are listed), or weights that do not fit.
+    """
+    from captum_concepts.plugins import lookup
+
+    return cast(Backbone, lookup("backbones", name).factory(weights=weights, device=device, **options))
+
+
+def _hash_module(digest: Any, part: object) -> None:
+    """Feed weights, structure and forward code of a module (or the code of a callable) into ``digest``."""
+    if part is None:
+        digest.update(b"none")
+        return
+    if not isinstance(part, nn.Module):
+        code = getattr(part, "__code__", None) or getattr(getattr(part, "__call__", None), "__code__", None)  # noqa: B004
+        digest.update(f"{type(part).__qualname__}".encode())
+        if code is not None:
+            _hash_code(digest, code)
+        return
+    digest.update(repr(part).encode())
+    for kind in sorted({type(module) for module in part.modules()}, key=lambda kind: kind.__qualname__):
+        digest.update(f"{kind.__module__}.{kind.__qualname__}".encode())
+        if not kind.__module__.startswith("torch.nn."):
+            _hash_code(digest, kind.forward.__code__)
+    tensors = {**dict(part.named_parameters()), **dict(part.named_buffers())}
+    for key in sorted(tensors):
+        tensor = tensors[key].detach().cpu().contiguous()
+        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy() if tensor.numel() else b"")
+
+
+def _hash_code(digest: Any, code: CodeType) -> None:
+    digest.update(code.co_code)
+    digest.update(repr(code.co_names).encode())
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            _hash_code(digest, constant)
+        elif isinstance(constant, frozenset):
+            digest.update(repr(sorted(map(repr, constant))).encode())
+        else:
+            digest.update(repr(constant).encode())

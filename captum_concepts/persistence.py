@@ -1,0 +1,190 @@
+"""How an ``Explanation`` lies on disk: JSON, CSV, safetensors and graph files, nothing that needs unpickling."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from captum_concepts.audio import Clip
+from captum_concepts.cavs import QUALITY_COLUMNS, ConceptBank
+from captum_concepts.errors import InputError, shown
+from captum_concepts.explanation import SCORE_COLUMNS, TEXT_COLUMNS, Explanation, Timeline
+from captum_concepts.hierarchy import ConceptHierarchy
+
+SCHEMA = 1
+
+
+def layer_files(layers: tuple[str, ...]) -> dict[str, str]:
+    """layer -> the stem of its files: letters, digits, ``.``, ``_`` and ``-`` only, all different."""
+    stems: dict[str, str] = {}
+    for layer in layers:
+        stem = re.sub(r"[^A-Za-z0-9._-]", "_", layer)[:80].strip(".") or "layer"
+        taken = {other.casefold() for other in stems.values()}
+        number, candidate = 2, stem
+        while candidate.casefold() in taken:
+            candidate, number = f"{stem}-{number}", number + 1
+        stems[layer] = candidate
+    return stems
+
+
+def save_explanation(explanation: Explanation, folder: Path) -> Path:
+    """Write all files of ``explanation`` into ``folder``; see ``Explanation.save``."""
+    arrays: dict[str, np.ndarray] = {}
+    content: dict[str, Any] = {
+        "schema": SCHEMA,
+        "backbone": explanation.backbone,
+        "layers": list(explanation.layers),
+        "targets": list(explanation.targets),
+        "concepts": list(explanation.concepts),
+        "clips": [_clip_out(clip) for clip in explanation.clips],
+        "banks": {},
+        "hierarchies": {layer: hierarchy.to_dict() for layer, hierarchy in explanation.hierarchies.items()},
+        "examples": {
+            layer: {name: [_clip_out(clip) for clip in clips] for name, clips in found.items()}
+            for layer, found in explanation.examples.items()
+        },
+        "timelines": [],
+        "warnings": explanation.warnings,
+        "provenance": explanation.provenance,
+    }
+    for i, layer in enumerate(explanation.layers):
+        if layer in explanation.banks:
+            bank = explanation.banks[layer]
+            for part in ("directions", "biases", "scales"):
+                arrays[f"{i}.{part}"] = getattr(bank, part).cpu().numpy()
+            content["banks"][layer] = {
+                "names": list(bank.names),
+                "method": bank.method,
+                "quality": {name: _numbers_out(bank.quality[name]) for name in bank.quality.columns},
+            }
+        if layer in explanation.similarities:
+            arrays[f"{i}.similarity"] = explanation.similarities[layer]
+        if layer in explanation.sensitivities:
+            arrays[f"{i}.sensitivities"] = explanation.sensitivities[layer]
+    for number, line in enumerate(explanation.timelines):
+        content["timelines"].append({"layer": line.layer, "target": line.target, "clip": _clip_out(line.clip)})
+        for part in ("starts", "ends", "push"):
+            arrays[f"timeline.{number}.{part}"] = getattr(line, part)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "explanation.json").write_text(
+            json.dumps(content, ensure_ascii=True, indent=1, allow_nan=False) + "\n", encoding="utf-8"
+        )
+        packed = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+        (folder / "arrays.safetensors").write_bytes(packed)
+        explanation.scores.to_csv(folder / "scores.csv", index=False, lineterminator="\n", errors="surrogatepass")
+        for layer, stem in layer_files(explanation.layers).items():
+            if layer in explanation.hierarchies:
+                explanation.hierarchies[layer].to_graphml(folder / f"hierarchy-{stem}.graphml")
+                explanation.hierarchies[layer].to_gexf(folder / f"hierarchy-{stem}.gexf")
+    except OSError as error:
+        raise InputError(
+            f"{shown(str(folder))}: cannot be written ({error.strerror or error}); choose another folder"
+        ) from None
+    return folder
+
+
+def load_explanation(folder: Path) -> Explanation:
+    """Read what ``save`` wrote; see ``Explanation.load``."""
+    content = _read_json(folder / "explanation.json")
+    if content.get("schema") != SCHEMA:
+        raise InputError(
+            f"{shown(str(folder / 'explanation.json'))}: schema {shown(content.get('schema'))}, here {SCHEMA}; "
+            "explain again"
+        )
+    try:
+        arrays = load((folder / "arrays.safetensors").read_bytes())
+        scores = read_scores(folder / "scores.csv")
+        return _assemble(content, arrays, scores)
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{shown(str(folder))}: {Path(error.filename or '').name or 'a file'} is missing; explain again"
+        ) from None
+    except (SafetensorError, KeyError, TypeError, ValueError, AttributeError, OSError) as error:
+        raise InputError(f"{shown(str(folder))}: damaged ({shown(str(error))}); explain again") from None
+
+
+def read_scores(path: Path) -> pd.DataFrame:
+    """Read ``scores.csv``: numbers to the last bit, texts as they are (a concept may be called "NA")."""
+    numbers = [name for name in SCORE_COLUMNS if name not in TEXT_COLUMNS]
+    return pd.read_csv(
+        path,
+        dtype={**dict.fromkeys(TEXT_COLUMNS, object), **dict.fromkeys(numbers, np.float64), "n_groups": np.int64},
+        keep_default_na=False,
+        na_values={name: [""] for name in numbers},
+        float_precision="round_trip",
+        encoding_errors="surrogatepass",
+        lineterminator="\n",
+    )[list(SCORE_COLUMNS)]
+
+
+def _assemble(content: dict[str, Any], arrays: dict[str, np.ndarray], scores: pd.DataFrame) -> Explanation:
+    layers = tuple(content["layers"])
+    number = {layer: i for i, layer in enumerate(layers)}
+    banks = {}
+    for layer, about in content["banks"].items():
+        parts = [torch.from_numpy(arrays[f"{number[layer]}.{part}"]) for part in ("directions", "biases", "scales")]
+        quality = pd.DataFrame({name: _numbers_in(name, values) for name, values in about["quality"].items()})
+        banks[layer] = ConceptBank(
+            tuple(about["names"]), layer, *parts, quality[list(QUALITY_COLUMNS)], about["method"]
+        )
+    timelines = []
+    for i, about in enumerate(content["timelines"]):
+        starts, ends, push = (arrays[f"timeline.{i}.{part}"] for part in ("starts", "ends", "push"))
+        timelines.append(Timeline(about["layer"], about["target"], Clip(*about["clip"]), starts, ends, push))
+    return Explanation(
+        backbone=content["backbone"],
+        layers=layers,
+        targets=tuple(content["targets"]),
+        concepts=tuple(content["concepts"]),
+        scores=scores,
+        hierarchies={layer: ConceptHierarchy.from_dict(about) for layer, about in content["hierarchies"].items()},
+        banks=banks,
+        similarities={layer: arrays[f"{i}.similarity"] for layer, i in number.items() if f"{i}.similarity" in arrays},
+        sensitivities={
+            layer: arrays[f"{i}.sensitivities"] for layer, i in number.items() if f"{i}.sensitivities" in arrays
+        },
+        clips=tuple(Clip(*about) for about in content["clips"]),
+        examples={
+            layer: {name: [Clip(*about) for about in clips] for name, clips in found.items()}
+            for layer, found in content["examples"].items()
+        },
+        timelines=timelines,
+        warnings=list(content["warnings"]),
+        provenance=content["provenance"],
+    )
+
+
+def _clip_out(clip: Clip) -> list[Any]:
+    return [clip.path, clip.start, clip.end, clip.group]
+
+
+def _numbers_out(values: pd.Series) -> list[Any]:
+    return [None if isinstance(value, float) and math.isnan(value) else value for value in values.tolist()]
+
+
+def _numbers_in(name: str, values: list[Any]) -> pd.Series:
+    if name in ("concept", "status"):
+        return pd.Series(values, dtype=object)
+    return pd.Series(values, dtype=np.int64 if name.startswith("n_") else np.float64)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{shown(str(path))}: no such file; give the folder that explain --out wrote") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise InputError(f"{shown(str(path))}: not readable as JSON ({shown(str(error))}); explain again") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{shown(str(path))}: holds no JSON object; give the folder that explain --out wrote")
+    return content

@@ -1,0 +1,44 @@
+"""Sensitivities along CAVs and the scores made of them (Kim et al., ICML 2018), as pure tensor functions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def sensitivities(gradients: Tensor, directions: Tensor) -> Tensor:
+    """Directional derivatives of the targets' logits along the CAVs.
+
+    Args:
+        gradients: (N, T, D), gradient of each target's logit with respect to the pooled activation.
+        directions: (K, D), unit length.
+
+    Returns:
+        (N, T, K), logits per activation unit.
+    """
+    return gradients @ directions.T
+
+
+def clip_means(values: Tensor, counts: Tensor) -> Tensor:
+    """Mean over the patches of each clip.
+
+    Args:
+        values: (sum of counts, ...), the clips' patches one after the other.
+        counts: (clips,) int, patches of each clip, at least 1.
+
+    Returns:
+        (clips, ...).
+    """
+    index = torch.repeat_interleave(torch.arange(len(counts), device=values.device), counts.to(values.device))
+    sums = values.new_zeros(len(counts), *values.shape[1:]).index_add_(0, index, values)
+    return sums / counts.to(values).reshape(-1, *[1] * (values.dim() - 1))
+
+
+def tcav_score(clip_sensitivities: Tensor) -> Tensor:
+    """(clips, ...) -> (...): share of clips whose sensitivity is positive (an exact zero is not, as in Captum)."""
+    return (clip_sensitivities > 0).to(clip_sensitivities.dtype).mean(0)
+
+
+def magnitude(clip_sensitivities: Tensor) -> Tensor:
+    """(clips, ...) -> (...): mean sensitivity along the unit CAV."""
+    return clip_sensitivities.mean(0)
