@@ -33,6 +33,7 @@ check: install  ## Check style and types
 	$(BIN)/mypy
 
 bench: install  ## Run the benchmarks
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
 
 docs: install  ## Build the documentation into site/

@@ -27,3 +27,10 @@ def captum_concepts_miners() -> Factories:
     from captum_concepts.miners import MINERS
 
     return dict(MINERS)
+
+
+@hookimpl
+def captum_concepts_exporters() -> Factories:
+    from captum_concepts.explanation import Explanation
+
+    return {"folder": Explanation.save, "html": Explanation.to_html}

@@ -207,6 +207,11 @@ def test_builtins_come_through_the_hooks(installed):
         }
 
 
+def test_builtin_exporters_are_what_an_explanation_can_do_itself(installed):
+    exporters = {name: entry.factory for name, entry in plugins.registry("exporters").items()}
+    assert exporters == {"folder": cc.Explanation.save, "html": cc.Explanation.to_html}
+
+
 def test_builtin_has_a_hook_for_every_table(installed):
     (info,) = plugins.list_plugins()
     assert (info.name, info.distribution, info.version) == ("builtin", "captum-concepts", cc.__version__)
