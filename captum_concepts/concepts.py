@@ -157,7 +157,7 @@ class ConceptSet:
 
     def n_groups(self) -> np.ndarray:
         """int64 (K,), in how many groups each concept is shown: its number of independent examples."""
-        return self.group_labels.sum(axis=0)
+        return np.asarray(self.group_labels.sum(axis=0))
 
     # Positives and negatives ----------------------------------------------------------------------------------
 
@@ -173,8 +173,9 @@ class ConceptSet:
         Raises:
             InputError: a concept has no negatives.
         """
-        mask = self._candidates()
-        mask &= ~self.group_labels[self.group_index]
+        mask = self._candidates(self.labels, self.pool)
+        in_group = self.group_labels[self.group_index]
+        mask &= np.logical_not(in_group, out=in_group)
         without = np.flatnonzero(~mask.any(axis=0))
         if len(without):
             which = ", ".join(shown(self.names[column], 30) for column in without[:5])
@@ -186,26 +187,26 @@ class ConceptSet:
 
     def dropped_negatives(self) -> np.ndarray:
         """int64 (K,), clips that would be negatives but are of a group that shows the concept."""
-        mask = self._candidates()
+        mask = self._candidates(self.labels, self.pool)
         mask &= self.group_labels[self.group_index]
         mask &= ~self.labels
-        return mask.sum(axis=0)
+        return np.asarray(mask.sum(axis=0))
 
-    def _candidates(self) -> np.ndarray:
+    def _candidates(self, shows: np.ndarray, pool: np.ndarray) -> np.ndarray:
+        """For clips or for groups, given what they show: those a concept is held against unless they show it."""
         default = self._default_negatives if isinstance(self.negatives, dict) else self.negatives
-        rows = self.pool if default == "random" else np.ones(len(self.clips), dtype=bool)
-        mask = np.repeat(rows[:, None], len(self.names), axis=1)
+        rows = pool if default == "random" else np.ones(len(shows), dtype=bool)
+        mask: np.ndarray = np.broadcast_to(rows[:, None], shows.shape).copy()
         if isinstance(self.negatives, dict):
             for concept, against in self.negatives.items():
                 columns = self._columns(against, "negatives")
-                mask[:, self._column_of[concept]] = self.labels[:, columns].any(axis=1)
+                mask[:, self._column_of[concept]] = shows[:, columns].any(axis=1)
         return mask
 
     def check(self, min_groups: int = 2) -> dict[str, str]:
         """The concepts that cannot be judged: {name: why}, for fewer than ``min_groups`` groups on either side."""
-        negatives = self._candidates()
-        negatives &= ~self.group_labels[self.group_index]
-        against = self._by_group(negatives).sum(axis=0)
+        group_pool = self._by_group(self.pool[:, None])[:, 0]
+        against = (self._candidates(self.group_labels, group_pool) & ~self.group_labels).sum(axis=0)
         problems = {}
         for name, shows, opposite in zip(self.names, self.n_groups(), against, strict=True):
             if shows < min_groups:
@@ -242,12 +243,13 @@ class ConceptSet:
             raise InputError(f"split: fraction={shown(fraction)}, but it must lie between 0 and 1")
         if len(self.group_names) < 2:
             raise InputError("split: all clips are of one group, which cannot be cut; give more groups")
-        return self._parts([fraction, 1 - fraction], seed) == 0
+        return np.asarray(self._parts([fraction, 1 - fraction], seed) == 0)
 
     def _parts(self, shares: list[float], seed: int) -> np.ndarray:
         shows = np.concatenate([self.group_labels, self._by_group(self.pool[:, None])], axis=1)
         # An empty name cannot be a concept's, so it stands for the pool.
-        return stratified_parts(self.group_names, shows, [*self.names, ""], shares, seed)[self.group_index]
+        parts = stratified_parts(self.group_names, shows, [*self.names, ""], shares, seed)
+        return np.asarray(parts[self.group_index])
 
     # What is shared -------------------------------------------------------------------------------------------
 
@@ -301,12 +303,14 @@ class ConceptSet:
                 lost = [name for name in against if name not in kept]
                 if lost:
                     raise InputError(f"subset: {shown(concept)} is held against {shown(lost[0])}; keep that one too")
-        needed = (self._candidates()[:, columns] | self.labels[:, columns]).any(axis=1) | self.pool
+        needed = (self._candidates(self.labels, self.pool)[:, columns] | self.labels[:, columns]).any(
+            axis=1
+        ) | self.pool
         rows = np.flatnonzero(needed)
         return ConceptSet(
             kept,
             tuple(self.clips[row] for row in rows),
-            self.labels[np.ix_(rows, columns)],
+            self.labels[rows][:, columns],
             self.pool[rows],
             negatives,
             self.parents,

@@ -53,8 +53,8 @@ def stratified_parts(
     labels_of = [np.flatnonzero(row) for row in shows]
     groups_of: list[list[int]] = [[] for _ in names]
     for group in order:
-        for label in labels_of[group]:
-            groups_of[label].append(group)
+        for shown in labels_of[group]:
+            groups_of[shown].append(group)
 
     left = shows.sum(axis=0).astype(np.int64)
     share = np.asarray(shares, dtype=np.float64)
@@ -68,7 +68,7 @@ def stratified_parts(
         lacking_label = wanted[:, label] - given[:, label] if label is not None else lacking_groups
         best = np.flatnonzero(lacking_label > lacking_label.max() - 1e-9)
         best = best[lacking_groups[best] > lacking_groups[best].max() - 1e-9]
-        part = best[int.from_bytes(keys[group][:8], "big") % len(best)]
+        part = int(best[int.from_bytes(keys[group][:8], "big") % len(best)])
         parts[group] = part
         sizes[part] += 1
         given[part, labels_of[group]] += 1

@@ -36,7 +36,7 @@ class Overlap:
 def _jaccard(shared: np.ndarray) -> np.ndarray:
     size = np.diagonal(shared)
     either = size[:, None] + size[None, :] - shared
-    return shared / np.maximum(either, 1)
+    return np.asarray(shared / np.maximum(either, 1))
 
 
 def shared(shows: np.ndarray) -> np.ndarray:

@@ -69,6 +69,8 @@ def test_negatives_equal_their_definition(seed: int, negatives: object) -> None:
             assert mask[i, k] == (candidate and clip.group not in positive_groups)
             lost += candidate and clip.group in positive_groups and not concepts.labels[i, k]
         assert dropped[k] == lost
+        groups = min(len(positive_groups), len(set(concepts.groups[mask[:, k]])))
+        assert [name in concepts.check(least) for least in range(1, 60)] == [groups < least for least in range(1, 60)]
     assert dropped.any()
     assert any("left out" in line for line in concepts.warnings())
 
@@ -465,7 +467,8 @@ def test_playlists(tmp_path: Path) -> None:
 
 
 def test_spec_is_a_folder_or_a_table(tmp_path: Path) -> None:
-    path = write_table(tmp_path / "x", ROWS) if (tmp_path / "x").mkdir() is None else None
+    (tmp_path / "x").mkdir()
+    path = write_table(tmp_path / "x", ROWS)
     assert ConceptSet.from_spec(str(path), column="genre", group=None).names == ("NA", "Rock", "rock")
     assert ConceptSet.from_spec(tmp_path).names == ("x",)
     with pytest.raises(InputError, match="say which column holds concepts; there are 'file', 'genre'"):
