@@ -1,0 +1,121 @@
+// ---- summary, guide and provenance: the first things a newcomer sees ----------------------------------------------
+const TOP = 6;
+
+/** Concepts of one direction, strongest push first; those beyond chance come before the others. */
+function ranked(sign) {
+  const measure = hasColumn("magnitude") ? "magnitude" : "score";
+  const found = [];
+  for (let i = 0; i < DATA.scored; i++) {
+    const r = reading(i, state.layer, state.target, measure);
+    if (r.ok && Math.sign(r.lean) === sign) found.push({ i, r });
+  }
+  const off = ({ r }) => Math.abs((r.score ?? 0.5) - 0.5);
+  return found.sort((a, b) => b.r.significant - a.r.significant || Math.abs(b.r.lean) - Math.abs(a.r.lean) || off(b) - off(a) || a.i - b.i);
+}
+
+function rankedList(title, sign, list) {
+  const note = list.length ? null : el("p", { class: "soft" }, "None.");
+  const line = ({ i, r }) => {
+    const example = DATA.examples[state.layer]?.[i]?.map((c) => DATA.clips[c]).find((clip) => clip.sound != null);
+    const interval = r.low != null && r.high != null ? ` (${percent(r.low)} – ${percent(r.high)})` : "";
+    return el("li", { class: r.significant ? "" : "chance" },
+      example ? player(example, { compact: true, label: NAMES[i] }) : el("span", { class: "player compact" }),
+      el("button", { type: "button", class: "link", on: { click: () => select(i, true) } }, conceptName(i)),
+      bar(r, "magnitude"),
+      el("span", { class: "share", title: r.score == null ? "" : `up in ${percent(r.score)} of the clips${interval}` }, r.score == null ? signed(r.magnitude) : percent(r.score)));
+  };
+  return el("div", { class: `ranked ${sign < 0 ? "against-side" : "for-side"}` }, el("h3", {}, title, el("span", { class: "soft", title: "Share of clips in which the concept pushes the target up (the TCAV score)" }, "clips up")), note ?? el("ol", {}, ...list.slice(0, TOP).map(line)));
+}
+
+function drawSummary() {
+  const box = byId("summary");
+  box.replaceChildren();
+  if (!hasTargets) {
+    box.append(el("h2", {}, "How the concepts relate"), el("p", { class: "lead" },
+      "This model was explained without a classification head, so there are no scores: the page shows which concepts its inner layers tell apart, and how they are arranged."), ...warnings());
+    return;
+  }
+  const up = ranked(1), down = ranked(-1), tested = [...up, ...down], sure = tested.filter(({ r }) => r.significant).length;
+  let scored = 0, untested = 0;
+  for (let i = 0; i < DATA.scored; i++) if (reading(i).ok) scored++; else untested++;
+  const count = [`${plural(DATA.scored, "concept")}`];
+  if (hasColumn("q")) count.push(`${sure.toLocaleString("en")} beyond chance (q < ${DATA.alpha})`);
+  if (untested) count.push(`${untested.toLocaleString("en")} not testable`);
+  box.append(
+    el("div", { class: "summary-head" }, el("h2", {}, "What ", targetName(), " rests on"), foldButton()),
+    el("p", { class: "lead" }, "Layer ", named(DATA.layers[state.layer], 40), ` · ${count.join(" · ")}`),
+  );
+  if (!scored) box.append(el("p", { class: "notice" }, "No concept could be tested here."));
+  else {
+    if (!sure && hasColumn("q")) box.append(el("p", { class: "notice" }, "None of these passes the significance test: treat the order as noise."));
+    box.append(el("div", { class: "sides" }, rankedList("Speaks for it", 1, up), rankedList("Speaks against it", -1, down)));
+  }
+  box.append(...warnings());
+}
+
+/** Gives the space of the summary to the hierarchy below it. */
+function foldButton() {
+  const box = byId("summary");
+  const text = () => (box.classList.contains("folded") ? "▾ show" : "▴ hide");
+  const button = el("button", { type: "button", class: "quiet fold" }, text());
+  button.addEventListener("click", () => { box.classList.toggle("folded"); button.textContent = text(); drawMap(); });
+  return button;
+}
+
+function warnings() {
+  if (!DATA.warnings.length) return [];
+  const list = el("ul", {}, ...DATA.warnings.map((line) => el("li", {}, named(line, 400))));
+  return [el("details", { class: "warnings", open: DATA.warnings.length <= 2 }, el("summary", {}, plural(DATA.warnings.length, "warning")), list)];
+}
+
+function guide() {
+  const item = (term, ...text) => [el("dt", {}, term), el("dd", {}, ...text)];
+  const sample = (lean, significant) => bar({ ok: true, lean, significant, weak: !significant, low: null, high: null }, "magnitude");
+  return [
+    el("h2", { class: "concept" }, "How to read this page"),
+    el("p", {}, "The model hears sound and answers with scores for its classes. This page says which human concepts those answers rest on, how the concepts relate inside the model, and how sure we are."),
+    el("p", { class: "soft" }, "The summary ranks by push, concepts beyond chance first; the hierarchy colours every concept; this column tells all about the one you choose."),
+    el("dl", { class: "guide" },
+      ...item("Concept", "A set of clips that share something people can name. Press ▶ to hear it."),
+      ...(hasTargets ? [
+        ...item(sample(0.8, true), "Blue, to the right: more of the concept raises the chosen class."),
+        ...item(sample(-0.6, true), "Orange, to the left: more of it lowers the class."),
+        ...item(sample(0.5, false), "Hollow: the effect may be chance."),
+        ...item("TCAV score", "The share of clips in which the concept pushes the class up: 1 always, 0.5 neutral, 0 never. The thin line is the 95 % interval."),
+        ...item("Push", "How strongly it does so on average."),
+        ...item("q", "The share of false alarms to expect among concepts marked at this level. ● marks q < 0.05."),
+        ...item("Not testable", "The model does not tell this concept from others, so any number would be noise. None is given."),
+      ] : []),
+      ...item("Hierarchy", "General concepts hold the specific ones. It was found in the model, not given to it, so surprises are findings."),
+      ...item("×2, ↪", "The concept belongs under several parents; ↪ marks the places where its branch is not repeated."),
+    ),
+    el("h3", {}, "Finding your way"),
+    el("p", { class: "soft" }, el("kbd", {}, "/"), " search · ", el("kbd", {}, "↑"), el("kbd", {}, "↓"), " move · ", el("kbd", {}, "←"), el("kbd", {}, "→"), " close, open · ", el("kbd", {}, "Esc"), " clear"),
+    el("p", { class: "soft" }, "A concept pushes in the direction the model has learned for it; that is evidence about the model, not about music."),
+  ];
+}
+
+function provenanceList(value) {
+  if (value === null || typeof value !== "object") return el("span", {}, cut(String(value), 2000));
+  if (Array.isArray(value) && value.every((item) => item === null || typeof item !== "object")) {
+    return el("span", {}, cut(value.slice(0, 200).join(", "), 2000), value.length > 200 ? ` … ${value.length} in all` : "");
+  }
+  return el("dl", {}, ...Object.entries(value).slice(0, 500).flatMap(([key, item]) => [el("dt", {}, cut(key, 200)), el("dd", {}, provenanceList(item))]));
+}
+
+function drawAbout() {
+  byId("about").replaceChildren(el("details", {}, el("summary", {}, "Where these numbers come from"),
+    Object.keys(DATA.provenance).length ? provenanceList(DATA.provenance) : el("p", { class: "soft" }, "No provenance was recorded.")));
+}
+
+function drawLegend() {
+  if (!hasTargets) { byId("legend").replaceChildren(); return; }
+  const stops = [-1, -0.5, 0, 0.5, 1].map((lean) => colour(lean).background).join(", ");
+  const ends = state.measure === "score" ? ["0 against", "for 1"] : [`${short(-scale(state.layer))} against`, `for ${signed(scale(state.layer))}`];
+  byId("legend").replaceChildren(
+    el("span", { class: "soft" }, ends[0]), el("span", { class: "ramp", style: { background: `linear-gradient(to right, ${stops})` } }), el("span", { class: "soft" }, ends[1]),
+    hasColumn("q") && el("span", { class: "key" }, `● q < ${DATA.alpha}`),
+    hasColumn("q") && el("span", { class: "key" }, el("i", { class: "swatch weak" }), "may be chance"),
+    el("span", { class: "key" }, el("i", { class: "swatch untested" }), "not testable"),
+  );
+}

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import base64
+import json
+import random
+
+import networkx as nx
+import numpy as np
+import pandas as pd
+import pytest
+
+from captum_concepts.errors import InputError
+from captum_concepts.explanation import Explanation
+from captum_concepts.report.data import number, page_data, plain
+
+from .conftest import EDGES, NAMES, explain, hierarchy
+
+
+def test_scores_are_keyed_by_index_and_a_reason_stands_for_a_missing_number() -> None:
+    explanation = explain()
+    content = page_data(explanation).content
+    table = content["scores"][1][0]
+    frame = explanation.scores[(explanation.scores.layer == "high") & (explanation.scores.target == "jazz")]
+    expected = [None if np.isnan(v) else pytest.approx(v, rel=1e-3) for v in frame["magnitude"]]
+    assert table["magnitude"] == expected
+    assert [content["statuses"][s] for s in table["status"]] == ["ok", "not testable"] + ["ok"] * 6
+    assert table["score"][1] is None
+
+
+def test_shuffled_rows_give_the_same_page() -> None:
+    explanation = explain()
+    shuffled = explain(scores=explanation.scores.sample(frac=1, random_state=1))
+    assert page_data(explanation).content == page_data(shuffled).content
+
+
+def test_missing_rows_and_columns_are_left_open() -> None:
+    scores = explain().scores.query("concept != 'violin'").drop(columns=["q_value", "cav_auc", "status"])
+    table = page_data(explain(scores=scores)).content["scores"][0][0]
+    assert table["status"][NAMES.index("violin")] is None and table["status"][0] == 0
+    assert "q" not in table and "auc" not in table
+
+
+def test_counts_below_agree_with_networkx_on_a_random_dag() -> None:
+    rng = random.Random(0)
+    names = [f"c{i}" for i in range(60)]
+    edges = [(names[a], names[b], 1.0, 1.0) for b in range(60) for a in rng.sample(range(b), min(b, rng.randint(0, 3)))]
+    raw = page_data(explain(names, edges)).content["trees"][0]
+    graph = hierarchy(edges, names).graph
+    assert raw["below"] == [len(nx.descendants(graph, name)) for name in names]
+    assert {(names[p], names[c]) for p, c in zip(raw["parent"], raw["child"], strict=True)} == set(graph.edges)
+
+
+def test_groups_that_are_not_concepts_are_nodes_without_scores() -> None:
+    content = page_data(explain(edges=(*EDGES, ("everything", "music", 1.0, 1.0)))).content
+    assert content["names"][-1] == "everything" and content["scored"] == len(NAMES)
+
+
+def test_a_cycle_is_refused() -> None:
+    with pytest.raises(InputError, match="cycle"):
+        page_data(explain(edges=(*EDGES, ("violin", "music", 1.0, 1.0))))
+
+
+def test_the_timeline_survives_its_bytes(sounding: Explanation) -> None:
+    line = page_data(sounding).content["timelines"][0]
+    push = sounding.timelines[0].push
+    steps = np.frombuffer(base64.b64decode(line["push"]), np.int8).reshape(push.shape[::-1]).T
+    decoded = steps / 127 * np.array(line["scale"])
+    assert np.abs(decoded - push).max() <= np.abs(push).max() / 127
+
+
+def test_clips_appear_once_and_in_order_of_importance(sounding: Explanation) -> None:
+    page = page_data(sounding)
+    assert [clip["name"] for clip in page.content["clips"]] == ["song.wav", "near.wav", "far.wav", "gone.wav"]
+    saxophone, violin = (page.content["examples"][0][str(NAMES.index(name))] for name in ("saxophone", "violin"))
+    assert saxophone == [1, 2] and violin == [1, 3]
+
+
+def test_no_folder_of_this_machine_enters_the_page(sounding: Explanation, tmp_path: object) -> None:
+    assert str(tmp_path) not in json.dumps(page_data(sounding).content)
+
+
+def test_without_scores_or_hierarchies() -> None:
+    explanation = explain(targets=(), scores=pd.DataFrame(), hierarchies={}, banks={}, provenance={})
+    content = page_data(explanation).content
+    assert content["scores"] == [[], []] and content["trees"][0]["parent"] == []
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(0.123456, 0.1235), (3.0, 3), (np.nan, None), (np.inf, None), (None, None), ("x", None), (1e-12, 1e-12)],
+)
+def test_number(value: object, expected: object) -> None:
+    assert number(value) == expected
+
+
+def test_provenance_is_plain_json() -> None:
+    value = plain({"a": (np.float32(0.5), {3, 1}), "b": {"c": None, "d": float("nan")}, 1: np.int64(2), "p": pd.NaT})
+    expected = {"a": [0.5, [1, 3]], "b": {"c": None, "d": "nan"}, "1": 2, "p": "NaT"}
+    assert json.loads(json.dumps(value, allow_nan=False)) == expected
