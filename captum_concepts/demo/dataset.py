@@ -10,7 +10,7 @@ from typing import Final
 
 import soundfile
 
-from captum_concepts.demo.instruments import MELODIC, PARENTS
+from captum_concepts.demo.instruments import MELODIC, PARENTS, PERCUSSION
 from captum_concepts.demo.music import GENERATOR_VERSION, SLOTS, MusicGenerator, Piece
 
 CONCEPT_COLUMNS: Final[tuple[str, ...]] = tuple(SLOTS)
@@ -25,7 +25,7 @@ def write_dataset(
     generator: MusicGenerator | None = None,
     *,
     per_concept: int = 20,
-    random: int = 100,
+    random: int = 162,
     per_genre: int = 20,
     progress: Progress | None = None,
 ) -> Path:
@@ -40,9 +40,13 @@ def write_dataset(
 
     Concept clips are mixes of the generator without a genre: one slot is forced, everything else is at random. There
     are `per_concept` for each melodic instrument, whose cells name instruments, and `per_concept` for each melodic
-    family, whose cells name families only; so no clip of a family is one of its instruments' clips. Every other
-    slot is named too where it shows a concept: "fast" has about a third of all concept clips. Clips with empty cells
-    are the random pool: unconstrained mixes.
+    family, whose cells name families only; so no clip of a family is one of its instruments' clips. Every other slot
+    is named too where it shows a concept: "fast" has about a third of all concept clips. Clips with empty cells are
+    the random pool.
+
+    Instruments and percussion take turns, in the pool too, so that each kind of percussion is heard with each
+    instrument equally often. Drawing them freely gives the same concepts with more noise: the instrument is by far
+    the loudest thing that a concept of few clips could be mistaken for.
 
     :param folder: made if it does not exist.
     :param generator: default `MusicGenerator()`; its seed and options decide every byte.
@@ -65,9 +69,9 @@ def write_dataset(
             progress("render", done, total)
 
     concept_rows: list[list[str]] = []
-    for purpose, names in (("leaf", MELODIC), ("family", _MELODIC_FAMILIES), ("random", ("",))):
-        for number, concept in enumerate(names * (random if purpose == "random" else per_concept)):
-            forced = (concept,) if concept else ()
+    for purpose, names in (("leaf", MELODIC), ("family", _MELODIC_FAMILIES), ("random", MELODIC)):
+        for number in range(random if purpose == "random" else per_concept * len(names)):
+            forced = _forced(generator, names[number % len(names)], number // len(names))
             index = _index(purpose, number)
             file = f"concepts/{purpose}-{number:04d}.wav"
             save(generator.clip(index, forced), file)
@@ -101,6 +105,15 @@ def truth(generator: MusicGenerator) -> dict[str, object]:
             "confounds": generator.confounds,
         },
     }
+
+
+def _forced(generator: MusicGenerator, concept: str, turn: int) -> dict[str, bool]:
+    """The instrument or family, and percussion in turn, unless a confound is to decide that."""
+    if any(PARENTS.get(added, added) == "percussion" for added in generator.confounds.values()):
+        return {concept: True}
+    if turn % 2 == 0:
+        return {concept: True, "percussion": False}
+    return {concept: True, PERCUSSION[turn // 2 % len(PERCUSSION)]: True}
 
 
 def _index(purpose: str, number: int) -> int:

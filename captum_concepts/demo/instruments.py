@@ -155,10 +155,10 @@ def _tom(hertz: float, samples: int, sample_rate: int, rng: np.random.Generator)
 
 
 _SYNTHESES: Final[dict[str, Synthesis]] = {
-    "guitar": _plucked(damping=0.35, seconds=2.5, position=0.25, hardness=0.5),
-    "banjo": _plucked(damping=0.15, seconds=0.9, position=0.08, hardness=0.95),
-    "harp": _plucked(damping=0.5, seconds=3.5, position=0.45, hardness=0.35),
-    "violin": _sustained(1.0, 1.0, ((500.0, 150.0, 1.0), (1100.0, 250.0, 1.5), (2900.0, 500.0, 3.0)), 0.008, 0.05),
+    "guitar": _plucked(damping=0.3, seconds=2.0, position=0.2, hardness=0.6),
+    "banjo": _plucked(damping=0.12, seconds=0.7, position=0.08, hardness=0.95),
+    "harp": _plucked(damping=0.5, seconds=4.0, position=0.48, hardness=0.15),
+    "violin": _sustained(1.0, 1.0, ((500.0, 150.0, 1.0), (1100.0, 250.0, 1.5), (2900.0, 500.0, 3.0)), 0.012, 0.08),
     "clarinet": _sustained(1.2, 0.08, ((1500.0, 400.0, 1.0), (3000.0, 500.0, 0.5)), 0.0, 0.025),
     "oboe": _sustained(0.7, 1.0, ((1250.0, 250.0, 5.0), (3200.0, 400.0, 2.0)), 0.004, 0.02),
     "bell": _mallet(ratio=3.53, index=2.0, seconds=3.0, partial=0.3, tremolo=0.0),

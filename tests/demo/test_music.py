@@ -276,8 +276,9 @@ def test_cells_name_instruments_or_families_and_the_pool_is_empty(dataset: Path)
     by_purpose = {purpose: [row for row in table if purpose in row["file"]] for purpose in ("leaf", "family", "random")}
     assert Counter(row["instrument"] for row in by_purpose["leaf"]) == dict.fromkeys(MELODIC, 2)
     assert Counter(row["instrument"] for row in by_purpose["family"]) == dict.fromkeys(list(FAMILIES)[:3], 2)
-    assert {row["percussion"] for row in by_purpose["family"]} <= {"", "percussion"}
-    assert {row["percussion"] for row in by_purpose["leaf"]} <= {"", *PERCUSSION}
+    assert Counter(row["percussion"] for row in by_purpose["family"]) == {"": 3, "percussion": 3}
+    # two pieces of each instrument, so one turn without and one with percussion
+    assert Counter(row["percussion"] for row in by_purpose["leaf"]) == {"": 9, "snare": 9}
     assert len(by_purpose["random"]) == 5
     assert not any(row[column] for row in by_purpose["random"] for column in CONCEPT_COLUMNS)
 
@@ -290,6 +291,14 @@ def test_the_files_hold_the_pieces_that_the_tables_describe(dataset: Path):
         assert (info.samplerate, info.channels, info.frames) == (16000, 1, 16000)
         sounds.append(path.read_bytes())
     assert len(set(sounds)) == len(sounds)
+
+
+def test_a_confound_reaches_the_files(tmp_path: Path):
+    generator = MusicGenerator(0, duration=1.0, confounds={"violin": "tom", "fast": "drone"})
+    table = rows(write_dataset(tmp_path, generator, per_concept=3, random=1, per_genre=0) / "concepts.csv")
+    assert {row["percussion"] for row in table if row["instrument"] == "violin"} == {"tom"}
+    assert {row["drone"] for row in table if row["tempo"] == "fast"} == {"drone"}
+    assert {row["drone"] for row in table if row["tempo"] == "slow"} == {"", "drone"}
 
 
 def test_the_truth_is_written_beside_the_sound(dataset: Path):
