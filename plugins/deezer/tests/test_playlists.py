@@ -129,3 +129,28 @@ def test_bad_arguments(dataset, tmp_path):
 def test_no_tensor_files_at_all(dataset):
     with pytest.raises(InputError, match="for any of 9 tracks"):
         deezer_concepts(dataset(PLAYLISTS, tracks=()), min_tracks=3, max_tracks=5)
+
+
+def test_playlists_become_a_hierarchy(dataset, proto):
+    from captum_concepts_deezer.backbones import deezer_embeddings
+
+    import captum_concepts as cc
+    from captum_concepts.activations import extract
+
+    random = np.random.default_rng(0)
+    parts = {1: range(0, 12), 2: range(12, 24), 3: range(24, 36)}
+    folder = dataset({key: entry(f"part {key}", list(tracks)) for key, tracks in parts.items()}, tracks=range(36))
+    for key, tracks in parts.items():
+        for track in tracks:
+            values = random.normal(size=(29, 128)) + 2 * (np.arange(128) % 3 == key - 1)
+            path = folder / "deezer_anonymised_tracks" / f"part{track % 2}" / f"{track}.tensor"
+            path.write_bytes(proto(values))
+    concepts = deezer_concepts(folder, min_tracks=5)
+    heard = extract(deezer_embeddings(device="cpu"), concepts.clips, ["embedding"])
+    tracks = heard.kept[heard.rows]
+    rows, labels, groups = heard.activations["embedding"], concepts.labels[tracks], concepts.groups[tracks]
+    bank = cc.fit_cavs(rows, labels, groups=groups, names=concepts.names)
+    similarity = cc.similarity(bank, measure="activation", activations=rows, labels=labels)
+    assert (similarity.argmax(dim=1).numpy() == np.arange(3)).all(), "a playlist's tracks sound most like the playlist"
+    hierarchy = cc.mine(similarity, bank.names, miner="heymann")
+    assert set(hierarchy.graph) == {"part 1", "part 2", "part 3"}
