@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import logging
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +20,12 @@ from captum_concepts.errors import InputError, shown
 if TYPE_CHECKING:
     from captum_concepts.explanation import Explanation, Timeline
 
+logger = logging.getLogger(__name__)
+
 EXAMPLES_PER_CONCEPT = 3
 EXAMPLE_SECONDS = 8.0
 TIMELINE_SECONDS = 30.0
+TIMELINE_BYTES = 6_000_000
 SIGNIFICANCE = 0.05
 NUMBERS = {
     "score": "score",
@@ -93,7 +98,7 @@ def page_data(explanation: Explanation) -> PageData:
             "provenance": plain(explanation.provenance),
         }
     )
-    page.content["timelines"] = [_timeline(explanation, page, line) for line in explanation.timelines]
+    page.content["timelines"] = [_timeline(explanation, page, line) for line in _kept(explanation.timelines)]
     page.content["examples"] = _examples(explanation, page, index)
     return page
 
@@ -194,6 +199,23 @@ def _quality(explanation: Explanation, layer: str, index: dict[str, int]) -> dic
         frame = frame.set_index("concept")
     frame = frame[~frame.index.duplicated()].reindex(list(index))
     return _numbers(frame, QUALITY)
+
+
+def _kept(timelines: list[Timeline]) -> list[Timeline]:
+    """The first clip of every layer and target, then the second ..., as many as ``TIMELINE_BYTES`` numbers allow."""
+    seen: Counter[tuple[str, str]] = Counter()
+    ranks = []
+    for line in timelines:
+        ranks.append(seen[line.layer, line.target])
+        seen[line.layer, line.target] += 1
+    kept, room = [], TIMELINE_BYTES
+    for i in sorted(range(len(timelines)), key=ranks.__getitem__):
+        room -= np.size(timelines[i].push)
+        if room < 0:
+            logger.warning("%d of %d timelines left out of the report", len(timelines) - len(kept), len(timelines))
+            break
+        kept.append(timelines[i])
+    return kept
 
 
 def _timeline(explanation: Explanation, page: PageData, line: Timeline) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import math
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -28,6 +29,7 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inli
 INLINE_MEDIA = "data: blob:"
 FOLDER_MEDIA = "'self' file: data: blob:"
 MEGABYTE = 1_000_000
+BYTES_PER_CLIP = 64  # at most, for saying where a clip's sound is
 # Characters that could end the script element, start a comment in it, or end a line in older script parsers.
 ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
@@ -42,7 +44,7 @@ def render(explanation: Explanation, *, limit_mb: float = 25.0) -> str:
     Raises:
         InputError: the limit is not positive, or a hierarchy has a cycle.
     """
-    return _Parts.of(explanation).inline(_limit(limit_mb))
+    return _Parts.of(explanation, _limit(limit_mb)).inline()
 
 
 def write_report(explanation: Explanation, path: str | Path, *, limit_mb: float = 25.0) -> Path:
@@ -59,8 +61,9 @@ def write_report(explanation: Explanation, path: str | Path, *, limit_mb: float 
     parts = _Parts.of(explanation)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if parts.inline_size() <= limit:
-            path.write_text(parts.inline(limit), encoding="utf-8", newline="\n")
+        page = parts.inline()
+        if len(page) <= limit:
+            path.write_text(page, encoding="utf-8", newline="\n")
             return path
         folder = path.with_name(f"{path.stem}_audio")
         folder.mkdir(exist_ok=True)
@@ -86,45 +89,38 @@ class _Parts:
     sounds: list[Sound]
 
     @classmethod
-    def of(cls, explanation: Explanation) -> _Parts:
+    def of(cls, explanation: Explanation, limit: float = math.inf) -> _Parts:
+        """With all its sound, or with as much as a page of ``limit`` bytes holds."""
         page = page_data(explanation)
+        room = limit - len(_page(page.content, [], INLINE_MEDIA)) - BYTES_PER_CLIP * len(page.spans)
+        left = f"Left out to keep this page under {limit / MEGABYTE:g} MB."
+        for clip in page.content["clips"]:
+            clip["missing"] = left
         unique: dict[str, int] = {}
         sounds: list[Sound] = []
-        for clip, sound in zip(page.content["clips"], encode_all(page.spans), strict=True):
+        done = 0
+        for clip, sound in zip(page.content["clips"], encode_all(page.spans), strict=False):
             if sound is None:
                 clip["missing"] = "The audio file could not be read when this page was made."
-                continue
-            if sound.digest not in unique:
-                unique[sound.digest] = len(sounds)
-                sounds.append(sound)
-            clip["sound"] = unique[sound.digest]
-            clip["seconds"] = round(sound.seconds, 3)
+            else:
+                if sound.digest not in unique:
+                    room -= _base64_size(sound)
+                    if room < 0:
+                        break
+                    unique[sound.digest] = len(sounds)
+                    sounds.append(sound)
+                del clip["missing"]
+                clip.update(sound=unique[sound.digest], seconds=round(sound.seconds, 3))
+            done += 1
+        if done < len(page.spans):
+            logger.warning(
+                "%d of %d clips left out of the report: limit_mb reached", len(page.spans) - done, len(page.spans)
+            )
         return cls(page.content, sounds)
 
-    def inline_size(self) -> int:
-        return len(_page(self.content, [], INLINE_MEDIA)) + sum(_base64_size(sound) for sound in self.sounds)
-
-    def inline(self, limit: float) -> str:
-        room = limit - len(_page(self.content, [], INLINE_MEDIA))
-        kept: dict[int, int] = {}
-        for i, sound in enumerate(self.sounds):
-            room -= _base64_size(sound)
-            if room < 0:
-                break
-            kept[i] = len(kept)
-        if len(kept) < len(self.sounds):
-            left = len(self.sounds) - len(kept)
-            logger.warning("%d of %d sounds left out of the report: page limit reached", left, len(self.sounds))
-        clips = [self._clip(clip, kept, limit) for clip in self.content["clips"]]
-        encoded = [base64.b64encode(self.sounds[i].data).decode("ascii") for i in kept]
-        return _page({**self.content, "clips": clips, "inline": True}, encoded, INLINE_MEDIA)
-
-    @staticmethod
-    def _clip(clip: dict[str, Any], kept: dict[int, int], limit: float) -> dict[str, Any]:
-        if "sound" not in clip or clip["sound"] in kept:
-            return clip
-        missing = f"Left out to keep this page under {limit / MEGABYTE:g} MB."
-        return {key: value for key, value in clip.items() if key != "sound"} | {"missing": missing}
+    def inline(self) -> str:
+        encoded = [base64.b64encode(sound.data).decode("ascii") for sound in self.sounds]
+        return _page({**self.content, "inline": True}, encoded, INLINE_MEDIA)
 
     def beside(self, folder: str) -> str:
         # The browser reads a relative address: "%", "#" and "?" in a folder's name would mean something else there.

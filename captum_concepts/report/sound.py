@@ -6,7 +6,7 @@ import hashlib
 import io
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 MP3_RATES = (16_000, 22_050, 24_000, 32_000, 44_100)
 COMPRESSION = 0.7
 FADE_SECONDS = 0.005
+BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,11 @@ def encode(clip: Clip, longest: float) -> Sound:
     return Sound(buffer.getvalue(), len(samples) / rate)
 
 
-def encode_all(spans: Sequence[tuple[Clip, float]]) -> list[Sound | None]:
-    """Encode (clip, longest seconds) pairs in parallel, in order; None and a logged warning where one fails."""
+def encode_all(spans: Sequence[tuple[Clip, float]]) -> Iterator[Sound | None]:
+    """Encode (clip, longest seconds) pairs in parallel, in order; None and a logged warning where one fails.
+
+    A caller that stops listening stops the work after the batch at hand.
+    """
 
     def one(span: tuple[Clip, float]) -> Sound | None:
         try:
@@ -71,4 +75,5 @@ def encode_all(spans: Sequence[tuple[Clip, float]]) -> list[Sound | None]:
             return None
 
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        return list(pool.map(one, spans))
+        for first in range(0, len(spans), BATCH):
+            yield from pool.map(one, spans[first : first + BATCH])

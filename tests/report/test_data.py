@@ -8,9 +8,12 @@ import networkx as nx
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+from captum_concepts.cavs import fit_cavs
 from captum_concepts.errors import InputError
 from captum_concepts.explanation import Explanation
+from captum_concepts.hierarchy import ConceptHierarchy
 from captum_concepts.report.data import number, page_data, plain
 
 from .conftest import EDGES, NAMES, explain, hierarchy
@@ -55,6 +58,15 @@ def test_groups_that_are_not_concepts_are_nodes_without_scores() -> None:
     assert content["names"][-1] == "everything" and content["scored"] == len(NAMES)
 
 
+def test_a_real_hierarchy_and_bank_fill_the_page() -> None:
+    bank = fit_cavs(torch.randn(40, 6, generator=torch.Generator().manual_seed(0)), np.eye(40, 3, dtype=bool))
+    names = bank.names
+    tree = ConceptHierarchy.from_edges(names, [(names[0], names[1], 0.5), (names[0], names[2], 0.25)])
+    content = page_data(explain(names, hierarchies={"low": tree}, banks={"low": bank})).content
+    assert content["trees"][0]["weight"] == [0.5, 0.25] and content["trees"][0]["support"] == [None, None]
+    assert content["quality"][0]["groups"] == [number(v) for v in bank.quality["n_positive_groups"]]
+
+
 def test_a_cycle_is_refused() -> None:
     with pytest.raises(InputError, match="cycle"):
         page_data(explain(edges=(*EDGES, ("violin", "music", 1.0, 1.0))))
@@ -66,6 +78,16 @@ def test_the_timeline_survives_its_bytes(sounding: Explanation) -> None:
     steps = np.frombuffer(base64.b64decode(line["push"]), np.int8).reshape(push.shape[::-1]).T
     decoded = steps / 127 * np.array(line["scale"])
     assert np.abs(decoded - push).max() <= np.abs(push).max() / 127
+
+
+def test_too_many_timelines_keep_the_first_of_every_target(
+    sounding: Explanation, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    low, high = sounding.timelines
+    monkeypatch.setattr("captum_concepts.report.data.TIMELINE_BYTES", 2 * low.push.size)
+    content = page_data(explain(timelines=[low, low, low, high])).content
+    assert [line["layer"] for line in content["timelines"]] == [0, 1]
+    assert "2 of 4 timelines" in caplog.text
 
 
 def test_clips_appear_once_and_in_order_of_importance(sounding: Explanation) -> None:

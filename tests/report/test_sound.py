@@ -58,5 +58,5 @@ def test_a_missing_or_broken_file_is_named_in_one_line(tmp_path: Path, caplog: p
             encode(Clip(str(tmp_path / name)), 8.0)
         assert "\n" not in str(caught.value)
     with caplog.at_level(logging.WARNING):
-        sounds = encode_all([(Clip(str(tmp_path / "gone.wav")), 8.0), (good, 8.0)])
+        sounds = list(encode_all([(Clip(str(tmp_path / "gone.wav")), 8.0), (good, 8.0)]))
     assert sounds[0] is None and sounds[1] is not None and "gone.wav" in caplog.text

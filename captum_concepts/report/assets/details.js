@@ -23,20 +23,20 @@ function fact(term, value, title) {
 function facts(i, r) {
   const quality = DATA.quality[state.layer] ?? {}, at = (key) => quality[key]?.[i] ?? null;
   const auc = r.auc ?? at("auc"), range = at("low") != null && at("high") != null ? ` [${at("low").toFixed(2)}, ${at("high").toFixed(2)}]` : "";
-  const groups = r.groups ?? at("groups");
   const list = el("dl", { class: "facts" });
   if (r.ok) {
     list.append(
       fact("TCAV score", r.score == null ? "–" : r.score.toFixed(2), "Share of clips whose score for the target rises along the concept; 0.5 is neutral"),
-      fact("95 % interval", r.low == null ? "–" : `${r.low.toFixed(2)} – ${r.high.toFixed(2)}`),
+      fact("95 % interval", r.low == null ? "–" : `${r.low.toFixed(2)}–${r.high.toFixed(2)}`),
       fact("push", r.magnitude == null ? "–" : signed(r.magnitude), "Mean change of the target's logit per unit step along the concept's direction"),
-      fact("p", short(r.p), "Chance of a score this far out for a random set of clips"),
+      fact("p", short(r.p), "How often random sets of clips, put through the same procedure, push at least as hard"),
       fact("q", short(r.q), "p corrected for testing many concepts"),
     );
   }
   list.append(
     fact("CAV AUC", auc == null ? "–" : el("span", {}, auc.toFixed(2), el("small", { class: "soft" }, range)), "How well the direction tells the concept's held-out clips from the others; 0.5 is chance"),
-    fact("groups", groups == null ? "–" : groups.toLocaleString("en"), "Independent recordings behind the number"),
+    fact("concept groups", at("groups") == null ? "–" : at("groups").toLocaleString("en"), "Independent recordings that show the concept"),
+    r.groups == null ? "" : fact("clip groups", r.groups.toLocaleString("en"), "Independent recordings among the explained clips"),
   );
   return list;
 }
@@ -69,7 +69,7 @@ function relatives(title, edges, end) {
   };
   list.append(...edges.slice(0, limit).map(line));
   const more = edges.length > limit && el("button", { type: "button", class: "quiet", on: { click: () => { list.append(...edges.slice(limit).map(line)); more.remove(); } } }, `+${edges.length - limit} more`);
-  return el("section", {}, el("h3", {}, title, el("span", { class: "soft" }, ` ${edges.length}`), el("span", { class: "soft strength-head" }, "weight · support")), list, more);
+  return el("section", {}, el("h3", {}, title, el("span", { class: "soft" }, ` ${edges.length}`), el("span", { class: "soft strength-head" }, edges.some((edge) => edge.support != null) ? "weight · support" : "weight")), list, more);
 }
 
 // ---- timeline

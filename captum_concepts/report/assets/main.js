@@ -43,6 +43,7 @@ function switchTo(change) {
 }
 
 function drawAll() {
+  document.body.dataset.measure = state.measure;
   drawSummary();
   drawLegend();
   drawOutline();

@@ -133,7 +133,10 @@ function showInMap(node) {
     zoom(tree().edges[node].length ? node : tree().main[node]);
     cell = cells.find((c) => c.node === node && !c.more);
   }
-  cell?.box.scrollIntoView({ block: "nearest" });
+  if (!cell) return; // scrollIntoView would also move the column that holds the map
+  const box = byId("map-box"), top = cell.box.offsetTop, bottom = top + cell.box.offsetHeight;
+  if (top < box.scrollTop || bottom - top > box.clientHeight) box.scrollTop = top;
+  else if (bottom > box.scrollTop + box.clientHeight) box.scrollTop = bottom - box.clientHeight;
 }
 
 function mapClick(event) {
