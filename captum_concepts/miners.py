@@ -53,9 +53,10 @@ def mine(
 def _miner(miner: str | Miner) -> Miner:
     if callable(miner):
         return miner
-    if miner not in MINERS:
-        raise InputError(f"miner: no {shown(miner)}; choose one of {', '.join(MINERS)}")
-    return MINERS[miner]
+    from captum_concepts.plugins import lookup
+
+    found: Miner = lookup("miners", miner).factory
+    return found
 
 
 def _checked(similarity: Tensor | np.ndarray, names: tuple[str, ...]) -> Tensor:
@@ -156,7 +157,7 @@ def _centrality(similarity: Tensor, centrality: str | Tensor | np.ndarray, thres
 
 
 def _per_concept(what: str, values: Tensor | np.ndarray | Sequence[float], k: int) -> np.ndarray:
-    array = torch.as_tensor(values).detach().to("cpu", torch.float64).numpy()
+    array = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, dtype=np.float64)
     if array.shape != (k,) or not np.isfinite(array).all():
         raise InputError(f"{what}: shape {array.shape} for {k} concepts; give one finite number for each")
     return array
@@ -367,8 +368,9 @@ def agglomerative(
 ) -> ConceptHierarchy:
     """Cluster from the leaves up; every merged cluster is headed by one of the two heads that it joins.
 
-    The head with the larger mean similarity to the joined cluster (its medoid of the two; equal: the earlier
-    concept) stays on top, the other becomes its child, so that every node is a concept.
+    The head with the larger mean similarity to the joined cluster (equal, as for any two single concepts: the one
+    with the larger mean similarity to all concepts, then the earlier one) stays on top, the other becomes its child,
+    so that every node is a concept.
 
     Args:
         similarity: (K, K), symmetric.
@@ -389,16 +391,17 @@ def agglomerative(
     distance = top - sim
     np.fill_diagonal(distance, 0.0)
     merges = clustering.linkage(squareform(distance, checks=False), method=linkage)
+    np.fill_diagonal(sim, 0.0)
+    overall = sim.sum(1)
     members = {i: np.array([i]) for i in range(len(names))}
     heads = {i: i for i in range(len(names))}
     edges = []
     for step, (left, right, height, _) in enumerate(merges, start=len(names)):
-        if top - height <= floor or int(left) not in heads or int(right) not in heads:
-            continue
+        if top - height <= floor:
+            break  # the merges come by falling similarity
         joined = np.concatenate([members.pop(int(left)), members.pop(int(right))])
-        pair = sorted((heads.pop(int(left)), heads.pop(int(right))))
-        fit = [(sim[head, joined].sum() - sim[head, head]) for head in pair]
-        head, child = pair if fit[0] >= fit[1] else pair[::-1]
+        pair = (heads.pop(int(left)), heads.pop(int(right)))
+        child, head = sorted(pair, key=lambda i: (sim[i, joined].sum(), overall[i], -i))
         edges.append((names[head], names[child], float(sim[head, child])))
         members[step], heads[step] = joined, head
     return ConceptHierarchy.from_edges(names, edges)

@@ -43,6 +43,15 @@ class Measure:
     symmetric: bool
     needs: frozenset[str] = frozenset()
 
+    def __call__(
+        self,
+        bank: Bank,
+        activations: Tensor | None = None,
+        labels: Tensor | None = None,
+        weights: Tensor | None = None,
+    ) -> Tensor:
+        return self.function(bank, activations, labels, weights)
+
 
 def similarity(
     bank: Bank,
@@ -75,7 +84,8 @@ def similarity(
     result = chosen.function(bank, activations, labels, weights)
     k = len(bank.names)
     if not isinstance(result, Tensor) or result.shape != (k, k):
-        raise InputError(f"similarity {shown(measure)}: must return a ({k}, {k}) tensor, got {shown(result)}")
+        got = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
+        raise InputError(f"similarity {shown(measure)}: must return a ({k}, {k}) tensor, got {got}")
     bad = (~torch.isfinite(result)).nonzero()
     if len(bad):
         a, b = (shown(bank.names[i]) for i in bad[0].tolist())
@@ -88,9 +98,12 @@ def _measure(measure: str | Measure | Callable[..., Tensor]) -> Measure:
         return measure
     if callable(measure):
         return Measure(measure, symmetric=False)
-    if measure not in SIMILARITIES:
-        raise InputError(f"similarity: no measure {shown(measure)}; choose one of {', '.join(SIMILARITIES)}")
-    return SIMILARITIES[measure]
+    from captum_concepts.plugins import lookup
+
+    factory = lookup("similarities", measure).factory
+    if isinstance(factory, Measure):
+        return factory
+    return Measure(factory, symmetric=bool(getattr(factory, "symmetric", False)))
 
 
 def _check_rows(bank: Bank, activations: Tensor | None, labels: Tensor | None, weights: Tensor | None) -> None:
@@ -105,6 +118,8 @@ def _check_rows(bank: Bank, activations: Tensor | None, labels: Tensor | None, w
             raise InputError(f"weights: shape {tuple(weights.shape)}; give one number for each of the {rows} rows")
         if not bool((weights >= 0).all()) or not bool(torch.isfinite(weights).all()):
             raise InputError("weights: negative, infinite or NaN; give numbers of at least 0")
+        if not float(weights.sum()) > 0:
+            raise InputError("weights: no weight is above 0; give at least one row some")
 
 
 def _blocks(

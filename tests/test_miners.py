@@ -1,0 +1,257 @@
+"""Miners against slow, independent versions of the same rules."""
+
+from __future__ import annotations
+
+import networkx as nx
+import numpy as np
+import pytest
+import torch
+
+from captum_concepts.errors import InputError
+from captum_concepts.hierarchy import ConceptHierarchy
+from captum_concepts.miners import (
+    MINERS,
+    agglomerative,
+    attach_by_generality,
+    branching,
+    estimated_generality,
+    heymann,
+    mine,
+    null_threshold,
+    optimum_arborescence,
+)
+
+
+def named(k: int) -> list[str]:
+    return [f"c{i}" for i in range(k)]
+
+
+def random_similarity(k: int, seed: int, decimals: int | None = None, symmetric: bool = False) -> torch.Tensor:
+    sim = np.random.default_rng(seed).random((k, k))
+    sim = (sim + sim.T) / 2 if symmetric else sim
+    return torch.as_tensor(sim if decimals is None else sim.round(decimals))
+
+
+def links(hierarchy: ConceptHierarchy) -> set[tuple[str, str, float]]:
+    return {(parent, child, weight) for parent, child, weight, _ in hierarchy.edges}
+
+
+# ---------------------------------------------------------------------- the paper
+
+
+def slow_heymann(
+    sim: list[list[float]],
+    centrality: list[float],
+    min_sim: float = 0.2,
+    parents_per_node: int = 1,
+    additional_threshold: float = 0.2,
+    max_children: int = 20,
+) -> set[tuple[str, str, float]]:
+    """The paper's steps, one concept and one candidate at a time, with plain lists."""
+    n = len(sim)
+    smallest = min(min(row) for row in sim)
+    sim = [[smallest - 0.1 if i == j else sim[i][j] for j in range(n)] for i in range(n)]
+    ascending = sorted(range(n), key=lambda i: centrality[i])
+    placed: list[int] = []
+    children = dict.fromkeys(range(n), 0)
+    result = set()
+    for child in reversed(ascending):
+        ranking = sorted((-sim[p][child], p) for p in placed if children[p] < max_children)[:parents_per_node]
+        for negative, parent in ranking:
+            if -negative > min_sim and -negative > -ranking[0][0] - additional_threshold:
+                result.add((f"c{parent}", f"c{child}", -negative))
+                children[parent] += 1
+        placed.append(child)
+    return result
+
+
+def paper_centrality(sim: np.ndarray, threshold: float = 0.5) -> list[float]:
+    graph = nx.empty_graph(len(sim))
+    graph.add_edges_from((i, j) for i, j in np.argwhere(sim > threshold).tolist() if i != j)
+    found = nx.betweenness_centrality(graph)
+    return [found[i] for i in range(len(sim))]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"parents_per_node": 2},
+        {"parents_per_node": 3, "additional_threshold": 0.05, "min_sim": 0.8},
+        {"max_children_per_node": 2, "threshold": 0.85},
+        {"max_children_per_node": 1, "min_sim": 0.95},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("decimals", [None, 1])
+def test_heymann_equals_the_slow_version(seed: int, options: dict, decimals: int | None) -> None:
+    # rounded to one decimal nearly every similarity is tied; few distinct centralities tie the order as well
+    sim = random_similarity(45, seed, decimals)
+    rules = {k.replace("_per_node", "") if k.startswith("max") else k: v for k, v in options.items()}
+    threshold = rules.pop("threshold", 0.5)
+    array = sim.numpy()
+    found = mine(sim, named(45), "heymann", **options)
+    if decimals is None:
+        assert links(found) == slow_heymann(array.tolist(), paper_centrality(array, threshold), **rules)
+    tied = [float(i % 4) for i in range(45)]
+    found = heymann(sim, named(45), centrality=np.array(tied), **options)
+    assert links(found) == slow_heymann(array.tolist(), tied, **rules)
+
+
+def test_heymann_takes_float32_at_its_exact_value() -> None:
+    # float32(0.2) is above 0.2; compared in float32 it would not be
+    sim = torch.full((2, 2), 0.2, dtype=torch.float32)
+    assert heymann(sim, named(2), centrality=[1, 0], min_sim=0.2).roots == ["c0"]
+
+
+def test_heymann_ties_and_roots_by_hand() -> None:
+    # all centralities are 0: the last concept first; then equal similarity: under the earlier of the placed ones
+    sim = torch.full((3, 3), 0.75)
+    assert links(heymann(sim, named(3))) == {("c2", "c1", 0.75), ("c1", "c0", 0.75)}
+    assert heymann(sim, named(3), min_sim=0.8).roots == named(3)
+
+
+def test_heymann_bad_options() -> None:
+    sim = random_similarity(4, 0)
+    for options in ({"parents_per_node": 0}, {"max_children_per_node": 0}):
+        with pytest.raises(InputError, match="at least 1"):
+            heymann(sim, named(4), **options)
+    with pytest.raises(InputError, match="no 'degree'"):
+        heymann(sim, named(4), centrality="degree")
+    with pytest.raises(InputError, match="one finite number for each"):
+        heymann(sim, named(4), centrality=[1.0, 2.0])
+
+
+# ---------------------------------------------------------------------- generality
+
+
+def test_generality_attaches_to_the_most_similar_more_general() -> None:
+    sim = random_similarity(30, 1)
+    sizes = np.random.default_rng(2).permutation(30)
+    found = attach_by_generality(sim, named(30), generality=sizes, min_sim=0.7)
+    for child in range(30):
+        larger = [p for p in range(30) if sizes[p] > sizes[child]]
+        best = max(larger, key=lambda p: float(sim[p, child]), default=None)
+        right = [] if best is None or sim[best, child] <= 0.7 else [f"c{best}"]
+        assert found.parents(f"c{child}") == right
+
+
+def test_estimates_by_hand() -> None:
+    sim = torch.tensor([[9.0, 1.0, 2.0], [3.0, 9.0, 4.0], [5.0, 6.0, 9.0]])
+    assert estimated_generality(sim).tolist() == [4.0, 3.5, 3.0]
+    # off the diagonal 1..6: median 3.5, absolute deviations .5 .5 1.5 1.5 2.5 2.5
+    assert null_threshold(sim) == pytest.approx(3.5 + 1.4826 * 1.5)
+
+
+# ---------------------------------------------------------------------- branching
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 8, 30, 60])
+@pytest.mark.parametrize("seed", range(5))
+def test_arborescence_equals_networkx(k: int, seed: int) -> None:
+    weights = np.random.default_rng(seed).normal(size=(k + 1, k))
+    weights[k] -= 50 * (seed % 2)  # every other time a single root
+    graph = nx.DiGraph()
+    graph.add_weighted_edges_from((p, c, weights[p, c] + 1e3) for p in range(k + 1) for c in range(k) if p != c)
+    best = nx.maximum_spanning_arborescence(graph)
+    expected = np.empty(k, dtype=int)
+    for parent, child in best.edges:
+        expected[child] = parent
+    assert optimum_arborescence(weights).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_arborescence_with_ties_and_symmetry_is_as_heavy(seed: int) -> None:
+    k = 25
+    weights = np.random.default_rng(seed).integers(0, 4, (k + 1, k)).astype(float)
+    weights[:k] = np.maximum(weights[:k], weights[:k].T)
+    graph = nx.DiGraph()
+    graph.add_weighted_edges_from((p, c, weights[p, c] + 1e3) for p in range(k + 1) for c in range(k) if p != c)
+    parents = optimum_arborescence(weights)
+    best = nx.maximum_spanning_arborescence(graph).size(weight="weight") - 1e3 * k
+    assert weights[parents, np.arange(k)].sum() == pytest.approx(best)
+    found = nx.DiGraph(zip(parents.tolist(), range(k), strict=True))
+    assert nx.is_arborescence(found)
+
+
+def test_branching_root_weight_and_tilt() -> None:
+    sim = random_similarity(20, 3, symmetric=True)
+    assert len(branching(sim, named(20), min_sim=-100.0).roots) == 1
+    assert branching(sim, named(20), min_sim=100.0).roots == named(20)
+    sizes = np.arange(20)[::-1]
+    strict = branching(sim, named(20), generality=sizes, tilt=1e3, min_sim=-1e6)
+    assert all(int(parent[1:]) < int(child[1:]) for parent, child, _, _ in strict.edges)
+
+
+# ---------------------------------------------------------------------- agglomeration
+
+
+def test_agglomerative_by_hand() -> None:
+    sim = torch.tensor(
+        [
+            [1.0, 0.9, 0.5, 0.1],
+            [0.9, 1.0, 0.7, 0.1],
+            [0.5, 0.7, 1.0, 0.1],
+            [0.1, 0.1, 0.1, 1.0],
+        ],
+        dtype=torch.float64,
+    )
+    # 0 and 1 merge (1 is closer to all: on top); then {0, 1} and 2: 1 has .9 + .7, 2 has .5 + .7; 3 stays apart
+    found = agglomerative(sim, named(4), min_sim=0.2)
+    assert links(found) == {("c1", "c0", 0.9), ("c1", "c2", 0.7)} and found.roots == ["c1", "c3"]
+    assert agglomerative(sim, named(4), min_sim=-1.0).is_tree
+    with pytest.raises(InputError, match="linkage"):
+        agglomerative(sim, named(4), linkage="ward")
+
+
+# ---------------------------------------------------------------------- all of them
+
+
+@pytest.mark.parametrize("miner", MINERS)
+def test_every_miner_keeps_the_laws(miner: str) -> None:
+    sim = random_similarity(25, 4, symmetric=True)
+    names = named(25)
+    found = mine(sim, names, miner)
+    assert found.names == tuple(names) and found.is_forest
+    assert found == mine(sim.numpy(), names, miner)
+    order = np.random.default_rng(5).permutation(25)
+    shuffled = mine(sim[order][:, order], [names[i] for i in order], miner)
+    # centralities are sums in another order, so only the links themselves are compared
+    assert {edge[:2] for edge in shuffled.edges} == {edge[:2] for edge in found.edges}
+
+
+@pytest.mark.parametrize("miner", MINERS)
+def test_identical_concepts_and_small_sets(miner: str) -> None:
+    assert mine(torch.ones(1, 1), ["only"], miner).roots == ["only"]
+    for k in (2, 6):
+        assert len(mine(torch.ones(k, k), named(k), miner)) == k
+
+
+def test_a_function_of_the_users() -> None:
+    def star(similarity: torch.Tensor, names: tuple[str, ...], centre: int = 0) -> ConceptHierarchy:
+        return ConceptHierarchy.from_edges(names, [(names[centre], n) for n in names if n != names[centre]])
+
+    assert mine(torch.eye(3), named(3), star, centre=1).roots == ["c1"]
+    with pytest.raises(InputError, match="must return a ConceptHierarchy"):
+        mine(torch.eye(3), named(3), lambda similarity, names: None)
+
+
+@pytest.mark.parametrize(
+    ("similarity", "names", "options", "message"),
+    [
+        (torch.zeros(0, 0), [], {}, "no concepts"),
+        (torch.zeros(2, 3), ["a", "b"], {}, r"shape \(2, 3\) for 2 names"),
+        (torch.zeros(2, 2), ["a", "a"], {}, "occurs twice"),
+        (torch.tensor([[0, float("nan")], [0, 0]]), ["a", "b"], {}, "nan at 'a', 'b'"),
+        (torch.tensor([[0, float("inf")], [0, 0]]), ["a", "b"], {}, "inf at"),
+        (torch.tensor([[0, 1.0], [0, 0]]), ["a", "b"], {"miner": "agglomerative"}, "symmetric"),
+        (torch.zeros(2, 2), ["a", "b"], {"miner": "nothing"}, "unknown miner 'nothing'; known: .*heymann"),
+        (torch.zeros(2, 2), ["a", "b"], {"branches": 3}, "branches"),
+        (torch.zeros(2, 2, dtype=torch.complex64), ["a", "b"], {}, "complex"),
+    ],
+)
+def test_bad_input(similarity: torch.Tensor, names: list[str], options: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        mine(similarity, names, **options)
+    assert "\n" not in str(caught.value)
