@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from captum_concepts.arborescence import optimum_arborescence
 from captum_concepts.errors import InputError
 from captum_concepts.hierarchy import ConceptHierarchy
 from captum_concepts.miners import (
@@ -18,7 +19,6 @@ from captum_concepts.miners import (
     heymann,
     mine,
     null_threshold,
-    optimum_arborescence,
 )
 
 
