@@ -24,7 +24,8 @@ def write_dataset(
     folder: str | Path,
     generator: MusicGenerator | None = None,
     *,
-    per_concept: int = 20,
+    per_instrument: int = 20,
+    per_family: int = 40,
     random: int = 162,
     per_genre: int = 20,
     progress: Progress | None = None,
@@ -39,10 +40,10 @@ def write_dataset(
         folder/concepts/*.wav  16 bit mono
 
     Concept clips are mixes of the generator without a genre: one slot is forced, everything else is at random. There
-    are `per_concept` for each melodic instrument, whose cells name instruments, and `per_concept` for each melodic
-    family, whose cells name families only; so no clip of a family is one of its instruments' clips. Every other slot
-    is named too where it shows a concept: "fast" has about a third of all concept clips. Clips with empty cells are
-    the random pool.
+    are `per_instrument` for each melodic instrument, whose cells name instruments, and `per_family` for each melodic
+    family, whose cells name families only. So no clip of a family is one of its instruments' clips, and a family has
+    more clips than an instrument, as in any collection. Every other slot is named too where it shows a concept: "fast"
+    has about a third of all concept clips. Clips with empty cells are the random pool.
 
     Instruments and percussion take turns, in the pool too, so that each kind of percussion is heard with each
     instrument equally often. Drawing them freely gives the same concepts with more noise: the instrument is by far
@@ -56,7 +57,13 @@ def write_dataset(
     """
     folder = Path(folder)
     generator = generator or MusicGenerator()
-    total = per_concept * (len(MELODIC) + len(_MELODIC_FAMILIES)) + random + per_genre * len(generator.genres)
+    counts = {
+        "leaf": per_instrument * len(MELODIC),
+        "family": per_family * len(_MELODIC_FAMILIES),
+        "random": random,
+        "explain": per_genre * len(generator.genres),
+    }
+    total = sum(counts.values())
     done = 0
 
     def save(piece: Piece, name: str) -> None:
@@ -70,7 +77,7 @@ def write_dataset(
 
     concept_rows: list[list[str]] = []
     for purpose, names in (("leaf", MELODIC), ("family", _MELODIC_FAMILIES), ("random", MELODIC)):
-        for number in range(random if purpose == "random" else per_concept * len(names)):
+        for number in range(counts[purpose]):
             forced = _forced(generator, names[number % len(names)], number // len(names))
             index = _index(purpose, number)
             file = f"concepts/{purpose}-{number:04d}.wav"

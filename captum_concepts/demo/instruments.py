@@ -151,7 +151,7 @@ def _tom(hertz: float, samples: int, sample_rate: int, rng: np.random.Generator)
     time = np.arange(samples) / sample_rate
     sweep = 2.0 * np.pi * hertz * (0.6 * time + 0.03 * (1.0 - np.exp(-time / 0.05)))
     body = np.sin(sweep) * np.exp(-time / 0.12)
-    return body + 0.8 * _noise(rng, samples, sample_rate, 300.0, 4000.0) * np.exp(-time / 0.03)
+    return body + 1.5 * _noise(rng, samples, sample_rate, 300.0, 5000.0) * np.exp(-time / 0.05)
 
 
 _SYNTHESES: Final[dict[str, Synthesis]] = {
@@ -161,8 +161,8 @@ _SYNTHESES: Final[dict[str, Synthesis]] = {
     "violin": _sustained(1.0, 1.0, ((500.0, 150.0, 1.0), (1100.0, 250.0, 1.5), (2900.0, 500.0, 3.0)), 0.012, 0.08),
     "clarinet": _sustained(1.2, 0.08, ((1500.0, 400.0, 1.0), (3000.0, 500.0, 0.5)), 0.0, 0.025),
     "oboe": _sustained(0.7, 1.0, ((1250.0, 250.0, 5.0), (3200.0, 400.0, 2.0)), 0.004, 0.02),
-    "bell": _mallet(ratio=3.53, index=2.0, seconds=3.0, partial=0.3, tremolo=0.0),
-    "vibraphone": _mallet(ratio=4.0, index=0.5, seconds=2.5, partial=0.25, tremolo=0.5),
+    "bell": _mallet(ratio=3.53, index=1.3, seconds=3.0, partial=0.3, tremolo=0.0),
+    "vibraphone": _mallet(ratio=4.0, index=0.7, seconds=2.5, partial=0.25, tremolo=0.5),
     "electric-piano": _mallet(ratio=1.0, index=1.8, seconds=2.0, partial=0.0, tremolo=0.0),
     "snare": _snare,
     "clap": _clap,

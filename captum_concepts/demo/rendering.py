@@ -21,7 +21,7 @@ SCALES: Final = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10
 PROGRESSIONS: Final = ((0, 3, 4, 0), (0, 5, 3, 4), (0, 4, 5, 3), (5, 3, 0, 4), (0, 3, 1, 4), (0, 2, 3, 4))
 BEATS_PER_CHORD: Final = 2
 RELEASE_SECONDS: Final = 0.06
-MELODY_GAIN, CHORD_GAIN, PERCUSSION_GAIN, BASS_GAIN, DRONE_GAIN = 1.0, 0.5, 0.7, 0.5, 0.35
+MELODY_GAIN, CHORD_GAIN, PERCUSSION_GAIN, BASS_GAIN, DRONE_GAIN = 1.0, 0.5, 0.9, 0.5, 0.35
 
 
 class Note(NamedTuple):

@@ -253,9 +253,8 @@ def test_bad_requests_are_named_in_one_line(index: int, concepts, genre: str | N
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_dataset(
-        tmp_path_factory.mktemp("dataset"), MusicGenerator(0, duration=1.0), per_concept=2, random=5, per_genre=2
-    )
+    folder, generator = tmp_path_factory.mktemp("dataset"), MusicGenerator(0, duration=1.0)
+    return write_dataset(folder, generator, per_instrument=2, per_family=4, random=5, per_genre=2)
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -266,8 +265,8 @@ def rows(path: Path) -> list[dict[str, str]]:
 def test_the_tables_name_every_file_once_and_nothing_else(dataset: Path):
     listed = [row["file"] for name in ("concepts.csv", "clips.csv") for row in rows(dataset / name)]
     assert sorted(listed) == sorted(str(path.relative_to(dataset)) for path in dataset.rglob("*.wav"))
-    assert len(set(listed)) == len(listed) == 2 * 12 + 5 + 2 * 8
-    assert len({row["group"] for row in rows(dataset / "concepts.csv")}) == 2 * 12 + 5
+    assert len(set(listed)) == len(listed) == 2 * 9 + 4 * 3 + 5 + 2 * 8
+    assert len({row["group"] for row in rows(dataset / "concepts.csv")}) == 2 * 9 + 4 * 3 + 5
 
 
 def test_cells_name_instruments_or_families_and_the_pool_is_empty(dataset: Path):
@@ -275,8 +274,8 @@ def test_cells_name_instruments_or_families_and_the_pool_is_empty(dataset: Path)
     assert list(table[0]) == ["file", "group", *CONCEPT_COLUMNS]
     by_purpose = {purpose: [row for row in table if purpose in row["file"]] for purpose in ("leaf", "family", "random")}
     assert Counter(row["instrument"] for row in by_purpose["leaf"]) == dict.fromkeys(MELODIC, 2)
-    assert Counter(row["instrument"] for row in by_purpose["family"]) == dict.fromkeys(list(FAMILIES)[:3], 2)
-    assert Counter(row["percussion"] for row in by_purpose["family"]) == {"": 3, "percussion": 3}
+    assert Counter(row["instrument"] for row in by_purpose["family"]) == dict.fromkeys(list(FAMILIES)[:3], 4)
+    assert Counter(row["percussion"] for row in by_purpose["family"]) == {"": 6, "percussion": 6}
     # two pieces of each instrument, so one turn without and one with percussion
     assert Counter(row["percussion"] for row in by_purpose["leaf"]) == {"": 9, "snare": 9}
     assert len(by_purpose["random"]) == 5
@@ -295,7 +294,9 @@ def test_the_files_hold_the_pieces_that_the_tables_describe(dataset: Path):
 
 def test_a_confound_reaches_the_files(tmp_path: Path):
     generator = MusicGenerator(0, duration=1.0, confounds={"violin": "tom", "fast": "drone"})
-    table = rows(write_dataset(tmp_path, generator, per_concept=3, random=1, per_genre=0) / "concepts.csv")
+    table = rows(
+        write_dataset(tmp_path, generator, per_instrument=3, per_family=3, random=1, per_genre=0) / "concepts.csv"
+    )
     assert {row["percussion"] for row in table if row["instrument"] == "violin"} == {"tom"}
     assert {row["drone"] for row in table if row["tempo"] == "fast"} == {"drone"}
     assert {row["drone"] for row in table if row["tempo"] == "slow"} == {"", "drone"}
@@ -313,7 +314,8 @@ def test_the_same_seed_writes_the_same_folder_and_more_clips_change_none(dataset
     more = write_dataset(
         tmp_path,
         MusicGenerator(0, duration=1.0),
-        per_concept=3,
+        per_instrument=3,
+        per_family=5,
         random=6,
         per_genre=2,
         progress=lambda *a: seen.append(a),
