@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import json
 import logging
 import math
 from collections import Counter
@@ -27,6 +29,7 @@ EXAMPLE_SECONDS = 8.0
 TIMELINE_SECONDS = 30.0
 TIMELINE_BYTES = 6_000_000
 SIGNIFICANCE = 0.05
+LONGEST_LIST = 64
 NUMBERS = {
     "score": "score",
     "magnitude": "magnitude",
@@ -95,7 +98,7 @@ def page_data(explanation: Explanation) -> PageData:
             "timelines": [],
             "examples": [],
             "warnings": list(explanation.warnings),
-            "provenance": plain(explanation.provenance),
+            "provenance": _summarised(plain(explanation.provenance)),
         }
     )
     page.content["timelines"] = [_timeline(explanation, page, line) for line in _kept(explanation.timelines)]
@@ -127,6 +130,16 @@ def plain(value: Any) -> Any:
     if isinstance(value, (float, np.floating)):
         return float(value) if math.isfinite(value) else str(value)
     return value.item() if isinstance(value, np.generic) else str(value)
+
+
+def _summarised(value: Any) -> Any:
+    """Provenance with long lists (a hash for every file) given by their size and one hash over all."""
+    if isinstance(value, (dict, list)) and len(value) > LONGEST_LIST:
+        digest = hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+        return f"{len(value):,} entries, sha256 over all {digest}"
+    if isinstance(value, dict):
+        return {key: _summarised(item) for key, item in value.items()}
+    return [_summarised(item) for item in value] if isinstance(value, list) else value
 
 
 def _tree(explanation: Explanation, layer: str, index: dict[str, int]) -> dict[str, Any]:

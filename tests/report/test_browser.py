@@ -91,6 +91,14 @@ def test_target_layer_and_measure_change_every_number(visit: Visit) -> None:
     assert value() == pytest.approx(expected("low", "rock", "magnitude"), rel=0.05)
 
 
+def test_scores_that_are_all_0_or_1_give_way_to_the_push(visit: Visit) -> None:
+    scores = explain().scores
+    scores["score"] = scores["score"].where(scores["score"].isna(), (scores["score"] > 0.5).astype(float))
+    tab = visit(render(explain(scores=scores)))
+    assert tab.locator("#switches").get_by_label("Push", exact=True).is_checked()
+    assert row(tab, "violin").locator(".value").inner_text() == "+0.78"
+
+
 def test_an_order_by_score_is_a_flat_list_with_the_untestable_last(visit: Visit) -> None:
     tab = visit(render(explain()))
     tab.locator("#order").select_option("score")

@@ -115,6 +115,16 @@ def test_number(value: object, expected: object) -> None:
     assert number(value) == expected
 
 
+def test_a_hash_for_every_file_is_summarised() -> None:
+    def shown(hashes: dict[str, str]) -> object:
+        return page_data(explain(provenance={"seed": 0, "clips": hashes})).content["provenance"]
+
+    hashes = {f"/home/me/{i}.wav": str(i) for i in range(100)}
+    assert shown(hashes) == shown(dict(reversed(hashes.items())))
+    assert shown(hashes) != shown(hashes | {"/home/me/0.wav": "other"})
+    assert "100 entries" in str(shown(hashes)) and "/home" not in str(shown(hashes))
+
+
 def test_provenance_is_plain_json() -> None:
     value = plain({"a": (np.float32(0.5), {3, 1}), "b": {"c": None, "d": float("nan")}, 1: np.int64(2), "p": pd.NaT})
     expected = {"a": [0.5, [1, 3]], "b": {"c": None, "d": "nan"}, "1": 2, "p": "NaT"}

@@ -114,6 +114,19 @@ const valueText = (r) => (state.measure === "score" ? r.score.toFixed(2) : signe
 const hasTargets = DATA.targets.length > 0 && DATA.layers.length > 0;
 const hasColumn = (key) => DATA.scores.some((row) => row.some((table) => table?.[key]?.some((x) => x != null)));
 
+/** Whether so many scores are 0 or 1 that they no longer tell concepts apart; the page then starts with the push. */
+function saturated() {
+  let all = 0, ends = 0;
+  for (const table of DATA.scores.flat()) {
+    for (const score of table?.score ?? []) {
+      if (score == null) continue;
+      all++;
+      if (score < 0.02 || score > 0.98) ends++;
+    }
+  }
+  return ends > all / 4;
+}
+
 /** All numbers in one line, for tooltips. */
 function summaryLine(r) {
   const range = r.low != null && r.high != null ? ` [${r.low.toFixed(2)}, ${r.high.toFixed(2)}]` : "";

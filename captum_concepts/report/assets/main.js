@@ -84,6 +84,7 @@ function pageKey(event) {
 }
 
 function start() {
+  document.body.classList.toggle("unscored", !hasTargets);
   byId("model").append(named(DATA.model, 60));
   byId("panels").append(...Object.entries(PANELS).map(([name, text]) => el("button", { type: "button", "data-to": name, "aria-current": String(name === "summary"), on: { click: () => showPanel(name) } }, text)));
   byId("tree").addEventListener("click", outlineClick);
@@ -111,6 +112,7 @@ function start() {
   const { roots } = tree();
   state.focus = roots.length === 1 ? roots[0] : -1;
   foldToFit();
+  if (saturated()) state.measure = "magnitude";
   drawSwitches();
   drawAbout();
   drawAll();

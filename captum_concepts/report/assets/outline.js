@@ -87,7 +87,7 @@ function rowElement(row, n) {
   const r = reading(row.node), { below, parents } = tree(), also = parents[row.node].length > 1;
   const indent = 10 * Math.min(row.depth, 5) + 4 * Math.max(0, row.depth - 5);
   const box = el("div", {
-    role: "treeitem", id: `row-${n}`, class: `row${r.ok ? "" : " untested"}${row.depth === 0 && !row.flat ? " root" : ""}`,
+    role: "treeitem", id: `row-${n}`, class: `row${r.ok || !hasTargets ? "" : " untested"}${row.depth === 0 && row.branch ? " root" : ""}`,
     "aria-level": row.depth + 1, "aria-posinset": row.pos, "aria-setsize": row.size, "aria-selected": String(row.node === state.selected),
     "aria-expanded": row.branch ? String(row.open) : null, "data-n": n, style: { top: `${n * ROW}px`, "--indent": `${indent}px` },
   });

@@ -47,7 +47,7 @@ function drawSummary() {
   );
   if (!scored) box.append(el("p", { class: "notice" }, "No concept could be tested here."));
   else {
-    if (!sure && hasColumn("q")) box.append(el("p", { class: "notice" }, "None of these passes the significance test: treat the order as noise."));
+    if (!sure && hasColumn("q")) box.append(el("p", { class: "notice" }, `None of these passes the significance test (q < ${DATA.alpha}): their order may be chance.`));
     box.append(el("div", { class: "sides" }, rankedList("Speaks for it", 1, up), rankedList("Speaks against it", -1, down)));
   }
   box.append(...warnings());
@@ -73,8 +73,12 @@ function guide() {
   const sample = (lean, significant) => bar({ ok: true, lean, significant, weak: !significant, low: null, high: null }, "magnitude");
   return [
     el("h2", { class: "concept" }, "How to read this page"),
-    el("p", {}, "The model hears sound and answers with scores for its classes. This page says which human concepts those answers rest on, how the concepts relate inside the model, and how sure we are."),
-    el("p", { class: "soft" }, "The summary ranks by push, concepts beyond chance first; the hierarchy colours every concept; this column tells all about the one you choose."),
+    el("p", {}, hasTargets
+      ? "The model hears sound and answers with scores for its classes. This page says which human concepts those answers rest on, how the concepts relate inside the model, and how sure we are."
+      : "The model turns sound into numbers. This page says which human concepts those numbers tell apart, and how the concepts relate inside the model."),
+    el("p", { class: "soft" }, hasTargets
+      ? "The summary ranks by push, concepts beyond chance first; the hierarchy colours every concept; this column tells all about the one you choose."
+      : "Choose a concept on the left or in the hierarchy: this column then tells all about it."),
     el("dl", { class: "guide" },
       ...item("Concept", "A set of clips that share something people can name. Press ▶ to hear it."),
       ...(hasTargets ? [
@@ -91,8 +95,8 @@ function guide() {
     ),
     el("h3", {}, "Finding your way"),
     el("p", { class: "soft" }, el("kbd", {}, "/"), " search · ", el("kbd", {}, "↑"), el("kbd", {}, "↓"), " move · ", el("kbd", {}, "←"), el("kbd", {}, "→"), " close, open · ", el("kbd", {}, "Esc"), " clear"),
-    el("p", { class: "soft" }, "A concept pushes in the direction the model has learned for it; that is evidence about the model, not about music."),
-  ];
+    hasTargets && el("p", { class: "soft" }, "A concept pushes in the direction the model has learned for it; that is evidence about the model, not about music."),
+  ].filter(Boolean);
 }
 
 function provenanceList(value) {
