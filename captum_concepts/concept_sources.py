@@ -255,6 +255,39 @@ def _names_of_columns(columns: list[str], shows: Mapping[tuple[str, str], set[in
     }
 
 
+def read_clip_table(path: str | Path, group: str | None = None) -> list[Clip]:
+    """The clips of a table: a column of files (file, path, filename or audio), start and end seconds where it has them.
+
+    Args:
+        path: csv, tsv or parquet; files are relative to its folder. Whether they exist is seen when they are heard.
+        group: the column that names each clip's group; default: each file is its own.
+
+    Raises:
+        InputError: no column of files, an unknown group column, a time that is no number, no rows.
+    """
+    table = _load_table(path)
+    file = next((name for name in FILE_COLUMNS if name in table), None)
+    if file is None or (group is not None and group not in table):
+        wanted = group if file is not None else " or ".join(FILE_COLUMNS)
+        raise InputError(f"{shown(str(path), 200)}: no column {wanted}; there are {_listed(table)}")
+    nothing = [""] * len(table)
+    clips = []
+    rows = zip(
+        table[file], table.get("start", nothing), table.get("end", nothing), table.get(group, nothing), strict=True
+    )
+    for number, (name, first, last, of) in enumerate(rows, start=2):
+        times = _times(first, last)
+        if times is None or not str(name).strip():
+            raise InputError(
+                f"{shown(str(path), 200)}: row {number}: file {shown(name)}, start {shown(first)}, end {shown(last)}; "
+                "give a file and seconds with start before end"
+            )
+        clips.append(Clip(os.path.join(Path(path).parent, str(name).strip()), *times, group=str(of)))
+    if not clips:
+        raise InputError(f"{shown(str(path), 200)}: the table has no rows; give at least one clip")
+    return list(dict.fromkeys(clips))
+
+
 def table_columns(path: str | Path) -> str:
     """The names of a table's columns, for a message."""
     return _listed(_load_table(path))
