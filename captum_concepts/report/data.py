@@ -221,7 +221,8 @@ def _kept(timelines: list[Timeline]) -> list[Timeline]:
     for line in timelines:
         ranks.append(seen[line.layer, line.target])
         seen[line.layer, line.target] += 1
-    kept, room = [], TIMELINE_BYTES
+    kept: list[Timeline] = []
+    room = TIMELINE_BYTES
     for i in sorted(range(len(timelines)), key=ranks.__getitem__):
         room -= np.size(timelines[i].push)
         if room < 0:

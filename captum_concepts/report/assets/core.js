@@ -49,8 +49,9 @@ function short(x) {
   return x.toExponential(1).replace("e-", "e−").replace("e+", "e").replace(/^-/, "−");
 }
 const signed = (x) => (x > 0 ? "+" : "") + short(x);
+const thousands = (n) => String(n).replace(/\B(?=(\d{3})+$)/g, ","); // the first toLocaleString costs 40 ms
 const percent = (x) => `${Math.round(100 * x)} %`;
-const plural = (n, one, many = one + "s") => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
+const plural = (n, one, many = one + "s") => `${thousands(n)} ${n === 1 ? one : many}`;
 const length = (t) => (t < 10 ? `${t.toFixed(1)} s` : seconds(t));
 const seconds = (t) => `${Math.floor(t / 60)}:${String(Math.floor(t % 60)).padStart(2, "0")}`;
 
@@ -101,14 +102,14 @@ function reading(i, layer = state.layer, target = state.target, measure = state.
   if (i >= DATA.scored) return { ok: false, reason: "group" };
   const status = table.status[i];
   if (status !== 0) return { ok: false, reason: status == null ? "not scored" : DATA.statuses[status] };
-  const found = { ok: true };
-  for (const key of ["score", "magnitude", "low", "high", "p", "q", "groups", "auc"]) found[key] = table[key]?.[i] ?? null;
-  found.significant = found.q != null && found.q < DATA.alpha;
-  found.weak = found.q != null && !found.significant;
-  found.value = measure === "score" ? found.score : found.magnitude;
-  if (found.value == null) return { ...found, ok: false, reason: "no number" };
-  found.lean = clamp(measure === "score" ? 2 * found.score - 1 : found.magnitude / scale(layer), -1, 1);
-  return found;
+  const of = (column) => column?.[i] ?? null;
+  const score = of(table.score), magnitude = of(table.magnitude), q = of(table.q);
+  if ((measure === "score" ? score : magnitude) == null) return { ok: false, reason: "no number" };
+  return {
+    ok: true, score, magnitude, q, low: of(table.low), high: of(table.high), p: of(table.p), groups: of(table.groups), auc: of(table.auc),
+    significant: q != null && q < DATA.alpha, weak: q != null && !(q < DATA.alpha),
+    lean: clamp(measure === "score" ? 2 * score - 1 : magnitude / scale(layer), -1, 1),
+  };
 }
 const valueText = (r) => (state.measure === "score" ? r.score.toFixed(2) : signed(r.magnitude));
 const hasTargets = DATA.targets.length > 0 && DATA.layers.length > 0;

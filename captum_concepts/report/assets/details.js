@@ -35,8 +35,8 @@ function facts(i, r) {
   }
   list.append(
     fact("CAV AUC", auc == null ? "–" : el("span", {}, auc.toFixed(2), el("small", { class: "soft" }, range)), "How well the direction tells the concept's held-out clips from the others; 0.5 is chance"),
-    fact("concept groups", at("groups") == null ? "–" : at("groups").toLocaleString("en"), "Independent recordings that show the concept"),
-    r.groups == null ? "" : fact("clip groups", r.groups.toLocaleString("en"), "Independent recordings among the explained clips"),
+    fact("concept groups", at("groups") == null ? "–" : thousands(at("groups")), "Independent recordings that show the concept"),
+    r.groups == null ? "" : fact("clip groups", thousands(r.groups), "Independent recordings among the explained clips"),
   );
   return list;
 }
@@ -164,7 +164,7 @@ function drawDetails() {
     el("h2", { class: "concept" }, conceptName(i, 120)),
   );
   const add = (...nodes) => box.append(...nodes.filter(Boolean));
-  if (flat(full).length > 120) add(el("details", { class: "whole-name" }, el("summary", {}, `full name, ${full.length.toLocaleString("en")} characters`), el("pre", { dir: "auto" }, full)));
+  if (flat(full).length > 120) add(el("details", { class: "whole-name" }, el("summary", {}, `full name, ${thousands(full.length)} characters`), el("pre", { dir: "auto" }, full)));
   if (others.length) add(el("p", { class: "also-under" }, "also under ", ...others.slice(0, 6).flatMap((edge, k) => [k ? ", " : "", el("button", { type: "button", class: "link", on: { click: () => go(edge.parent) } }, conceptName(edge.parent, 40))]), others.length > 6 ? ` and ${others.length - 6} more` : ""));
   add(verdict(r));
   if (r.ok) add(el("div", { class: "gauge" }, bar(r), el("div", { class: "gauge-ends soft" }, el("span", {}, "against"), el("span", {}, state.measure === "score" ? "0.5 = neutral" : "0"), el("span", {}, "for"))));

@@ -55,7 +55,7 @@ function cellElement(cell, unit, columns) {
   });
   if (cell.more) {
     box.classList.add("more");
-    box.append(`+${cell.more.toLocaleString("en")} more`);
+    box.append(`+${thousands(cell.more)} more`);
     return box;
   }
   const r = reading(cell.node), { below } = tree();
@@ -72,7 +72,7 @@ function cellElement(cell, unit, columns) {
     box.classList.add("untested");
     facts.push(cut(flat(r.reason), 40));
   }
-  if (below[cell.node]) facts.push(`${below[cell.node].toLocaleString("en")} below`);
+  if (below[cell.node]) facts.push(`${thousands(below[cell.node])} below`);
   if (cell.height * unit >= 40) box.append(el("span", { class: "cell-facts" }, facts.join(" · ")));
   else if (below[cell.node] && !cell.reference && (cell.level === columns || !cells.some((other) => other.parent === cell.node && other.level > cell.level))) box.append(el("span", { class: "cell-deep", "aria-hidden": "true" }, `${below[cell.node]} ›`));
   box.setAttribute("aria-label", `${cut(flat(NAMES[cell.node]), 80)}, ${facts.join(", ")}`);

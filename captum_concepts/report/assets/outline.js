@@ -97,7 +97,7 @@ function rowElement(row, n) {
     el("span", { class: "name" }, markedName(row.node),
       also && el("span", { class: "also", title: row.main ? `Under ${parents[row.node].length} parents` : "Also under another parent, where its branch is shown" }, row.main ? `×${parents[row.node].length}` : "↪"),
       row.flat && row.parent >= 0 && el("span", { class: "soft" }, " in ", conceptName(row.parent, 30))),
-    el("span", { class: "count soft", title: `${plural(below[row.node], "concept")} below` }, below[row.node] ? below[row.node].toLocaleString("en") : ""),
+    el("span", { class: "count soft", title: `${plural(below[row.node], "concept")} below` }, below[row.node] ? thousands(below[row.node]) : ""),
   );
   if (!hasTargets) return box;
   if (r.ok) box.append(bar(r), el("span", { class: "value" }, valueText(r)), el("span", { class: "sign", title: r.significant ? `q < ${DATA.alpha}` : "may be chance" }, r.significant ? "●" : ""));
@@ -120,7 +120,7 @@ function drawRows(force = false) {
 function drawOutline() {
   const before = rows[active];
   const hits = buildRows();
-  byId("found").textContent = hits ? `${hits.size.toLocaleString("en")} found` : tree().nodes.length.toLocaleString("en");
+  byId("found").textContent = hits ? `${thousands(hits.size)} found` : thousands(tree().nodes.length);
   byId("unfold").textContent = state.unfolded ? "fold" : "unfold all";
   byId("unfold").hidden = state.order !== "tree" || Boolean(hits);
   byId("bar-head").textContent = hasTargets ? (state.measure === "score" ? "against ◂ score ▸ for" : "against ◂ push ▸ for") : "";

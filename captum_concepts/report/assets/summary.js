@@ -1,20 +1,19 @@
 // ---- summary, guide and provenance: the first things a newcomer sees ----------------------------------------------
 const TOP = 6;
 
-/** Concepts of one direction, strongest push first; those beyond chance come before the others. */
-function ranked(sign) {
-  const measure = hasColumn("magnitude") ? "magnitude" : "score";
-  const found = [];
+/** The tested concepts, strongest push first; those beyond chance come before the others. */
+function ranked() {
+  const measure = hasColumn("magnitude") ? "magnitude" : "score", found = [];
   for (let i = 0; i < DATA.scored; i++) {
     const r = reading(i, state.layer, state.target, measure);
-    if (r.ok && Math.sign(r.lean) === sign) found.push({ i, r });
+    if (r.ok) found.push({ i, r });
   }
   const off = ({ r }) => Math.abs((r.score ?? 0.5) - 0.5);
   return found.sort((a, b) => b.r.significant - a.r.significant || Math.abs(b.r.lean) - Math.abs(a.r.lean) || off(b) - off(a) || a.i - b.i);
 }
 
-function rankedList(title, sign, list) {
-  const note = list.length ? null : el("p", { class: "soft" }, "None.");
+function rankedList(title, sign, tested) {
+  const list = tested.filter(({ r }) => Math.sign(r.lean) === sign), note = list.length ? null : el("p", { class: "soft" }, "None.");
   const line = ({ i, r }) => {
     const example = DATA.examples[state.layer]?.[i]?.map((c) => DATA.clips[c]).find((clip) => clip.sound != null);
     const interval = r.low != null && r.high != null ? ` (${percent(r.low)} – ${percent(r.high)})` : "";
@@ -35,20 +34,18 @@ function drawSummary() {
       "This model was explained without a classification head, so there are no scores: the page shows which concepts its inner layers tell apart, and how they are arranged."), ...warnings());
     return;
   }
-  const up = ranked(1), down = ranked(-1), tested = [...up, ...down], sure = tested.filter(({ r }) => r.significant).length;
-  let scored = 0, untested = 0;
-  for (let i = 0; i < DATA.scored; i++) if (reading(i).ok) scored++; else untested++;
+  const tested = ranked(), untested = DATA.scored - tested.length, sure = tested.filter(({ r }) => r.significant).length;
   const count = [`${plural(DATA.scored, "concept")}`];
-  if (hasColumn("q")) count.push(`${sure.toLocaleString("en")} beyond chance (q < ${DATA.alpha})`);
-  if (untested) count.push(`${untested.toLocaleString("en")} not testable`);
+  if (hasColumn("q")) count.push(`${thousands(sure)} beyond chance (q < ${DATA.alpha})`);
+  if (untested) count.push(`${thousands(untested)} not testable`);
   box.append(
     el("div", { class: "summary-head" }, el("h2", {}, "What ", targetName(), " rests on"), foldButton()),
     el("p", { class: "lead" }, "Layer ", named(DATA.layers[state.layer], 40), ` · ${count.join(" · ")}`),
   );
-  if (!scored) box.append(el("p", { class: "notice" }, "No concept could be tested here."));
+  if (!tested.length) box.append(el("p", { class: "notice" }, "No concept could be tested here."));
   else {
     if (!sure && hasColumn("q")) box.append(el("p", { class: "notice" }, `None of these passes the significance test (q < ${DATA.alpha}): their order may be chance.`));
-    box.append(el("div", { class: "sides" }, rankedList("Speaks for it", 1, up), rankedList("Speaks against it", -1, down)));
+    box.append(el("div", { class: "sides" }, rankedList("Speaks for it", 1, tested), rankedList("Speaks against it", -1, tested)));
   }
   box.append(...warnings());
 }
