@@ -71,9 +71,9 @@ function markedName(i) {
   let at = 0;
   if (query && lower.length === text.length) { // some letters change length in lower case; then nothing is marked
     const first = lower.indexOf(query);
-    if (first > 12) { // a hit far into a long name would be hidden by the column's edge
+    if (first > 16) { // a hit far into a long name would be hidden by the column's edge
       box.append("…");
-      at = first - 4;
+      at = first - 8;
     }
     for (let hit; (hit = lower.indexOf(query, at)) >= 0; at = hit + query.length) {
       box.append(text.slice(at, hit), el("mark", {}, text.slice(hit, hit + query.length)));
