@@ -8,7 +8,7 @@ A piece is drawn from independent *slots*. Each slot takes one value, and every 
 | percussion | none (half of the pieces), snare, clap or tom |
 | register | low, mid or high: where melody and chords lie |
 | tempo | slow (60-72 beats a minute), medium (96-112) or fast (150-176) |
-| accompaniment | block-chords or arpeggio |
+| accompaniment | block-chords or arpeggio; causes no genre in `GENRES` |
 | reverberant | no or reverberant: a distractor, causes no genre |
 | drone | no or drone: a distractor, causes no genre |
 
@@ -61,8 +61,8 @@ GENRES: Final[dict[str, dict[str, int]]] = {
     "lullaby": {"mallet": 1, "percussion": -1},
     "aria": {"violin": 1, "high": 1},
     "elegy": {"violin": 1, "low": 1},
-    "hymn": {"clarinet": 1, "block-chords": 1},
-    "pastoral": {"clarinet": 1, "arpeggio": 1},
+    "hymn": {"clarinet": 1, "low": 1},
+    "pastoral": {"clarinet": 1, "high": 1},
 }
 
 _SLOT_OF: Final = {value: slot for slot, values in SLOTS.items() for value in values if value} | {
