@@ -1,17 +1,20 @@
 """The one pass over audio: activations of all layers, or logits and gradients of all targets, clip by clip.
 
 With a store, what was computed before is reused: a clip is known by the hash of its file's bytes and its seconds, the
-model by ``Backbone.fingerprint``. What is computed is committed every ``COMMIT_CLIPS`` clips, so a killed run goes on
-where it was.
+model by ``Backbone.fingerprint``. What is computed is committed every ``COMMIT_CLIPS`` clips and when a run is
+interrupted, so a killed run goes on where it was.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -92,7 +95,7 @@ def extract(
 
     Args:
         backbone: see ``backbones.Backbone``.
-        clips: distinct clips.
+        clips: those of the same sound (content, start and end) go through the model once.
         layers: layer names; all are collected in the same pass.
         targets: class numbers. Without targets one forward pass gives activations; with targets one forward and one
             backward per target give logits, activations and gradients of all layers.
@@ -119,51 +122,39 @@ def extract(
         raise InputError("clips: none given; pass at least one clip")
     problems: dict[int, Problem] = {}
     digests, keys = _identify(clips, problems, on_bad)
-    namespace = backbone.fingerprint() if store is not None else None
-    names = _Names(tuple(layers), tuple(targets), pool)
-    rows: dict[int, dict[str, Tensor]] = {}
+    names = _Names(tuple(dict.fromkeys(layers)), tuple(dict.fromkeys(targets)), pool)
+    shelf = _Shelf(store, backbone.fingerprint() if store is not None else None, names)
     wanted = [i for i in range(len(clips)) if i not in problems]
-    todo = wanted
-    lacking: dict[str, set[str]] = {}
-    if store is not None and namespace is not None:
-        asked = [keys[i] for i in wanted]
-        lacking = {name: set(store.missing(namespace, [name], asked)) for name in names.all}
-        todo = [i for i in wanted if any(keys[i] in absent for absent in lacking.values())]
-    done = len(clips) - len(todo)
+    absent = shelf.absent([keys[i] for i in wanted])
+    # Clips of the same sound are heard once. What a file's ending promises is part of whether it can be used.
+    alike: dict[tuple[str, str], list[int]] = {}
+    for i in wanted:
+        if keys[i] in absent:
+            alike.setdefault((keys[i], Path(clips[i].path).suffix.lower()), []).append(i)
+    groups = {same[0]: same for same in alike.values()}
+    done = len(clips) - sum(map(len, groups.values()))
     if progress is not None:
         progress(stage, done, len(clips))
-    pending: dict[str, dict[str, Tensor]] = {}
-    for i, result in _computed(backbone, clips, todo, names, batch_size):
-        done += 1
-        if isinstance(result, Problem):
-            _refuse_or_keep(problems, i, result, on_bad)
-        elif store is not None and namespace is not None:
-            # Only what is not there yet: of two copies that differ by rounding, either might be read back.
-            fresh = {name: values for name, values in result.items() if keys[i] in lacking[name]}
-            for name in fresh:
-                lacking[name].discard(keys[i])
-            if fresh:
-                pending[keys[i]] = fresh
-            if len(pending) >= COMMIT_CLIPS:
-                store.put(namespace, pending)
-                pending = {}
-        else:
-            rows[i] = result
-        if progress is not None:
-            progress(stage, done, len(clips))
-    usable = [i for i in wanted if i not in problems]
-    if store is not None and namespace is not None:
-        if pending:
-            store.put(namespace, pending)
-        arrays, counts = _gather(store, namespace, names, [keys[i] for i in usable])
-    else:
-        arrays = {name: torch.cat([rows[i][name] for i in usable]) for name in names.all} if usable else {}
-        counts = np.array([len(rows[i]["span"]) for i in usable], dtype=np.int64)
+    try:
+        with contextlib.closing(_computed(backbone, clips, list(groups), names, batch_size)) as results:
+            for i, result in results:
+                for j in groups[i]:
+                    if isinstance(result, Problem):
+                        _refuse_or_keep(problems, j, _moved(result, clips[j].path), on_bad)
+                if not isinstance(result, Problem):
+                    shelf.add(keys[i], result)
+                done += len(groups[i])
+                if progress is not None:
+                    progress(stage, done, len(clips))
+    finally:
+        shelf.commit()
     for problem in problems.values():
         logger.info("left out: %s", problem.message)
+    usable = [i for i in wanted if i not in problems]
     if not usable:
-        first = next(iter(problems.values()))
+        first = problems[min(problems)]
         raise InputError(f"clips: none of {len(clips)} could be used; the first: {first.message}")
+    arrays, counts = shelf.take([keys[i] for i in usable])
     return Extraction(
         clips=tuple(clips[i] for i in usable),
         kept=np.array(usable, dtype=np.int64),
@@ -178,7 +169,7 @@ def extract(
         problems=[problems[i] for i in sorted(problems)],
         short=_short(backbone, arrays["span"].numpy(), counts),
         digests=digests,
-        computed=sum(i not in problems for i in todo),
+        computed=sum(i not in problems for same in groups.values() for i in same),
     )
 
 
@@ -197,9 +188,8 @@ def shard_of(clips: Sequence[Clip], number: int, total: int) -> list[Clip]:
     """
     if not 1 <= number <= total:
         raise InputError(f"shard={number}/{total}: the first number must be between 1 and the second")
-    return sorted(clips, key=lambda clip: (clip.path, clip.start, np.inf if clip.end is None else clip.end))[
-        number - 1 :: total
-    ]
+    ordered = sorted(clips, key=lambda c: (c.path, c.start, np.inf if c.end is None else c.end, c.group))
+    return ordered[number - 1 :: total]
 
 
 @dataclass(frozen=True)
@@ -241,8 +231,56 @@ def _identify(
         if clip.path in faults:
             _refuse_or_keep(problems, i, faults[clip.path], on_bad)
         else:
-            keys[i] = f"{digests[clip.path]} {clip.start!r} {clip.end!r}"
+            end = None if clip.end is None else float(clip.end)
+            keys[i] = f"{digests[clip.path]} {float(clip.start)!r} {end!r}"
     return digests, keys
+
+
+class _Shelf:
+    """The rows of one call: in a store where there is one and the backbone has a fingerprint, else in memory."""
+
+    def __init__(self, store: ActivationStore | None, namespace: str | None, names: _Names):
+        self._store = store if namespace is not None else None
+        self._namespace = namespace or ""
+        self._names = names.all
+        self._lacking: dict[str, set[str]] = {}
+        self._rows: dict[str, dict[str, Tensor]] = {}
+
+    def absent(self, keys: Sequence[str]) -> set[str]:
+        """Which clips have to go through the model."""
+        if self._store is None:
+            self._lacking = {name: set(keys) for name in self._names}
+        else:
+            self._lacking = {name: set(self._store.missing(self._namespace, [name], keys)) for name in self._names}
+        return set().union(*self._lacking.values())
+
+    def add(self, key: str, rows: Mapping[str, Tensor]) -> None:
+        # Only what is not there yet: of two copies that differ by rounding, either might be read back.
+        fresh = {name: values for name, values in rows.items() if key in self._lacking[name]}
+        for name in fresh:
+            self._lacking[name].discard(key)
+        if fresh:
+            self._rows[key] = fresh
+        if len(self._rows) >= COMMIT_CLIPS:
+            self.commit()
+
+    def commit(self) -> None:
+        if self._store is not None and self._rows:
+            rows, self._rows = self._rows, {}
+            self._store.put(self._namespace, rows)
+
+    def take(self, keys: Sequence[str]) -> tuple[dict[str, Tensor], np.ndarray]:
+        """Array name -> (patches, ...) of the clips one after the other, and the patches of each clip."""
+        if self._store is None:
+            arrays = {name: torch.cat([self._rows[key][name] for key in keys]) for name in self._names}
+            return arrays, np.array([len(self._rows[key]["span"]) for key in keys], dtype=np.int64)
+        found = {name: self._store.get(self._namespace, name, keys) for name in self._names}
+        return {name: values for name, (values, _) in found.items()}, np.asarray(found["span"][1], dtype=np.int64)
+
+
+def _moved(problem: Problem, path: str) -> Problem:
+    """The same fault in a file of the same content."""
+    return Problem(path, problem.status, problem.message.replace(problem.path, path))
 
 
 def _problem(clip: Clip, error: InputError) -> Problem:
@@ -256,76 +294,80 @@ def _refuse_or_keep(problems: dict[int, Problem], i: int, problem: Problem, on_b
     problems[i] = problem
 
 
-def _gather(
-    store: ActivationStore, namespace: str, names: _Names, keys: list[str]
-) -> tuple[dict[str, Tensor], np.ndarray]:
-    arrays: dict[str, Tensor] = {}
-    counts = np.zeros(0, dtype=np.int64)
-    for name in names.all if keys else ():
-        arrays[name], found = store.get(namespace, name, keys)
-        counts = np.asarray(found, dtype=np.int64)
-    return arrays, counts
+@dataclass
+class _Hearing:
+    """A clip on its way through the model."""
+
+    spans: list[Tensor] = field(default_factory=list)
+    parts: list[dict[str, Tensor]] = field(default_factory=list)
+    waiting: int = 0
+    ended: bool = False
+
+    def rows(self) -> dict[str, Tensor]:
+        rows = {name: torch.cat([part[name] for part in self.parts]) for name in self.parts[0]}
+        return rows | {"span": torch.cat(self.spans)}
 
 
 def _computed(
     backbone: Backbone, clips: Sequence[Clip], todo: Sequence[int], names: _Names, batch_size: int
-) -> Iterator[tuple[int, dict[str, Tensor] | Problem]]:
+) -> Generator[tuple[int, dict[str, Tensor] | Problem], None, None]:
     """Each clip of ``todo`` with its rows or its problem, in no particular order.
 
     Patches of several clips share a batch; a clip that turns out bad halfway gives a problem and no rows.
     """
-    parts: dict[int, list[dict[str, Tensor]]] = {}
-    spans: dict[int, list[Tensor]] = {}
-    remaining: dict[int, int] = {}
-    ended: set[int] = set()
-    waiting: list[tuple[int, Tensor]] = []
+    hearings: dict[int, _Hearing] = {}
+    blocks: deque[tuple[int, Tensor]] = deque()
 
-    def finished(i: int) -> Iterator[tuple[int, dict[str, Tensor] | Problem]]:
-        if i in ended and remaining.get(i, 0) == 0:
-            rows = {name: torch.cat([part[name] for part in parts[i]]) for name in parts[i][0]}
-            rows["span"] = torch.cat(spans.pop(i))
-            del parts[i]
-            bad = [name for name, values in rows.items() if not torch.isfinite(values).all()]
-            if bad:
-                message = f"{clips[i].path}: the model gave NaN or infinite values ({bad[0]}); check weights and audio"
-                yield i, Problem(clips[i].path, "not finite", message)
-            else:
-                yield i, rows
-
-    def run(size: int) -> Iterator[tuple[int, dict[str, Tensor] | Problem]]:
-        batch = waiting[:size]
-        del waiting[:size]
-        results = _forward(backbone, torch.stack([patch for _, patch in batch]), names)
+    def run(size: int) -> Iterator[int]:
+        """One pass over the first ``size`` patches; gives the clips that are complete."""
+        batch: list[tuple[int, Tensor]] = []
+        while blocks and size:
+            i, inputs = blocks.popleft()
+            batch.append((i, inputs[:size]))
+            if len(inputs) > size:
+                blocks.appendleft((i, inputs[size:]))
+            size -= len(batch[-1][1])
+        found = _forward(backbone, torch.cat([inputs for _, inputs in batch]), names)
         start = 0
-        while start < len(batch):
-            i = batch[start][0]
-            end = start
-            while end < len(batch) and batch[end][0] == i:
-                end += 1
-            if i in parts:
-                parts[i].append({name: values[start:end] for name, values in results.items()})
-                remaining[i] -= end - start
-                yield from finished(i)
+        for i, inputs in batch:
+            end = start + len(inputs)
+            hearings[i].parts.append({name: values[start:end] for name, values in found.items()})
+            hearings[i].waiting -= len(inputs)
             start = end
+        for i in dict.fromkeys(i for i, _ in batch):
+            if hearings[i].ended and not hearings[i].waiting:
+                yield i
 
-    for i, item in _read_ahead(backbone, clips, todo):
-        if isinstance(item, Patches):
-            parts.setdefault(i, [])
-            remaining[i] = remaining.get(i, 0) + len(item.inputs)
-            spans.setdefault(i, []).append(torch.from_numpy(np.stack([item.starts, item.ends], 1)))
-            waiting.extend((i, patch) for patch in item.inputs)
-            while len(waiting) >= batch_size:
-                yield from run(batch_size)
-        elif isinstance(item, Problem):
-            waiting = [(j, patch) for j, patch in waiting if j != i]
-            parts.pop(i, None)
-            spans.pop(i, None)
-            yield i, item
-        else:
-            ended.add(i)
-            yield from finished(i)
-    while waiting:
-        yield from run(batch_size)
+    def result(i: int) -> tuple[int, dict[str, Tensor] | Problem]:
+        return i, _checked(clips[i], hearings.pop(i).rows())
+
+    with contextlib.closing(_read_ahead(backbone, clips, todo)) as heard:
+        for i, item in heard:
+            if isinstance(item, Patches):
+                hearing = hearings.setdefault(i, _Hearing())
+                hearing.waiting += len(item.inputs)
+                hearing.spans.append(torch.from_numpy(np.stack([item.starts, item.ends], 1)))
+                blocks.append((i, item.inputs))
+                while sum(len(inputs) for _, inputs in blocks) >= batch_size:
+                    yield from map(result, run(batch_size))
+            elif isinstance(item, Problem):
+                blocks = deque((j, inputs) for j, inputs in blocks if j != i)
+                hearings.pop(i, None)
+                yield i, item
+            else:
+                hearings[i].ended = True
+                if not hearings[i].waiting:
+                    yield result(i)
+    while blocks:
+        yield from map(result, run(batch_size))
+
+
+def _checked(clip: Clip, rows: dict[str, Tensor]) -> dict[str, Tensor] | Problem:
+    bad = [name for name, values in rows.items() if not torch.isfinite(values).all()]
+    if not bad:
+        return rows
+    message = f"{clip.path}: the model gave NaN or infinite values ({bad[0]}); check weights and audio"
+    return Problem(clip.path, "not finite", message)
 
 
 def _forward(backbone: Backbone, inputs: Tensor, names: _Names) -> dict[str, Tensor]:
@@ -348,30 +390,30 @@ _END = object()
 
 def _read_ahead(
     backbone: Backbone, clips: Sequence[Clip], todo: Sequence[int]
-) -> Iterator[tuple[int, Patches | Problem | object]]:
+) -> Generator[tuple[int, Patches | Problem | object], None, None]:
     """Blocks of patches of each clip, then ``_END``, or a ``Problem``; decoded in a thread while the model computes."""
     blocks: queue.Queue[tuple[int, Patches | Problem | object] | None] = queue.Queue(maxsize=READ_AHEAD)
     stop = threading.Event()
     failure: list[BaseException] = []
 
-    def offer(item: tuple[int, Patches | Problem | object] | None) -> None:
+    def offer(item: tuple[int, Patches | Problem | object] | None) -> bool:
         while not stop.is_set():
             try:
                 blocks.put(item, timeout=0.1)
-                return
+                return True
             except queue.Full:
                 continue
+        return False
 
     def read(indices: Iterable[int]) -> None:
         try:
             for i in indices:
-                if stop.is_set():
-                    return
                 heard = False
                 try:
                     for block in backbone.read(clips[i]):
                         heard = heard or len(block.inputs) > 0
-                        offer((i, block))
+                        if not offer((i, block)):
+                            return
                     if not heard:
                         raise AudioError(
                             clips[i].path, "too short", "no patch could be cut from it", "give a longer clip"

@@ -7,18 +7,18 @@ without a head on top. Everything else in the package sees only the ``Backbone``
 from __future__ import annotations
 
 import difflib
-import hashlib
 import logging
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import CodeType
-from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
+from typing import Any, NamedTuple, Protocol, cast, get_args, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from captum_concepts.audio import Clip, Patches, iter_patches
+from captum_concepts.audio import Clip, Patches, Short, iter_patches
 from captum_concepts.errors import InputError, shown
+from captum_concepts.fingerprints import Unhashable, fingerprint
 from captum_concepts.frontends import Frontend
 from captum_concepts.frontends import frontend as make_frontend
 from captum_concepts.layers import (
@@ -27,6 +27,7 @@ from captum_concepts.layers import (
     find_layer,
     frozen,
     guess_axes,
+    output_index,
     pool_map,
     sequence_default,
 )
@@ -90,10 +91,16 @@ def resolve_device(device: str | torch.device) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
-    except RuntimeError:
+    except (RuntimeError, TypeError):
         raise InputError(f"device={shown(device)} is not a device; use auto, cpu or cuda") from None
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device={shown(str(device))}: PyTorch sees no CUDA GPU here; use device='cpu'")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device={shown(str(device))}: there are {torch.cuda.device_count()} GPUs, counted from 0")
+    try:
+        torch.zeros(1, device=chosen).item()  # "meta" gives no values
+    except (RuntimeError, NotImplementedError, AssertionError):
+        raise InputError(f"device={shown(str(device))} cannot compute here; use auto, cpu or cuda") from None
     return chosen
 
 
@@ -104,20 +111,35 @@ def target_index(backbone: Backbone, target: str | int) -> int:
         InputError: no such class; the message lists the nearest names.
     """
     classes = list(backbone.classes)
-    if isinstance(target, int) and not isinstance(target, bool):
-        if 0 <= target < len(classes):
-            return target
-        raise InputError(f"target={target} is out of range; {backbone.name} has classes 0 to {len(classes) - 1}")
-    if target in classes:
-        return classes.index(target)
     if not classes:
         raise InputError(f"target={shown(target)}: backbone {backbone.name} has no classes; give no target")
+    if not isinstance(target, str | bool):
+        try:
+            number = operator.index(target)  # NumPy's integers too
+        except TypeError:
+            raise InputError(f"target={shown(target)}: give a class's name or number") from None
+        if 0 <= number < len(classes):
+            return number
+        raise InputError(f"target={number} is out of range; {backbone.name} has classes 0 to {len(classes) - 1}")
+    if target in classes:
+        return classes.index(str(target))
     folded = {name.casefold(): name for name in classes}
     near = difflib.get_close_matches(str(target).casefold(), folded, n=3, cutoff=0.3)
     rest = [name for name in classes if name.casefold() not in near]
     listed = ", ".join([folded[name] for name in near] + rest[: 20 - len(near)])
     more = f" and {len(classes) - 20} more" if len(classes) > 20 else ""
     raise InputError(f"target={shown(target)} is not a class of {backbone.name}; its classes: {listed}{more}")
+
+
+def _check_targets(targets: Sequence[int], outputs: int, name: str) -> None:
+    for target in targets:
+        if not 0 <= target < outputs:
+            raise InputError(f"target={shown(target)} is out of range; {name} has outputs 0 to {outputs - 1}")
+
+
+def _check_short(short: str) -> None:
+    if short not in get_args(Short):
+        raise InputError(f"short={shown(short)} is not known; use {', '.join(get_args(Short))}")
 
 
 class TorchBackbone:
@@ -129,7 +151,7 @@ class TorchBackbone:
         layers: names from ``model.named_modules()``; ``"gru:1"`` picks the second tensor of a tuple output.
         frontend: waveform to model input: a preset's name, a ``Frontend``, any module or callable on (B, samples), or
             None if the model hears the waveform itself.
-        classes: names of the output's columns; default "0", "1", ... once known.
+        classes: names of the output's columns; by default "0", "1", ..., as many as the model gives for one patch.
         sample_rate: Hz; taken from the front-end where it states one.
         patch_seconds, hop_seconds: length and distance of patches; taken from the front-end where it states them. The
             default distance is one patch length.
@@ -141,6 +163,9 @@ class TorchBackbone:
 
     Raises:
         InputError: unknown layer (the valid ones are listed), missing sample rate or patch length.
+
+    Inputs are converted to the type of the model's weights (half, double) behind the front-end. Fingerprints are
+    explained in ``captum_concepts.fingerprints``.
     """
 
     def __init__(
@@ -155,7 +180,7 @@ class TorchBackbone:
         hop_seconds: float | None = None,
         axes: Mapping[str, str] | None = None,
         logits: str | None = None,
-        short: str = "repeat",
+        short: Short = "repeat",
         name: str = "",
         device: str | torch.device | None = None,
     ):
@@ -164,28 +189,56 @@ class TorchBackbone:
         self.model = model
         self.layers = (layers,) if isinstance(layers, str) else tuple(layers)
         self.frontend = make_frontend(frontend) if isinstance(frontend, str) else frontend
-        self.classes = tuple(map(str, classes))
+        self._classes = tuple(map(str, classes)) or None
         self.name = name or type(model).__name__
+        _check_short(short)
         self.short = short
         self.logits_layer = logits
         self._axes = dict(axes or {})
+        self._read_as: dict[str, str] = {}
         if device is not None:
             self.model.to(resolve_device(device))
         first = next(model.parameters(), next(model.buffers(), torch.zeros(0)))
         self.device = first.device
+        self._dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
         if isinstance(self.frontend, nn.Module):
             self.frontend.to(self.device)
         self._read_patching(sample_rate, patch_seconds, hop_seconds)
         self.check_layers(self.layers)
+        for layer, letters in self._axes.items():
+            find_layer(model, layer)
+            if len(set(letters)) != len(letters) or set(letters) - set("BCTF") or "B" not in letters:
+                raise InputError(f"axes of layer {shown(layer)}={shown(letters)}: use B and C, T, F, each once at most")
         if logits is not None:
             find_layer(model, logits)
-        self._saturation_warned = False
+        # Where recurrence or attention puts time first, shapes decide which of the first two axes is the batch.
+        self._time_first = any(not getattr(module, "batch_first", True) for module in model.modules())
+        self._saturation_warned = self._uncached_logged = False
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Names of the model's outputs; empty if it gives no logits (B, C)."""
+        if self._classes is None:
+            silence = torch.zeros(1, self.patch_samples)
+            with torch.no_grad(), frozen(*self._modules()):
+                try:
+                    with LayerTap(self.model, (), differentiable=False, logits=self.logits_layer) as tap:
+                        outputs = tap.logits(self.model(self._model_input(silence)))[0].shape[1]
+                except InputError:
+                    outputs = 0
+            self._classes = tuple(map(str, range(outputs)))
+        return self._classes
+
+    def _modules(self) -> list[nn.Module]:
+        return [self.model] + ([self.frontend] if isinstance(self.frontend, nn.Module) else [])
 
     def _read_patching(self, sample_rate: int | None, patch_seconds: float | None, hop_seconds: float | None) -> None:
         stated = self.frontend if isinstance(self.frontend, Frontend) else None
-        rate = sample_rate or getattr(self.frontend, "sample_rate", None)
-        if not rate:
+        rate = getattr(self.frontend, "sample_rate", None) if sample_rate is None else sample_rate
+        if rate is None:
             raise InputError("sample_rate is missing: give the rate in Hz that the model was trained at")
+        if rate <= 0:
+            raise InputError(f"sample_rate={shown(rate)} must be positive; give the rate in Hz of the model's training")
         self.sample_rate = int(rate)
         if stated is not None and self.sample_rate != stated.sample_rate:
             raise InputError(
@@ -209,28 +262,30 @@ class TorchBackbone:
         self.patch_seconds = (self.patch_samples - sum(self.pad)) / self.sample_rate
         layout = getattr(self.frontend, "layout", "BCFT")
         self._map_axes = "BCTF" if layout in ("BTF", "BCTF") else "BCFT"
-        self._sequence_axes = sequence_default(self.model)
 
     def check_layers(self, layers: Sequence[str]) -> None:
         """Raise InputError, listing the model's layers, unless all ``layers`` exist."""
         if not layers:
-            raise InputError(
-                f"layers is empty; choose from: {', '.join(k for k, _ in self.model.named_modules() if k)}"
-            )
+            listed = ", ".join([name for name, _ in self.model.named_modules() if name][:40])
+            raise InputError(f"layers is empty; choose from: {listed}")
         for layer in layers:
             find_layer(self.model, layer)
 
-    def fingerprint(self) -> str:
-        """sha256 of weights, model structure and code, front-end and patching; computed anew at each call, because the
-        weights may have been trained on since."""
-        digest = hashlib.sha256(b"captum_concepts activations 1")
-        for part in (self.model, self.frontend):
-            _hash_module(digest, part)
-        digest.update(repr((self.sample_rate, self.patch_samples, self.hop_samples, self.pad, self.short)).encode())
-        digest.update(
-            repr((sorted(self._axes.items()), self._map_axes, self._sequence_axes, self.logits_layer)).encode()
-        )
-        return digest.hexdigest()
+    def fingerprint(self) -> str | None:
+        """sha256 of weights, code and settings of model and front-end, and of patching and axes.
+
+        Computed anew at each call, because the weights may have been trained on since. None if something in the model
+        cannot be read, so that nothing is cached; the log says what.
+        """
+        patching = (self.sample_rate, self.patch_samples, self.hop_samples, self.pad, self.short)
+        reading = (dict(sorted(self._axes.items())), self._map_axes, self.logits_layer)
+        try:
+            return fingerprint("captum_concepts activations 2", self.model, self.frontend, patching, reading)
+        except Unhashable as reason:
+            if not self._uncached_logged:
+                self._uncached_logged = True
+                logger.info("%s has no fingerprint, so its activations are not kept: %s", self.name, reason)
+            return None
 
     def read(self, clip: Clip) -> Iterator[Patches]:
         """The clip's patches: mono waveforms (P, patch_samples) at the model's sample rate."""
@@ -250,7 +305,7 @@ class TorchBackbone:
             layer -> (B, D) on the model's device.
         """
         check_pooling(pool)
-        with torch.no_grad(), frozen(self.model):
+        with torch.no_grad(), frozen(*self._modules()):
             tap = LayerTap(self.model, layers, differentiable=False)
             with tap:
                 self.model(self._model_input(inputs))
@@ -266,10 +321,10 @@ class TorchBackbone:
             pool: as in ``activations``; gradients are summed over the axes that activations are averaged over.
 
         Raises:
-            InputError: a target does not depend on a layer.
+            InputError: a target does not depend on a layer, or there is no such target.
         """
         check_pooling(pool)
-        with torch.no_grad():
+        with torch.no_grad(), frozen(*self._modules()):
             prepared = self._model_input(inputs)
         # cuDNN's recurrent kernels have no backward in evaluation mode.
         recurrent = any(isinstance(module, nn.RNNBase) for module in self.model.modules())
@@ -280,21 +335,23 @@ class TorchBackbone:
             if saturated and not self._saturation_warned:
                 self._saturation_warned = True
                 logger.warning(
-                    "%s returns values between 0 and 1 only: if these are probabilities, give logits='<layer>' so that "
+                    "%s seems to return probabilities or their logarithms: if so, give logits='<layer>' so that "
                     "sensitivities are of logits",
                     self.name,
                 )
-            if self.classes and logits.shape[1] != len(self.classes):
-                raise InputError(f"classes: {len(self.classes)} names for {logits.shape[1]} outputs of {self.name}")
+            if self._classes is not None and logits.shape[1] != len(self._classes):
+                raise InputError(f"classes: {len(self._classes)} names for {logits.shape[1]} outputs of {self.name}")
+            _check_targets(targets, logits.shape[1], self.name)
             watched = [tap.tensors[layer] for layer in layers]
             per_target = [
-                self._backward(logits, target, watched, layers, last=target == targets[-1]) for target in targets
+                self._backward(logits, target, watched, layers, last=position == len(targets) - 1)
+                for position, target in enumerate(targets)
             ]
         activations, gradients = {}, {}
         for position, layer in enumerate(layers):
             activations[layer] = self._pool(tap, layer, tap.tensors, pool, "mean", len(inputs)).detach()
             rows = [self._pool(tap, layer, {layer: found[position]}, pool, "sum", len(inputs)) for found in per_target]
-            gradients[layer] = torch.stack(rows, 1) if rows else activations[layer].new_zeros(len(inputs), 0, 1)
+            gradients[layer] = torch.stack(rows, 1) if rows else activations[layer][:, None][:, :0]
         return Gradients(logits.detach(), activations, gradients)
 
     def _backward(
@@ -310,31 +367,50 @@ class TorchBackbone:
 
     def _model_input(self, inputs: Tensor) -> Tensor:
         inputs = inputs.to(self.device)
-        return inputs if self.frontend is None else self.frontend(inputs)
+        prepared = inputs if self.frontend is None else self.frontend(inputs)
+        if self._dtype is not None and isinstance(prepared, Tensor) and prepared.is_floating_point():
+            prepared = prepared.to(self._dtype)
+        return prepared
 
     def _pool(
         self, tap: LayerTap, layer: str, tensors: Mapping[str, Tensor], pool: str, reduce: str, batch: int
     ) -> Tensor:
         values = tensors[layer]
-        axes = self._axes.get(layer) or guess_axes(
-            find_layer(tap.model, layer), values.dim(), map_axes=self._map_axes, sequence_axes=self._sequence_axes
-        )
-        if sorted(axes) != sorted(set(axes)) or len(axes) != values.dim() or set(axes) - set("BCTF") or "B" not in axes:
+        axes = self._axes.get(layer) or self._guessed_axes(layer, tuple(values.shape), batch)
+        if len(axes) != values.dim():
             raise InputError(
-                f"axes of layer {shown(layer)}={shown(axes)}: one letter of B, C, T, F for each of {values.dim()}"
+                f"axes of layer {shown(layer)}={shown(axes)}: give one letter for each of the {values.dim()} axes of "
+                f"its output {tuple(values.shape)}"
             )
         if values.shape[axes.index("B")] != batch:
             raise InputError(
-                f"layer {shown(layer)}: its output {tuple(values.shape)} read as {axes} is not {batch} rows; give axes="
+                f"layer {shown(layer)}: its output {tuple(values.shape)} read as {axes} is not {batch} rows; give "
+                f"axes={{{shown(layer)}: ...}} with B where the batch is"
             )
         return pool_map(values, axes, pool, reduce=reduce)
+
+    def _guessed_axes(self, layer: str, shape: tuple[int, ...], batch: int) -> str:
+        module = find_layer(self.model, layer)
+        default = sequence_default(self.model, layer)
+        axes = guess_axes(module, len(shape), map_axes=self._map_axes, sequence_axes=default, index=output_index(layer))
+        told = isinstance(module, nn.RNNBase | nn.MultiheadAttention)
+        if not self._time_first or told or axes not in ("BTC", "TBC"):
+            return axes
+        if (shape[0] == batch) != (shape[1] == batch):
+            self._read_as[layer] = "BTC" if shape[0] == batch else "TBC"
+        if layer not in self._read_as:
+            raise InputError(
+                f"layer {shown(layer)}: in its output {shape} either of the first two axes may be the batch; give "
+                f"axes={{{shown(layer)}: 'BTC'}} or 'TBC'"
+            )
+        return self._read_as[layer]
 
 
 class EmbeddingBackbone:
     """A black box that gives one embedding per patch, with or without a head on top.
 
     Args:
-        embed: (B, patch_samples) float32 ndarray -> (B, D) array.
+        embed: (B, patch_samples) float32 ndarray on the CPU -> (B, D) array or tensor.
         sample_rate: Hz.
         patch_seconds, hop_seconds: length and distance (default: one length) of patches.
         head: (B, D) -> (B, C). An ``nn.Module`` is differentiated exactly; any other callable gets float64 arrays and
@@ -361,7 +437,7 @@ class EmbeddingBackbone:
         hop_seconds: float | None = None,
         version: str | None = None,
         step: float = 1e-2,
-        short: str = "repeat",
+        short: Short = "repeat",
         name: str = "embedding",
         device: str | torch.device = "cpu",
     ):
@@ -373,11 +449,14 @@ class EmbeddingBackbone:
             raise InputError("classes are missing: name the head's columns")
         if sample_rate <= 0 or patch_seconds <= 0:
             raise InputError(f"sample_rate={sample_rate} and patch_seconds={patch_seconds} must be positive")
+        if (hop_seconds is not None and hop_seconds <= 0) or step <= 0:
+            raise InputError(f"hop_seconds={hop_seconds} and step={step} must be positive")
+        _check_short(short)
         self.embed = embed
         self.sample_rate = int(sample_rate)
         self.patch_seconds = float(patch_seconds)
         self.patch_samples = round(patch_seconds * sample_rate)
-        self.hop_samples = round((hop_seconds or patch_seconds) * sample_rate)
+        self.hop_samples = max(1, round((hop_seconds or patch_seconds) * sample_rate))
         self.head = head
         self.head_output = head_output
         self.classes = tuple(map(str, classes))
@@ -386,21 +465,29 @@ class EmbeddingBackbone:
         self.short = short
         self.name = name
         self.device = resolve_device(device)
+        self._head_dtype = torch.float32
         if isinstance(head, nn.Module):
             head.to(self.device)
+            self._head_dtype = next((p.dtype for p in head.parameters() if p.is_floating_point()), torch.float32)
 
     def fingerprint(self) -> str | None:
-        """Hash of ``version``, patching and a torch head's weights; None without a version."""
+        """Hash of ``name``, ``version``, patching and a torch head; None without a version, or if a torch head cannot
+        be read (see ``captum_concepts.fingerprints``)."""
         if self.version is None:
             return None
-        digest = hashlib.sha256(b"captum_concepts embeddings 1")
         parts = (self.name, self.version, self.sample_rate, self.patch_samples, self.hop_samples, self.short)
-        digest.update(repr((*parts, self.head_output, self.step)).encode())
-        _hash_module(digest, self.head)
-        return digest.hexdigest()
+        # For a callable head the version answers, but whether there is one decides what can be computed.
+        head = self.head if isinstance(self.head, nn.Module) else self.head is None
+        try:
+            return fingerprint("captum_concepts embeddings 2", parts, self.head_output, self.step, head)
+        except Unhashable as reason:
+            logger.info("%s has no fingerprint, so nothing is kept: %s", self.name, reason)
+            return None
 
     def check_layers(self, layers: Sequence[str]) -> None:
         """Raise InputError unless every layer is "embedding"."""
+        if not layers:
+            raise InputError(f"layers is empty; {self.name} has one: embedding")
         for layer in layers:
             if layer != "embedding":
                 raise InputError(f"layer {shown(layer)} is not in {self.name}; its only layer is: embedding")
@@ -412,7 +499,8 @@ class EmbeddingBackbone:
     def activations(self, inputs: Tensor, layers: Sequence[str], pool: str = "time") -> dict[str, Tensor]:
         """layer "embedding" -> (B, D); there is nothing to pool."""
         check_pooling(pool)
-        embedding = torch.as_tensor(np.asarray(self.embed(inputs.cpu().numpy())), dtype=torch.float32)
+        given = self.embed(inputs.detach().cpu().numpy())
+        embedding = torch.as_tensor(given.detach() if isinstance(given, Tensor) else np.asarray(given)).float()
         if embedding.dim() != 2 or len(embedding) != len(inputs):
             raise InputError(
                 f"embed of {self.name} gave shape {tuple(embedding.shape)} for {len(inputs)} patches; it must give "
@@ -425,6 +513,7 @@ class EmbeddingBackbone:
         if self.head is None:
             raise InputError(f"backbone {self.name} has no head, so nothing to explain: give no target")
         embedding = self.activations(inputs, ["embedding"], pool)["embedding"]
+        _check_targets(targets, len(self.classes), self.name)
         if isinstance(self.head, nn.Module):
             logits, gradient = self._exact(embedding, targets)
         else:
@@ -435,7 +524,7 @@ class EmbeddingBackbone:
         head = cast(nn.Module, self.head)
         with torch.enable_grad(), frozen(head):
             leaf = embedding.detach().requires_grad_(True)
-            logits = self._log_odds(head(leaf))
+            logits = self._log_odds(head(leaf.to(self._head_dtype)))
             rows = [torch.autograd.grad(logits[:, t].sum(), leaf, retain_graph=True)[0] for t in targets]
         gradient = torch.stack(rows, 1) if rows else embedding.new_zeros(len(embedding), 0, embedding.shape[1])
         return logits.detach(), gradient
@@ -445,7 +534,10 @@ class EmbeddingBackbone:
         head = cast(Callable[[np.ndarray], Any], self.head)
 
         def logits_of(points: np.ndarray) -> np.ndarray:
-            return self._log_odds(torch.as_tensor(np.asarray(head(points)), dtype=torch.float64)).numpy()
+            given = np.asarray(head(points))
+            if given.ndim not in (1, 2) or len(given) != len(points):
+                raise InputError(f"the head of {self.name} gave shape {given.shape} for {len(points)} embeddings")
+            return self._log_odds(torch.as_tensor(given)).double().numpy()
 
         size = self.step * np.sqrt(np.mean(rows**2, axis=1)) + np.finfo(np.float32).tiny
         gradient = np.empty((len(rows), len(targets), rows.shape[1]), np.float64)
@@ -464,7 +556,12 @@ class EmbeddingBackbone:
             raise InputError(
                 f"classes: {len(self.classes)} names for {output.shape[1]} outputs of the head of {self.name}"
             )
-        return torch.logit(output, eps=1e-7) if self.head_output == "probabilities" else output
+        if self.head_output == "logits":
+            return output
+        if not output.is_floating_point():
+            output = output.double()
+        # Certainty (0 or 1) becomes the last value before it that the head's own precision can tell from it.
+        return torch.logit(output, eps=torch.finfo(output.dtype).eps)
 
 
 def load_backbone(name: str, weights: str | None = None, device: str = "auto", **options: Any) -> Backbone:
@@ -482,38 +579,3 @@ def load_backbone(name: str, weights: str | None = None, device: str = "auto", *
     from captum_concepts.plugins import lookup
 
     return cast(Backbone, lookup("backbones", name).factory(weights=weights, device=device, **options))
-
-
-def _hash_module(digest: Any, part: object) -> None:
-    """Feed weights, structure and forward code of a module (or the code of a callable) into ``digest``."""
-    if part is None:
-        digest.update(b"none")
-        return
-    if not isinstance(part, nn.Module):
-        code = getattr(part, "__code__", None) or getattr(getattr(part, "__call__", None), "__code__", None)  # noqa: B004
-        digest.update(f"{type(part).__qualname__}".encode())
-        if code is not None:
-            _hash_code(digest, code)
-        return
-    digest.update(repr(part).encode())
-    for kind in sorted({type(module) for module in part.modules()}, key=lambda kind: kind.__qualname__):
-        digest.update(f"{kind.__module__}.{kind.__qualname__}".encode())
-        if not kind.__module__.startswith("torch.nn."):
-            _hash_code(digest, kind.forward.__code__)
-    tensors = {**dict(part.named_parameters()), **dict(part.named_buffers())}
-    for key in sorted(tensors):
-        tensor = tensors[key].detach().cpu().contiguous()
-        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy() if tensor.numel() else b"")
-
-
-def _hash_code(digest: Any, code: CodeType) -> None:
-    digest.update(code.co_code)
-    digest.update(repr(code.co_names).encode())
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            _hash_code(digest, constant)
-        elif isinstance(constant, frozenset):
-            digest.update(repr(sorted(map(repr, constant))).encode())
-        else:
-            digest.update(repr(constant).encode())

@@ -7,8 +7,9 @@ time, frequency, channels, whatever order the layer itself uses.
 from __future__ import annotations
 
 import contextlib
+import copy
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +18,24 @@ from captum_concepts.errors import InputError, shown
 
 POOLINGS = ("time", "none", "time_freq")
 _REDUCED = {"time": "T", "none": "", "time_freq": "TF"}
-_SEQUENCE = (nn.RNNBase, nn.MultiheadAttention, nn.TransformerEncoder, nn.TransformerEncoderLayer, nn.LayerNorm)
-_CONVOLUTION_1D = (nn.Conv1d, nn.ConvTranspose1d, nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d, nn.BatchNorm1d)
+_TRANSFORMER = (
+    nn.Transformer,
+    nn.TransformerEncoder,
+    nn.TransformerEncoderLayer,
+    nn.TransformerDecoder,
+    nn.TransformerDecoderLayer,
+)
+_CHANNELS_LAST = (nn.Linear, nn.LayerNorm, nn.Embedding)
+_CONVOLUTION_1D = (
+    nn.Conv1d,
+    nn.ConvTranspose1d,
+    nn.MaxPool1d,
+    nn.AvgPool1d,
+    nn.AdaptiveAvgPool1d,
+    nn.AdaptiveMaxPool1d,
+    nn.BatchNorm1d,
+    nn.InstanceNorm1d,
+)
 _SATURATING = (nn.Sigmoid, nn.Softmax, nn.LogSoftmax, nn.LogSigmoid)
 
 
@@ -34,7 +51,12 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
     Raises:
         InputError: no such layer; the message lists the valid names, nearest first.
     """
-    modules = {key: module for key, module in model.named_modules() if key}
+    # A module that is used under two names is found under both.
+    modules = {key: module for key, module in model.named_modules(remove_duplicate=False) if key}
+    if not modules:
+        raise InputError(
+            f"layer {shown(name)} is not in {type(model).__name__}, which has no layers: wrap it in a module"
+        )
     bare = name.rpartition(":")[0] if name.rpartition(":")[2].isdigit() and name not in modules else name
     if bare in modules:
         return modules[bare]
@@ -42,6 +64,12 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
     ordered = near + [key for key in modules if key not in near]
     listed = ", ".join(ordered[:40]) + (f" and {len(ordered) - 40} more" if len(ordered) > 40 else "")
     raise InputError(f"layer {shown(name)} is not in {type(model).__name__}; its layers are: {listed}")
+
+
+def output_index(name: str) -> int:
+    """Which tensor of a tuple output a layer's name asks for: 1 for "gru:1", 0 for "gru"."""
+    suffix = name.rpartition(":")[2]
+    return int(suffix) if ":" in name and suffix.isdigit() else 0
 
 
 def pool_map(values: Tensor, axes: str, pool: str, *, reduce: str = "mean") -> Tensor:
@@ -66,41 +94,75 @@ def pool_map(values: Tensor, axes: str, pool: str, *, reduce: str = "mean") -> T
     return values.flatten(1) if values.dim() > 1 else values[:, None]
 
 
-def guess_axes(module: nn.Module, dimensions: int, *, map_axes: str, sequence_axes: str) -> str:
+def guess_axes(module: nn.Module, dimensions: int, *, map_axes: str, sequence_axes: str, index: int = 0) -> str:
     """The axes of a layer's output: from the kind of module, else from the backbone's defaults.
 
     Args:
         module: the layer.
         dimensions: number of dimensions of its output.
         map_axes: axes of 4-D outputs, "BCTF" or "BCFT".
-        sequence_axes: axes of 3-D outputs where the module does not tell, "BCT" or "BTC".
+        sequence_axes: axes of 3-D outputs where the module does not tell, "BCT", "BTC" or "TBC".
+        index: which tensor of the output. The states of recurrent layers, from 1 on, are (layers, B, C): the layers
+            are read as F, so that they are kept side by side where time is averaged.
 
     Raises:
         InputError: no reading for that many dimensions; give ``axes=`` for the layer.
     """
+    if dimensions == 1:
+        return "B"
     if dimensions == 2:
         return "BC"
     if dimensions == 4:
         return map_axes
     if dimensions == 3:
-        last = [m for m in module.modules() if not list(m.children())][-1]
-        for candidate in (module, last):
-            if isinstance(candidate, nn.RNNBase | nn.MultiheadAttention) and not candidate.batch_first:
-                return "TBC"
-            if isinstance(candidate, (*_SEQUENCE, nn.Linear)):
-                return "BTC"
-            if isinstance(candidate, _CONVOLUTION_1D):
-                return "BCT"
+        leaves = [m for m in module.modules() if not list(m.children())]
+        for candidate in (module, leaves[-1]):
+            if isinstance(candidate, nn.RNNBase) and index > 0:
+                return "FBC"
+            told = _told_axes(candidate, sequence_axes)
+            if told:
+                return told
         return sequence_axes
     raise InputError(f"a layer output of {dimensions} dimensions has no default reading; give axes={{layer: 'BCTF'}}")
 
 
-def sequence_default(model: nn.Module) -> str:
-    """Axes of 3-D outputs of modules that do not tell (activations, dropout): channels first in 1-D conv nets."""
-    kinds = [type(m) for m in model.modules()]
-    convolutional = any(issubclass(kind, nn.Conv1d) for kind in kinds)
-    sequential = any(issubclass(kind, _SEQUENCE) for kind in kinds)
-    return "BCT" if convolutional and not sequential else "BTC"
+def _told_axes(module: nn.Module, sequence_axes: str) -> str | None:
+    """What the kind of a module says about its 3-D output."""
+    if isinstance(module, nn.RNNBase | nn.MultiheadAttention):
+        return "BTC" if module.batch_first else "TBC"
+    if isinstance(module, _TRANSFORMER):
+        inner = next((m for m in module.modules() if isinstance(m, nn.MultiheadAttention)), None)
+        return "BTC" if inner is None or inner.batch_first else "TBC"
+    if isinstance(module, _CHANNELS_LAST):
+        return "TBC" if sequence_axes == "TBC" else "BTC"
+    if isinstance(module, _CONVOLUTION_1D):
+        return "BCT"
+    return None
+
+
+def sequence_default(model: nn.Module, name: str = "") -> str:
+    """Axes of the 3-D outputs of a layer that does not tell itself (activation, dropout, the user's own module).
+
+    Taken from the part of the layer's own stack, else from the last module registered before it, that tells:
+    "TBC" inside transformers with ``batch_first=False``, channels first after 1-D convolutions, channels last
+    otherwise. Without ``name``: of the model as a whole, by its first module that tells.
+    """
+    modules = dict(model.named_modules(remove_duplicate=False))
+    bare = name.partition(":")[0]
+    for end in range(len(bare), 0, -1):
+        parent = modules.get(bare[:end]) if end == len(bare) or bare[end] == "." else None
+        if isinstance(parent, _TRANSFORMER):
+            return _told_axes(parent, "BTC") or "BTC"
+    told = "BTC"
+    for key, module in modules.items():
+        if key == bare and name:
+            return told
+        axes = _told_axes(module, told)
+        if axes is not None and not isinstance(module, _TRANSFORMER):
+            told = axes
+            if not name:
+                return told
+    return told
 
 
 def tensors_of(output: object) -> list[Tensor]:
@@ -118,7 +180,10 @@ def _replace(output: object, index: int, new: Tensor) -> object:
     """``output`` with its ``index``-th tensor (depth first) replaced."""
     if isinstance(output, Tensor):
         return new
-    parts = list(output.values()) if isinstance(output, dict) else list(output)  # type: ignore[call-overload]
+    if not isinstance(output, dict | list | tuple):
+        raise TypeError(type(output))
+    items = list(output.items()) if isinstance(output, dict) else list(enumerate(output))
+    parts = [part for _, part in items]
     for position, part in enumerate(parts):
         size = len(tensors_of(part))
         if index < size:
@@ -126,21 +191,25 @@ def _replace(output: object, index: int, new: Tensor) -> object:
             break
         index -= size
     if isinstance(output, dict):
-        return type(output)(zip(output, parts, strict=True))
+        changed = copy.copy(output)  # keeps what subclasses add to dict
+        for (key, _), part in zip(items, parts, strict=True):
+            changed[key] = part
+        return changed
     if isinstance(output, tuple) and hasattr(output, "_fields"):
         return type(output)(*parts)
-    return type(output)(parts)  # type: ignore[call-arg]
+    return type(output)(parts)
 
 
 @contextlib.contextmanager
-def frozen(model: nn.Module) -> Iterator[None]:
+def frozen(*models: nn.Module) -> Iterator[None]:
     """Evaluation mode without parameter gradients; every flag is put back afterwards."""
-    training = [(module, module.training) for module in model.modules()]
-    wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    model.eval()
-    for parameter, _ in wanted:
-        parameter.requires_grad_(False)
+    training = [(module, module.training) for model in models for module in model.modules()]
+    wanted = [(parameter, parameter.requires_grad) for model in models for parameter in model.parameters()]
     try:
+        for model in models:
+            model.eval()
+        for parameter, _ in wanted:
+            parameter.requires_grad_(False)
         yield
     finally:
         for module, flag in training:
@@ -161,7 +230,7 @@ class LayerTap:
 
     def __init__(self, model: nn.Module, layers: Sequence[str], *, differentiable: bool, logits: str | None = None):
         self.model = model
-        self.layers = tuple(layers)
+        self.layers = tuple(dict.fromkeys(layers))
         self.differentiable = differentiable
         self.tensors: dict[str, Tensor] = {}
         self._logits_layer = logits
@@ -170,11 +239,13 @@ class LayerTap:
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
 
     def __enter__(self) -> LayerTap:
-        for name in self.layers:
-            self._handles.append(find_layer(self.model, name).register_forward_hook(self._watch(name)))
-        if self._logits_layer is not None:
-            module = find_layer(self.model, self._logits_layer)
-            self._handles.append(module.register_forward_hook(self._keep_logits))
+        # All are found before the first is hooked: where this raises, __exit__ does not run.
+        watched = [(find_layer(self.model, name), name) for name in self.layers]
+        last = None if self._logits_layer is None else find_layer(self.model, self._logits_layer)
+        for module, name in watched:
+            self._handles.append(module.register_forward_hook(self._watch(name)))
+        if last is not None:
+            self._handles.append(last.register_forward_hook(self._keep_logits))
         else:
             for module in self.model.modules():
                 if isinstance(module, _SATURATING):
@@ -186,16 +257,17 @@ class LayerTap:
             handle.remove()
         self._handles.clear()
 
-    def _watch(self, name: str):
-        suffix = name.rpartition(":")[2]
-        index = int(suffix) if suffix.isdigit() and ":" in name else 0
+    def _watch(self, name: str) -> Callable[[nn.Module, object, object], object]:
+        index = output_index(name)
 
         def hook(_module: nn.Module, _inputs: object, output: object) -> object:
             found = tensors_of(output)
             if not found:
                 raise InputError(f"layer {shown(name)} gives no tensor but {type(output).__name__}; choose another")
             if index >= len(found):
-                raise InputError(f"layer {shown(name)}: the output has {len(found)} tensors, counted from 0")
+                raise InputError(
+                    f"layer {shown(name)}: its output has {len(found)} tensors; give :0 to :{len(found) - 1}"
+                )
             if name in self.tensors:
                 raise InputError(
                     f"layer {shown(name)} runs more than once in a forward pass; choose one that runs once"
@@ -214,18 +286,29 @@ class LayerTap:
         return hook
 
     def _keep_logits(self, _module: nn.Module, _inputs: object, output: object) -> None:
-        self._logits = tensors_of(output)[0].clone()
+        found = tensors_of(output)
+        if not found:
+            raise InputError(f"logits={shown(self._logits_layer)} gives no tensor but {type(output).__name__}")
+        self._logits = found[0].clone()
 
     def _keep_saturation(self, _module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
-        self._saturations.append((tensors_of(inputs)[0], tensors_of(output)[0]))
+        before, after = tensors_of(inputs), tensors_of(output)
+        if before and after:
+            self._saturations.append((before[0], after[0]))
 
     def logits(self, output: object) -> tuple[Tensor, bool]:
         """Logits (B, C) of the pass, and whether they had to be taken from probabilities.
 
         If the model ends in a Sigmoid or Softmax *module*, its input is returned. A functional one cannot be undone:
         the output is returned with True, so that the caller warns.
+
+        Raises:
+            InputError: the model gives no tensor, or one that is not (B, C) or (B,).
         """
-        final = tensors_of(output)[0]
+        found = tensors_of(output)
+        if not found:
+            raise InputError(f"the model returns {type(output).__name__} without a tensor: give logits='layer'")
+        final = found[0]
         saturated = False
         if self._logits is not None:
             final = self._logits
@@ -235,8 +318,7 @@ class LayerTap:
                     final = before
                     break
             else:
-                with torch.no_grad():
-                    saturated = bool(((final >= 0) & (final <= 1)).all()) and final.numel() > 1
+                saturated = _looks_saturated(final.detach())
         if final.dim() == 1:
             final = final[:, None]
         if final.dim() != 2:
@@ -244,3 +326,12 @@ class LayerTap:
                 f"the model's output has shape {tuple(final.shape)}; logits are (batch, classes): give logits='layer'"
             )
         return final, saturated
+
+
+def _looks_saturated(final: Tensor) -> bool:
+    """Whether an output looks like probabilities or log-probabilities."""
+    if final.numel() < 2 or not final.is_floating_point():
+        return False
+    if bool(((final >= 0) & (final <= 1)).all()):
+        return True
+    return final.dim() == 2 and final.shape[1] > 1 and bool((final.float().logsumexp(1).abs() < 1e-3).all())
