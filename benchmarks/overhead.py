@@ -95,6 +95,8 @@ def main() -> None:
         print(f"skipped: {weights.name} and the audio of this job are not here")
         return
     backbone = cc.load_backbone("msd-vgg", weights=str(weights), device="cpu")
+    # A floor that nobody would beat by hand: no gradients of weights, evaluation mode.
+    backbone.model.eval().requires_grad_(False)
     concepts = cc.ConceptSet.from_table(SHARED / "philharmonia" / "clips.csv", column="instrument")
     one = decoded(backbone, list(concepts.clips))
     two = decoded(backbone, as_clips(SHARED / "gtzan_mini" / "genres"))
