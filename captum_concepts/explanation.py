@@ -11,6 +11,7 @@ import pandas as pd
 
 from captum_concepts.audio import Clip
 from captum_concepts.cavs import ConceptBank
+from captum_concepts.errors import InputError, shown
 from captum_concepts.hierarchy import ConceptHierarchy
 
 SCORE_COLUMNS = (
@@ -27,8 +28,6 @@ SCORE_COLUMNS = (
     "cav_auc",
     "status",
 )
-
-
 TEXT_COLUMNS = ("layer", "target", "concept", "status")
 
 
@@ -119,8 +118,19 @@ class Explanation:
         return write_report(self, path, limit_mb=limit_mb)
 
     def top(self, layer: str | None = None, n: int = 10) -> pd.DataFrame:
-        """The ``n`` strongest tested concepts of each target at one layer (default: the last), by magnitude."""
+        """The ``n`` tested concepts that push each target up most at one layer (default: the last), by magnitude.
+
+        Targets come in the order of ``targets``.
+
+        Raises:
+            InputError: no such layer.
+        """
         layer = self.layers[-1] if layer is None else layer
+        if layer not in self.layers:
+            raise InputError(f"layer {shown(layer)} was not explained; choose one of {', '.join(self.layers)}")
         rows = self.scores[(self.scores["layer"] == layer) & (self.scores["status"] == "ok")]
-        ranked = rows.sort_values(["target", "magnitude"], ascending=[True, False], kind="stable")
+        ranked = rows.sort_values("magnitude", ascending=False, kind="stable")
+        ranked = ranked.sort_values(
+            "target", key=lambda names: names.map({name: i for i, name in enumerate(self.targets)}), kind="stable"
+        )
         return ranked.groupby("target", sort=False).head(n).reset_index(drop=True)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-from captum_concepts.errors import InputError
+from captum_concepts.errors import InputError, shown
+
+LARGEST_BASIS = 2048
 
 
 def fit_logistic(
@@ -20,8 +24,8 @@ def fit_logistic(
     """Minimise ½‖w‖² + C Σ_i s_i log(1 + exp(-y_i (w·x_i + b))) for all concepts at once.
 
     The same problem as scikit-learn's ``LogisticRegression(C=C)`` with sample weights; weights are scaled to mean one
-    over each concept's rows. Newton steps are solved by conjugate gradients with a diagonal preconditioner; the
-    products with the activations are shared by all concepts (Lin, Weng and Keerthi, JMLR 2008).
+    over each concept's rows. Newton steps are solved by conjugate gradients (Lin, Weng and Keerthi, JMLR 2008) on the
+    principal axes of the rows, with a diagonal preconditioner; products with the activations serve all concepts.
 
     Args:
         activations: (N, D).
@@ -34,36 +38,62 @@ def fit_logistic(
     Returns:
         directions (K, D) unit, biases (K,), scales (K,) = ‖w‖.
     """
-    if C <= 0:
-        raise InputError(f"C={C} must be positive")
+    if not 0 < C < math.inf:
+        raise InputError(f"C={shown(C)} must be positive and finite")
     used = positives | negatives
     share = used.to(activations.dtype) * weights[:, None]
     share = C * share * (used.sum(0) / share.sum(0))
     sign = positives.to(activations.dtype) - negatives.to(activations.dtype)
     # The intercept is free, so centring changes nothing but the conditioning.
     centre = activations.mean(0)
-    x = activations - centre
+    x, basis = _principal(activations - centre)
+    state = _minimise(x, sign, share, tolerance, max_iterations)
+    w, b = state[:-1] if basis is None else basis @ state[:-1], state[-1]
+    scales = w.norm(dim=0)
+    return torch.nn.functional.normalize(w.T, dim=1, eps=0.0), (b - centre @ w) / scales, scales
+
+
+def _principal(x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Rows in the basis of their principal axes, (N, r) and (D, r); as they are where finding it would not pay.
+
+    The penalty does not see the rotation. There are at most N axes however wide the rows are, and in this basis a
+    diagonal preconditioner knows the spread of the data along every axis.
+    """
+    n, d = x.shape
+    if min(n, d) > LARGEST_BASIS:
+        return x, None
+    rows = x.double()
+    spread, axes = torch.linalg.eigh(rows @ rows.T if d > n else rows.T @ rows)
+    kept = spread > spread[-1:].clamp_min(0) * 1e-12
+    spread, axes = spread[kept], axes[:, kept]
+    basis = rows.T @ axes / spread.sqrt() if d > n else axes
+    return (rows @ basis).to(x.dtype), basis.to(x.dtype)
+
+
+def _minimise(x: Tensor, sign: Tensor, share: Tensor, tolerance: float, max_iterations: int) -> Tensor:
+    """Weights and intercepts (D + 1, K) by truncated Newton steps, each concept until it has converged."""
     state = torch.zeros(x.shape[1] + 1, sign.shape[1], dtype=x.dtype, device=x.device)
-    active = torch.arange(sign.shape[1], device=x.device)
     margins = torch.zeros_like(sign)
+    active = torch.arange(sign.shape[1], device=x.device)
+    squares = x**2
     first = _gradient(x, state, margins, sign, share)[0].norm(dim=0)
     for _ in range(max_iterations):
         y, s, w, z = sign[:, active], share[:, active], state[:, active], margins[:, active]
         gradient, curvature = _gradient(x, w, z, y, s)
-        running = gradient.norm(dim=0) > tolerance * first[active]
+        left = gradient.norm(dim=0) / first[active]
+        running = left > tolerance
         if not running.any():
             break
-        active = active[running]
+        active, left, gradient = active[running], left[running], gradient[:, running]
         y, s, w, z = y[:, running], s[:, running], w[:, running], z[:, running]
-        step = _conjugate_gradients(x, curvature[:, running], gradient[:, running])
+        # Superlinear convergence needs exact steps only near the end (Eisenstat and Walker 1996).
+        precision = left.sqrt().clamp(1e-2, 0.3)
+        step = _conjugate_gradients(x, squares, curvature[:, running], gradient, precision)
         moved = x @ step[:-1] + step[-1]
-        length = _step_length(w, step, z, moved, y, s, gradient[:, running])
+        length = _step_length(w, step, z, moved, y, s, gradient)
         state[:, active] = w + length * step
         margins[:, active] = z + length * moved
-    w, b = state[:-1], state[-1]
-    scales = w.norm(dim=0)
-    directions = torch.nn.functional.normalize(w.T, dim=1, eps=0.0)
-    return directions, (b - centre @ w) / scales, scales
+    return state
 
 
 def _gradient(x: Tensor, state: Tensor, margins: Tensor, sign: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,34 +104,41 @@ def _gradient(x: Tensor, state: Tensor, margins: Tensor, sign: Tensor, share: Te
     return gradient, share * wrong * (1 - wrong)
 
 
-def _conjugate_gradients(x: Tensor, curvature: Tensor, gradient: Tensor) -> Tensor:
-    """Approximate Newton step (D + 1, K): until the residual is a hundredth of the first, at most 200 products."""
+def _conjugate_gradients(x: Tensor, squares: Tensor, curvature: Tensor, gradient: Tensor, precision: Tensor) -> Tensor:
+    """Approximate Newton step (D + 1, K): until the residual is ``precision`` (K,) of the first, at most 200 products.
 
-    def product(v: Tensor) -> Tensor:
-        inner = curvature * (x @ v[:-1] + v[-1])
-        return torch.cat([x.T @ inner + v[:-1], inner.sum(0, keepdim=True)])
-
-    diagonal = torch.cat([(x**2).T @ curvature + 1, curvature.sum(0, keepdim=True).clamp_min(1e-6)])
-    step = torch.zeros_like(gradient)
-    residual = -gradient
-    scaled = residual / diagonal
-    direction = scaled
-    energy = (residual * scaled).sum(0)
-    limit = 1e-2 * residual.norm(dim=0)
+    Concepts that are done leave the products.
+    """
+    diagonal = torch.cat([squares.T @ curvature + 1, curvature.sum(0, keepdim=True).clamp_min(1e-6)])
+    result = torch.zeros_like(gradient)
+    place = torch.arange(gradient.shape[1], device=x.device)
+    step, residual = torch.zeros_like(gradient), -gradient
+    direction = residual / diagonal
+    energy = (residual * direction).sum(0)
+    limit = precision * residual.norm(dim=0)
     for _ in range(200):
-        applied = product(direction)
-        curvature_along = (direction * applied).sum(0)
-        running = (residual.norm(dim=0) > limit) & (curvature_along > 0)
-        if not running.any():
-            break
-        length = torch.where(running, energy / curvature_along, 0)
-        step = step + length * direction
-        residual = residual - length * applied
+        inner = torch.addmm(direction[-1], x, direction[:-1]).mul_(curvature)
+        applied = torch.cat([torch.addmm(direction[:-1], x.T, inner), inner.sum(0, keepdim=True)])
+        along = (direction * applied).sum(0)
+        length = torch.where(along > 0, energy / along, 0)
+        step += length * direction
+        residual -= length * applied
         scaled = residual / diagonal
         following = (residual * scaled).sum(0)
-        direction = scaled + torch.where(running, following / energy, 0) * direction
+        direction = scaled + following / energy * direction
         energy = following
-    return step
+        running = (residual.norm(dim=0) > limit) & (along > 0) & (energy > 0)
+        done = int(running.numel() - running.sum())
+        # Taking columns out costs a copy, so wait until it is worth one.
+        if done == running.numel() or done > running.numel() / 8:
+            result[:, place] = step
+            place, limit, energy = place[running], limit[running], energy[running]
+            step, residual, direction = step[:, running], residual[:, running], direction[:, running]
+            curvature, diagonal = curvature[:, running], diagonal[:, running]
+        if not len(place):
+            break
+    result[:, place] = step
+    return result
 
 
 def _step_length(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import hashlib
+import io
 import json
 import math
 import re
@@ -53,6 +56,7 @@ def save_explanation(explanation: Explanation, folder: Path) -> Path:
             for layer, found in explanation.examples.items()
         },
         "timelines": [],
+        "n_scores": len(explanation.scores),
         "warnings": explanation.warnings,
         "provenance": explanation.provenance,
     }
@@ -76,12 +80,12 @@ def save_explanation(explanation: Explanation, folder: Path) -> Path:
             arrays[f"timeline.{number}.{part}"] = getattr(line, part)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "explanation.json").write_text(
-            json.dumps(content, ensure_ascii=True, indent=1, allow_nan=False) + "\n", encoding="utf-8"
-        )
         packed = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+        content["arrays_sha256"] = hashlib.sha256(packed).hexdigest()
+        text = json.dumps(content, ensure_ascii=True, indent=1, allow_nan=False) + "\n"
         (folder / "arrays.safetensors").write_bytes(packed)
-        explanation.scores.to_csv(folder / "scores.csv", index=False, lineterminator="\n", errors="surrogatepass")
+        (folder / "explanation.json").write_text(text, encoding="utf-8")
+        write_scores(explanation.scores, folder / "scores.csv")
         for layer, stem in layer_files(explanation.layers).items():
             if layer in explanation.hierarchies:
                 explanation.hierarchies[layer].to_graphml(folder / f"hierarchy-{stem}.graphml")
@@ -102,29 +106,54 @@ def load_explanation(folder: Path) -> Explanation:
             "explain again"
         )
     try:
-        arrays = load((folder / "arrays.safetensors").read_bytes())
+        packed = (folder / "arrays.safetensors").read_bytes()
+        if hashlib.sha256(packed).hexdigest() != content["arrays_sha256"]:
+            raise ValueError("arrays.safetensors is not the one that was written with explanation.json")
+        arrays = load(packed)
         scores = read_scores(folder / "scores.csv")
+        if len(scores) != content["n_scores"]:
+            raise ValueError(f"{len(scores)} of {content['n_scores']} rows in scores.csv")
         return _assemble(content, arrays, scores)
     except FileNotFoundError as error:
         raise InputError(
             f"{shown(str(folder))}: {Path(error.filename or '').name or 'a file'} is missing; explain again"
         ) from None
-    except (SafetensorError, KeyError, TypeError, ValueError, AttributeError, OSError) as error:
+    except (SafetensorError, csv.Error, KeyError, IndexError, TypeError, ValueError, AttributeError, OSError) as error:
         raise InputError(f"{shown(str(folder))}: damaged ({shown(str(error))}); explain again") from None
 
 
+def write_scores(scores: pd.DataFrame, path: Path) -> None:
+    """Write ``scores.csv``: UTF-8, numbers to the last bit, NaN as nothing."""
+    columns = [scores[name].tolist() for name in SCORE_COLUMNS]
+    lines = [",".join(SCORE_COLUMNS), *(",".join(map(_cell, row)) for row in zip(*columns, strict=True))]
+    path.write_bytes("".join(line + "\n" for line in lines).encode("utf-8", "surrogatepass"))
+
+
+def _cell(value: str | float | int) -> str:
+    if isinstance(value, str):
+        return '"' + value.replace('"', '""') + '"' if value == "" or set(value) & set('",\r\n') else value
+    return "" if value != value else repr(value)
+
+
 def read_scores(path: Path) -> pd.DataFrame:
-    """Read ``scores.csv``: numbers to the last bit, texts as they are (a concept may be called "NA")."""
-    numbers = [name for name in SCORE_COLUMNS if name not in TEXT_COLUMNS]
-    return pd.read_csv(
-        path,
-        dtype={**dict.fromkeys(TEXT_COLUMNS, object), **dict.fromkeys(numbers, np.float64), "n_groups": np.int64},
-        keep_default_na=False,
-        na_values={name: [""] for name in numbers},
-        float_precision="round_trip",
-        encoding_errors="surrogatepass",
-        lineterminator="\n",
-    )[list(SCORE_COLUMNS)]
+    """Read ``scores.csv``; texts are taken as they are (a concept may be called "NA").
+
+    Raises:
+        ValueError: not such a table.
+    """
+    text = path.read_bytes().decode("utf-8", "surrogatepass")
+    rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+    if not rows or tuple(rows[0]) != SCORE_COLUMNS or any(len(row) != len(SCORE_COLUMNS) for row in rows):
+        raise ValueError("scores.csv has other columns")
+    table = {}
+    for name, cells in zip(SCORE_COLUMNS, list(zip(*rows[1:], strict=True)) or [()] * len(SCORE_COLUMNS), strict=True):
+        if name in TEXT_COLUMNS:
+            table[name] = pd.Series(list(cells), dtype=object)
+        elif name == "n_groups":
+            table[name] = pd.Series([int(cell) for cell in cells], dtype=np.int64)
+        else:
+            table[name] = pd.Series([float(cell or "nan") for cell in cells], dtype=np.float64)
+    return pd.DataFrame(table)
 
 
 def _assemble(content: dict[str, Any], arrays: dict[str, np.ndarray], scores: pd.DataFrame) -> Explanation:
@@ -132,10 +161,12 @@ def _assemble(content: dict[str, Any], arrays: dict[str, np.ndarray], scores: pd
     number = {layer: i for i, layer in enumerate(layers)}
     banks = {}
     for layer, about in content["banks"].items():
-        parts = [torch.from_numpy(arrays[f"{number[layer]}.{part}"]) for part in ("directions", "biases", "scales")]
+        directions, biases, scales = (
+            torch.from_numpy(arrays[f"{number[layer]}.{part}"]) for part in ("directions", "biases", "scales")
+        )
         quality = pd.DataFrame({name: _numbers_in(name, values) for name, values in about["quality"].items()})
         banks[layer] = ConceptBank(
-            tuple(about["names"]), layer, *parts, quality[list(QUALITY_COLUMNS)], about["method"]
+            tuple(about["names"]), layer, directions, biases, scales, quality[list(QUALITY_COLUMNS)], about["method"]
         )
     timelines = []
     for i, about in enumerate(content["timelines"]):
@@ -182,9 +213,11 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{shown(str(path))}: no such file; give the folder that explain --out wrote") from None
+        raise InputError(f"{shown(str(path), 200)}: no such file; give the folder that explain --out wrote") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise InputError(f"{shown(str(path))}: not readable as JSON ({shown(str(error))}); explain again") from None
+        raise InputError(
+            f"{shown(str(path), 200)}: not readable as JSON ({shown(str(error))}); explain again"
+        ) from None
     if not isinstance(content, dict):
-        raise InputError(f"{shown(str(path))}: holds no JSON object; give the folder that explain --out wrote")
+        raise InputError(f"{shown(str(path), 200)}: holds no JSON object; give the folder that explain --out wrote")
     return content

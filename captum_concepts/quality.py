@@ -2,28 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import Tensor
 
 
-def group_means(values: Tensor, index: Tensor, n_groups: int) -> Tensor:
-    """Mean of the rows of each group: (N, K), index (N,) -> (n_groups, K); NaN for a group without rows."""
-    sums = values.new_zeros(n_groups, values.shape[1]).index_add_(0, index, values)
-    counts = values.new_zeros(n_groups).index_add_(0, index, values.new_ones(len(index)))
-    return sums / counts[:, None]
+def index_groups(groups: Sequence[str] | np.ndarray) -> tuple[list[str], np.ndarray]:
+    """Distinct group names, sorted, and int64 (N,) which of them each row is of."""
+    # As objects: an array of fixed width would make every name as long as the longest, and cut NULs off.
+    names = np.array([str(group) for group in groups], dtype=object)
+    unique, index = np.unique(names, return_inverse=True)
+    return list(unique), index.astype(np.int64)
 
 
-def auc_with_interval(scores: Tensor, positive: Tensor, negative: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def group_means(values: Tensor, members: Tensor, index: Tensor, n_groups: int) -> Tensor:
+    """Mean over each group's member rows.
+
+    Args:
+        values: (N, K).
+        members: bool (N, K), the rows that count for each column.
+        index: int (N,), group of each row.
+        n_groups: how many groups.
+
+    Returns:
+        (n_groups, K); NaN for a group without members.
+    """
+    zeros = values.new_zeros(n_groups, values.shape[1])
+    sums = zeros.index_add(0, index, torch.where(members, values, 0))
+    return sums / zeros.index_add(0, index, members.to(values.dtype))
+
+
+def auc_with_interval(
+    scores: Tensor, positive: Tensor, negative: Tensor, inflation: float = 1.0
+) -> tuple[Tensor, Tensor, Tensor]:
     """Area under the ROC curve of each column, with a 95 % interval.
 
     Args:
         scores: (G, K); NaN rows are left out.
         positive, negative: bool (G, K).
+        inflation: factor on the variance, for scores that are not independent of each other.
 
     Returns:
-        auc, low, high, each (K,). Ties count half. The interval is DeLong's (Biometrics 1988) on the logit scale, with
-        the variance never below that of one misranked half pair.
+        auc, low, high, each (K,) float64; NaN without rows of both kinds. Ties count half. The interval is DeLong's
+        (Biometrics 1988) on the logit scale, with the variance never below that of one misranked half pair.
     """
+    scores = scores.double()
     finite = torch.isfinite(scores)
     positive, negative = positive & finite, negative & finite
     n_1, n_0 = positive.sum(0).to(scores.dtype), negative.sum(0).to(scores.dtype)
@@ -36,9 +61,10 @@ def auc_with_interval(scores: Tensor, positive: Tensor, negative: Tensor) -> tup
     half_pair = 0.5 / (n_1 * n_0)
     inside = torch.minimum(torch.maximum(auc, half_pair), 1 - half_pair)
     variance = torch.maximum(spread_1 / n_1 + spread_0 / n_0, inside * (1 - inside) / (n_1 * n_0))
-    reach = 1.959963984540054 * variance.sqrt() / (inside * (1 - inside))
+    reach = 1.959963984540054 * (inflation * variance).sqrt() / (inside * (1 - inside))
     centre = torch.logit(inside)
-    return auc, torch.sigmoid(centre - reach), torch.sigmoid(centre + reach)
+    low, high = torch.sigmoid(centre - reach), torch.sigmoid(centre + reach)
+    return auc, torch.minimum(low, auc), torch.maximum(high, auc)
 
 
 def _placements(scores: Tensor, ours: Tensor, theirs: Tensor) -> Tensor:

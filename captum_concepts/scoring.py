@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,12 +12,13 @@ import torch
 from torch import Tensor
 
 from captum_concepts.cavs import ConceptBank, FitFunction, group_weights, run_fit
-from captum_concepts.errors import InputError
+from captum_concepts.errors import InputError, shown
 from captum_concepts.explanation import SCORE_COLUMNS
 from captum_concepts.significance import benjamini_hochberg, bootstrap_interval, pseudo_concepts, rank_test
 from captum_concepts.tcav import magnitude, sensitivities, tcav_score
 
 FEWEST_NULLS, MOST_NULLS = 999, 4999
+MASK_VALUES = 2**27
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class NullPlan:
     """
 
     fit: FitFunction
-    options: dict
+    options: dict[str, Any]
     count: int | None
     seed: int
     rest: bool
@@ -90,9 +92,9 @@ def score_layer(
     p_values, warnings = _p_values(bank, data, clip_gradients.mean(0), size, ok, plan)
     frame = pd.DataFrame(
         {
-            "layer": bank.layer,
-            "target": np.repeat(np.array(targets, dtype=object), len(bank)),
-            "concept": np.tile(np.array(bank.names, dtype=object), len(targets)),
+            "layer": pd.Series([bank.layer] * (len(targets) * len(bank)), dtype=object),
+            "target": pd.Series([target for target in targets for _ in bank.names], dtype=object),
+            "concept": pd.Series([*bank.names] * len(targets), dtype=object),
             "score": score.flatten().double().numpy(),
             "magnitude": size.flatten().double().numpy(),
             "low": low.flatten().double().numpy(),
@@ -100,7 +102,7 @@ def score_layer(
             "p_value": p_values.flatten(),
             "n_groups": len(set(clip_groups)),
             "cav_auc": np.tile(bank.quality["auc"].to_numpy(float), len(targets)),
-            "status": np.tile(bank.quality["status"].to_numpy(object), len(targets)),
+            "status": pd.Series(bank.quality["status"].tolist() * len(targets), dtype=object),
         }
     )
     frame.loc[frame["status"] != "ok", ["score", "magnitude", "low", "high", "p_value"]] = np.nan
@@ -115,36 +117,54 @@ def _p_values(
     p_values = np.full(size.shape, np.nan)
     warnings: list[str] = []
     count = plan.count if plan.count is not None else enough_nulls(size.shape[0] * int(ok.sum()))
-    families: dict[tuple[int, bytes], list[int]] = {}
-    for k in np.flatnonzero(ok):
-        eligible = np.ones(len(data.groups), bool) if plan.rest else data.negatives[:, k]
-        n_groups = len(np.unique(data.groups[data.positives[:, k]]))
-        families.setdefault((n_groups, eligible.tobytes()), []).append(int(k))
-    for (n_groups, mask), members in families.items():
+    too_small: dict[int, str] = {}
+    for (n_groups, mask), members in _families(data, ok, plan).items():
         eligible = np.frombuffer(mask, dtype=bool)
         try:
             drawn = pseudo_concepts(data.groups, eligible, n_groups, count, plan.seed)
         except InputError as error:
-            named = ", ".join(bank.names[k] for k in members[:5])
-            warnings.append(f"no p-values at {bank.layer} for {len(members)} concepts ({named}): {error}")
+            too_small.update(dict.fromkeys(members, str(error)))
             continue
         null = _null_magnitudes(data, eligible, drawn, mean_gradient, plan)
-        p_values[:, members] = rank_test(size[:, members], null).numpy()
-    needed = size.shape[0] * int(ok.sum()) / 0.05 - 1
-    if ok.any() and count < needed:
+        p_values[:, members] = rank_test(size[:, members].cpu(), null.cpu()).numpy()
+    if too_small:
+        some = ", ".join(shown(bank.names[k], 30) for k in list(too_small)[:5])
+        more = ", ..." if len(too_small) > 5 else ""
         warnings.append(
-            f"{bank.layer}: the smallest p-value of {count} random concepts is {1 / (count + 1):.2g}; one rejection "
-            f"alone in a family of {size.shape[0] * int(ok.sum())} would need {int(np.ceil(needed))}"
+            f"{shown(bank.layer)}: no p-values for {len(too_small)} concepts ({some}{more}): "
+            f"{next(iter(too_small.values()))}"
+        )
+    family = size.shape[0] * (int(ok.sum()) - len(too_small))
+    if count < family / 0.05 - 1:
+        warnings.append(
+            f"{shown(bank.layer)}: the smallest p-value of {count} random concepts is {1 / (count + 1):.2g}; one "
+            f"rejection alone in a family of {family} would need n_nulls={int(np.ceil(family / 0.05 - 1))}"
         )
     return p_values, warnings
+
+
+def _families(data: LayerData, ok: np.ndarray, plan: NullPlan) -> dict[tuple[int, bytes], list[int]]:
+    """Concepts that can share their nulls: {(groups of positives, mask of the rows to draw from): columns}."""
+    families: dict[tuple[int, bytes], list[int]] = {}
+    everything = np.ones(len(data.groups), dtype=bool)
+    for k in np.flatnonzero(ok):
+        eligible = everything if plan.rest else data.negatives[:, k]
+        n_groups = len(set(data.groups[data.positives[:, k]]))
+        families.setdefault((n_groups, eligible.tobytes()), []).append(int(k))
+    return families
 
 
 def _null_magnitudes(
     data: LayerData, eligible: np.ndarray, drawn: np.ndarray, mean_gradient: Tensor, plan: NullPlan
 ) -> Tensor:
     """(R, T): magnitudes of the pseudo-concepts' CAVs."""
-    rows = torch.from_numpy(np.flatnonzero(eligible))
-    positives = torch.from_numpy(drawn[eligible])
-    weights = torch.from_numpy(group_weights(data.groups))[rows].to(data.activations)
-    directions = run_fit(plan.fit, data.activations[rows], positives, ~positives, weights, plan.options)[0]
-    return directions @ mean_gradient.T
+    device = data.activations.device
+    weights = torch.from_numpy(group_weights(data.groups)[eligible]).to(data.activations)
+    rows = data.activations[torch.from_numpy(np.flatnonzero(eligible)).to(device)]
+    blocks = torch.from_numpy(drawn[eligible]).split(max(1, MASK_VALUES // len(rows)), dim=1)
+    parts = []
+    for block in blocks:
+        positives = block.to(device)
+        directions = run_fit(plan.fit, rows, positives, ~positives, weights, plan.options)[0]
+        parts.append(directions @ mean_gradient.to(directions).T)
+    return torch.cat(parts)

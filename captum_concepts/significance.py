@@ -16,13 +16,16 @@ from torch import Tensor
 
 from captum_concepts.errors import InputError
 from captum_concepts.folds import random_key, without_common_folder
+from captum_concepts.quality import index_groups
+
+QUANTILE_VALUES = 8_000_000
 
 
 def rank_test(observed: Tensor, null: Tensor) -> Tensor:
     """Two-sided p-values of statistics ranked among those of pseudo-concepts.
 
-    p = (1 + #{r: |null_r - c| >= |observed - c|}) / (1 + R), c the mean of the null: valid at every size where
-    observed and null are exchangeable.
+    p = (1 + #{r: |null_r - c| >= |observed - c|}) / (1 + R), c the mean of the null. Where observed and null are
+    exchangeable, p <= a has probability a, but for the error of c, which falls as 1 / R.
 
     Args:
         observed: (..., K).
@@ -72,22 +75,28 @@ def pseudo_concepts(groups: np.ndarray, eligible: np.ndarray, size: int, count: 
     Raises:
         InputError: fewer than size + 2 eligible groups, so that nothing is left to compare a set with.
     """
-    names, index = np.unique(np.asarray(groups)[eligible], return_inverse=True)
+    names, index = index_groups(np.asarray(groups, dtype=object)[eligible])
     if len(names) < size + 2:
         raise InputError(
             f"significance: {len(names)} groups to draw random sets of {size} from; give at least {size + 2} groups of "
             "negatives"
         )
-    keys = [random_key(seed, name) for name in without_common_folder(list(names))]
-    order = np.argsort(np.array(keys, dtype="S32"), kind="stable")
-    state = hashlib.sha256(f"{seed} {size} ".encode() + b"".join(sorted(keys))).digest()
-    generator = np.random.Generator(np.random.PCG64(int.from_bytes(state[:16], "big")))
+    order, generator = _random_order(names, seed, str(size))
     drawn = np.zeros((len(names), count), dtype=bool)
     for column in range(count):
         drawn[order[generator.choice(len(names), size, replace=False)], column] = True
     rows = np.zeros((len(groups), count), dtype=bool)
     rows[eligible] = drawn[index]
     return rows
+
+
+def _random_order(names: list[str], seed: int, purpose: str) -> tuple[np.ndarray, np.random.Generator]:
+    """The groups in an order, and a generator, that depend on seed, purpose and the set of names only."""
+    keys = [random_key(seed, name) for name in without_common_folder(names)]
+    # Not as fixed-width bytes: those lose NULs at the end.
+    order = np.array(sorted(range(len(keys)), key=keys.__getitem__), dtype=np.int64)
+    state = hashlib.sha256(f"{seed} {purpose} ".encode() + b"".join(sorted(keys))).digest()
+    return order, np.random.Generator(np.random.PCG64(int.from_bytes(state[:16], "big")))
 
 
 def bootstrap_weights(groups: Sequence[str] | np.ndarray, count: int, seed: int) -> Tensor:
@@ -101,18 +110,17 @@ def bootstrap_weights(groups: Sequence[str] | np.ndarray, count: int, seed: int)
     Returns:
         (count, clips) float32; all clips of a group have the same weight.
     """
-    names, index = np.unique(np.asarray(groups), return_inverse=True)
-    keys = [random_key(seed, name) for name in without_common_folder(list(names))]
-    order = np.argsort(np.array(keys, dtype="S32"), kind="stable")
-    state = hashlib.sha256(f"{seed} bootstrap ".encode() + b"".join(sorted(keys))).digest()
-    generator = np.random.Generator(np.random.PCG64(int.from_bytes(state[:16], "big")))
+    names, index = index_groups(groups)
+    order, generator = _random_order(names, seed, "bootstrap")
     draws = generator.multinomial(len(names), np.full(len(names), 1 / len(names)), size=count)
     weights = np.empty((count, len(names)), dtype=np.float32)
     weights[:, order] = draws
     return torch.from_numpy(weights[:, index])
 
 
-def bootstrap_interval(values: Tensor, groups: Sequence[str] | np.ndarray, count: int = 1000, seed: int = 0):
+def bootstrap_interval(
+    values: Tensor, groups: Sequence[str] | np.ndarray, count: int = 1000, seed: int = 0
+) -> tuple[Tensor, Tensor]:
     """95 % percentile interval of the mean over clips, resampling groups.
 
     Args:
@@ -122,10 +130,15 @@ def bootstrap_interval(values: Tensor, groups: Sequence[str] | np.ndarray, count
         seed: of the samples.
 
     Returns:
-        low, high, each (...).
+        low, high, each (...); NaN where all clips are of one group, which says nothing about spread.
     """
+    shape = values.shape[1:]
+    if len(set(map(str, groups))) < 2:
+        return values.new_full(shape, torch.nan), values.new_full(shape, torch.nan)
     weights = bootstrap_weights(groups, count, seed).to(values)
-    flat = values.reshape(len(values), -1)
-    means = (weights @ flat) / weights.sum(1, keepdim=True)
-    bounds = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=means.dtype, device=means.device), dim=0)
-    return bounds[0].reshape(values.shape[1:]), bounds[1].reshape(values.shape[1:])
+    weights = weights / weights.sum(1, keepdim=True)
+    levels = torch.tensor([0.025, 0.975], dtype=values.dtype, device=values.device)
+    # torch.quantile refuses more than 16 million values at once.
+    blocks = values.reshape(len(values), -1).split(max(1, QUANTILE_VALUES // count), dim=1)
+    bounds = torch.cat([torch.quantile(weights @ block, levels, dim=0) for block in blocks], dim=1)
+    return bounds[0].reshape(shape), bounds[1].reshape(shape)
