@@ -298,14 +298,32 @@ def _refuse_or_keep(problems: dict[int, Problem], i: int, problem: Problem, on_b
 class _Hearing:
     """A clip on its way through the model."""
 
-    spans: list[Tensor] = field(default_factory=list)
+    spans: list[dict[str, Tensor]] = field(default_factory=list)
     parts: list[dict[str, Tensor]] = field(default_factory=list)
     waiting: int = 0
     ended: bool = False
 
     def rows(self) -> dict[str, Tensor]:
-        rows = {name: torch.cat([part[name] for part in self.parts]) for name in self.parts[0]}
-        return rows | {"span": torch.cat(self.spans)}
+        return _joined(self.parts) | _joined(self.spans)
+
+
+def _joined(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _append(parts: list[dict[str, Tensor]], part: dict[str, Tensor]) -> None:
+    """Append, and join neighbours of like size: n parts become about log2(n).
+
+    Thousands of small tensors, each in the memory that a block of audio has just left, would keep the next block from
+    using it again: a long file would take as much memory as all its patches.
+    """
+    parts.append(part)
+    while len(parts) > 1 and _length(parts[-2]) <= _length(parts[-1]):
+        parts[-2:] = [_joined(parts[-2:])]
+
+
+def _length(part: dict[str, Tensor]) -> int:
+    return len(next(iter(part.values())))
 
 
 def _computed(
@@ -331,7 +349,7 @@ def _computed(
         start = 0
         for i, inputs in batch:
             end = start + len(inputs)
-            hearings[i].parts.append({name: values[start:end] for name, values in found.items()})
+            _append(hearings[i].parts, {name: values[start:end] for name, values in found.items()})
             hearings[i].waiting -= len(inputs)
             start = end
         for i in dict.fromkeys(i for i, _ in batch):
@@ -346,7 +364,7 @@ def _computed(
             if isinstance(item, Patches):
                 hearing = hearings.setdefault(i, _Hearing())
                 hearing.waiting += len(item.inputs)
-                hearing.spans.append(torch.from_numpy(np.stack([item.starts, item.ends], 1)))
+                _append(hearing.spans, {"span": torch.from_numpy(np.stack([item.starts, item.ends], 1))})
                 blocks.append((i, item.inputs))
                 while sum(len(inputs) for _, inputs in blocks) >= batch_size:
                     yield from map(result, run(batch_size))
