@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from captum_concepts.audio import Clip
-    from captum_concepts.backbones import EmbeddingBackbone, TorchBackbone, load_backbone
+    from captum_concepts.backbones import TorchBackbone, load_backbone
     from captum_concepts.cavs import ConceptBank, fit_cavs
     from captum_concepts.centrality import betweenness
     from captum_concepts.concepts import ConceptSet
+    from captum_concepts.embedding_backbone import EmbeddingBackbone
     from captum_concepts.errors import InputError
     from captum_concepts.evaluation import evaluate_hierarchy
     from captum_concepts.explainer import ConceptHierarchyExplainer
@@ -57,7 +58,7 @@ _HOMES = {
     "ConceptHierarchy": "hierarchy",
     "ConceptHierarchyExplainer": "explainer",
     "ConceptSet": "concepts",
-    "EmbeddingBackbone": "backbones",
+    "EmbeddingBackbone": "embedding_backbone",
     "Explanation": "explanation",
     "InputError": "errors",
     "TorchBackbone": "backbones",

@@ -21,7 +21,8 @@ from torch import nn
 from captum_concepts import activations as module
 from captum_concepts.activations import extract, shard_of
 from captum_concepts.audio import Clip, Patches
-from captum_concepts.backbones import EmbeddingBackbone, TorchBackbone
+from captum_concepts.backbones import TorchBackbone
+from captum_concepts.embedding_backbone import EmbeddingBackbone
 from captum_concepts.errors import InputError
 from captum_concepts.store import ActivationStore
 
@@ -461,7 +462,7 @@ MEMORY = """
 import resource, sys
 from captum_concepts.activations import extract
 from captum_concepts.audio import Clip
-from captum_concepts.backbones import EmbeddingBackbone
+from captum_concepts.embedding_backbone import EmbeddingBackbone
 backbone = EmbeddingBackbone(lambda x: x.mean(1, keepdims=True), 8000, 1.0, hop_seconds=0.25)
 sizes = []
 for path in sys.argv[1:]:

@@ -15,7 +15,8 @@ import torch
 from captum.attr import LayerGradientXActivation
 from torch import nn
 
-from captum_concepts.backbones import Backbone, EmbeddingBackbone, TorchBackbone, resolve_device, target_index
+from captum_concepts.backbones import Backbone, TorchBackbone, resolve_device, target_index
+from captum_concepts.embedding_backbone import EmbeddingBackbone
 from captum_concepts.errors import InputError
 
 FRAMES, MELS = 12, 8
