@@ -26,7 +26,7 @@ EXAMPLES = 3
 MOST_LINES = 10
 
 TESTS = {
-    "statistic": "magnitude",
+    "statistic": "magnitude x distance of positives from negatives along the CAV",
     "p_value": "rank among random concepts of the same number of groups",
     "correction": "Benjamini-Hochberg",
     "family": "targets x concepts within a layer",

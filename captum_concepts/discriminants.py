@@ -31,6 +31,23 @@ def _along(activations: Tensor, directions: Tensor, positive: Tensor, negative: 
     return directions, -(mean_1 + mean_0) / 2, scales
 
 
+def separation(
+    activations: Tensor, directions: Tensor, positives: Tensor, negatives: Tensor, weights: Tensor
+) -> Tensor:
+    """How far apart the two classes' means lie along each direction.
+
+    Args:
+        activations: (N, D).
+        directions: (K, D), unit length.
+        positives, negatives, weights: as in ``fit_pattern``.
+
+    Returns:
+        (K,), in activation units.
+    """
+    projections = activations @ directions.T
+    return ((_share(positives, weights) - _share(negatives, weights)) * projections).sum(0)
+
+
 def fit_pattern(activations: Tensor, positives: Tensor, negatives: Tensor, weights: Tensor) -> Fit:
     """Difference of class means: the pattern cov(x, y) / var(y) for binary y. One matrix product for all concepts.
 

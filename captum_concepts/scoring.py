@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from captum_concepts.cavs import ConceptBank, FitFunction, group_weights, run_fit
+from captum_concepts.discriminants import separation
 from captum_concepts.errors import InputError, shown
 from captum_concepts.explanation import SCORE_COLUMNS
 from captum_concepts.significance import benjamini_hochberg, bootstrap_interval, pseudo_concepts, rank_test
@@ -113,8 +114,21 @@ def score_layer(
 def _p_values(
     bank: ConceptBank, data: LayerData, mean_gradient: Tensor, size: Tensor, ok: np.ndarray, plan: NullPlan
 ) -> tuple[np.ndarray, list[str]]:
-    """(T, K) rank-test p-values of the magnitudes; concepts of equal size and equal pool share their nulls."""
+    """(T, K) rank-test p-values of the effects; concepts of equal size and equal pool share their nulls.
+
+    A concept's effect is its magnitude times the distance of its positives from its negatives along the CAV: the
+    first-order change of the logit from an average negative to an average positive. The magnitude alone would not do:
+    the direction of a random set, brought to unit length, is as long as that of a concept.
+    """
     p_values = np.full(size.shape, np.nan)
+    distance = separation(
+        data.activations,
+        bank.directions.to(data.activations),
+        torch.from_numpy(data.positives).to(data.activations.device),
+        torch.from_numpy(data.negatives).to(data.activations.device),
+        torch.from_numpy(group_weights(data.groups)).to(data.activations),
+    )
+    effect = size * distance.to(size)
     warnings: list[str] = []
     count = plan.count if plan.count is not None else enough_nulls(size.shape[0] * int(ok.sum()))
     too_small: dict[int, str] = {}
@@ -125,8 +139,8 @@ def _p_values(
         except InputError as error:
             too_small.update(dict.fromkeys(members, str(error)))
             continue
-        null = _null_magnitudes(data, eligible, drawn, mean_gradient, plan)
-        p_values[:, members] = rank_test(size[:, members].cpu(), null.cpu()).numpy()
+        null = _null_effects(data, eligible, drawn, mean_gradient, plan)
+        p_values[:, members] = rank_test(effect[:, members].cpu(), null.cpu()).numpy()
     if too_small:
         some = ", ".join(shown(bank.names[k], 30) for k in list(too_small)[:5])
         more = ", ..." if len(too_small) > 5 else ""
@@ -154,10 +168,10 @@ def _families(data: LayerData, ok: np.ndarray, plan: NullPlan) -> dict[tuple[int
     return families
 
 
-def _null_magnitudes(
+def _null_effects(
     data: LayerData, eligible: np.ndarray, drawn: np.ndarray, mean_gradient: Tensor, plan: NullPlan
 ) -> Tensor:
-    """(R, T): magnitudes of the pseudo-concepts' CAVs."""
+    """(R, T): effects of the pseudo-concepts."""
     device = data.activations.device
     weights = torch.from_numpy(group_weights(data.groups)[eligible]).to(data.activations)
     rows = data.activations[torch.from_numpy(np.flatnonzero(eligible)).to(device)]
@@ -166,5 +180,6 @@ def _null_magnitudes(
     for block in blocks:
         positives = block.to(device)
         directions = run_fit(plan.fit, rows, positives, ~positives, weights, plan.options)[0]
-        parts.append(directions @ mean_gradient.to(directions).T)
+        distance = separation(rows, directions, positives, ~positives, weights)
+        parts.append(distance[:, None] * (directions @ mean_gradient.to(directions).T))
     return torch.cat(parts)
