@@ -1,0 +1,219 @@
+"""The commands that work on what ``explain --out FOLDER`` saved: mine, evaluate, report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from captum_concepts import cli_options, console
+from captum_concepts.errors import InputError, shown
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from captum_concepts.explanation import Explanation
+    from captum_concepts.hierarchy import ConceptHierarchy
+
+AGREEMENT = (
+    "parent_accuracy",
+    "root_precision",
+    "root_recall",
+    "ancestor_precision",
+    "ancestor_recall",
+    "ancestor_f1",
+    "triplet_agreement",
+    "robinson_foulds",
+    "same_cluster_edges",
+    "same_cluster_chance",
+    "same_cluster_ceiling",
+)
+
+
+@click.command(short_help="Mine the hierarchies of a saved explanation anew.")
+@click.argument("folder", type=click.Path())
+@click.option("--layer", "layers", multiple=True, metavar="NAME", help="May be repeated.  [default: all]")
+@click.option(
+    "--similarity",
+    metavar="NAME",
+    help="One that needs the CAVs alone, e.g. cosine.  [default: as saved]",
+)
+@cli_options.mining
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(dir_okay=False),
+    help="File for the hierarchy: .graphml, .gexf or .json. With several layers, -LAYER is put before the ending.",
+)
+@click.option("--json", "as_json", is_flag=True, help="{layer: {names, edges}} as JSON on stdout instead of trees.")
+def mine(folder: str, layers: tuple[str, ...], out: str | None, as_json: bool, **given: Any) -> None:
+    """Mine the hierarchies of an explanation that `explain --out FOLDER` saved, without listening again.
+
+    Nothing in FOLDER is changed. Concepts that could not be tested are left out.
+
+    \b
+    captum-concepts mine out/ --miner heymann --miner-option min_sim=0.3
+    captum-concepts mine out/ --similarity cosine --miner agglomerative --layer pool5 --out tree.graphml
+    """
+    options = cli_options.method_options("miners", given["miner"], given["miner_options"], "--miner-option")
+    if out is not None and Path(out).suffix not in WRITERS:
+        raise InputError(f"--out {shown(out, 200)}: give a file that ends in {', '.join(WRITERS)}")
+    from captum_concepts.miners import mine as run
+    from captum_concepts.persistence import layer_files
+
+    explanation = _load(folder)
+    trees = {}
+    for layer in _layers(explanation, layers):
+        names, matrix = _similarities(explanation, layer, given["similarity"])
+        if not (matrix == matrix.T).all():
+            saved = explanation.provenance.get("options", {}).get("similarity", "what was saved")
+            cli_options.try_miner(given["miner"], options, str(given["similarity"] or saved), len(names))
+        trees[layer] = run(matrix, names, given["miner"], **options)
+    for layer, tree in trees.items():
+        if out is not None:
+            stem = f"-{layer_files(explanation.layers)[layer]}" if len(trees) > 1 else ""
+            path = Path(out).with_name(f"{Path(out).stem}{stem}{Path(out).suffix}")
+            cli_options.check_writable(path.parent, "--out")
+            WRITERS[path.suffix](tree, path)
+            console.say(f"written: {path}")
+        if not as_json:
+            click.echo(f"Hierarchy at layer {console.plain(layer)}:")
+            console.print_tree(tree.to_text() + "\n")
+    if as_json:
+        console.print_json({layer: tree.to_dict() for layer, tree in trees.items()})
+
+
+def _write_json(tree: ConceptHierarchy, path: Path) -> None:
+    path.write_text(json.dumps(tree.to_dict(), indent=1) + "\n", encoding="ascii")
+
+
+WRITERS: dict[str, Any] = {
+    ".graphml": lambda tree, path: tree.to_graphml(path),
+    ".gexf": lambda tree, path: tree.to_gexf(path),
+    ".json": _write_json,
+}
+
+
+@click.command(short_help="Hold mined hierarchies against a reference.")
+@click.argument("folder", type=click.Path())
+@click.option(
+    "--reference",
+    type=click.Path(),
+    help="JSON of parents, {child: parent} or a nested tree.  [default: what explain --reference kept]",
+)
+@click.option("--layer", "layers", multiple=True, metavar="NAME", help="May be repeated.  [default: all]")
+@click.option("--json", "as_json", is_flag=True, help="{layer: figures} as JSON, with the names not compared.")
+def evaluate(folder: str, reference: str | None, layers: tuple[str, ...], as_json: bool) -> None:
+    """Say how well each layer's hierarchy agrees with a reference. Shares run from 0 to 1.
+
+    \b
+    parent_accuracy       right parents of the concepts that have one in the reference
+    root_*, ancestor_*    precision and recall of roots and of (ancestor, descendant) pairs; f1 joins the two
+    triplet_agreement     of three concepts, the same two are closest
+    robinson_foulds       share of branches found on one side only: here 0 is best
+    same_cluster_edges    links that stay below one root of the reference; the same by chance; the most possible
+
+    \b
+    captum-concepts evaluate out/ --reference parents.json
+    """
+    import pandas as pd
+
+    from captum_concepts.evaluation import evaluate_hierarchy
+    from captum_concepts.parents import read_parents
+
+    explanation = _load(folder)
+    parents = read_parents(reference if reference is not None else explanation.provenance.get("reference"))
+    if parents is None:
+        raise InputError(f"--reference is missing: {shown(folder, 200)} keeps none; give a JSON file of parents")
+    roots = {name: _root(name, parents) for name in {*parents, *parents.values()}}
+    found = {
+        layer: evaluate_hierarchy(explanation.hierarchies[layer], parents, roots)
+        for layer in _layers(explanation, layers)
+    }
+    if as_json:
+        console.print_json(found)
+        return
+    rows = pd.DataFrame({layer: [figures[name] for name in AGREEMENT] for layer, figures in found.items()})
+    rows.insert(0, "agreement", AGREEMENT)
+    console.print_table(rows.astype(dict.fromkeys(found, float)), "Mined hierarchies and the reference")
+    for layer, figures in found.items():
+        lacking = [len(figures[f"unmatched_{side}"]) for side in ("mined", "reference")]  # type: ignore[arg-type]
+        click.echo(
+            f"{console.plain(layer)}: {figures['n_concepts']} concepts compared; only mined: {lacking[0]}, only in the "
+            f"reference: {lacking[1]} (--json names them)"
+        )
+        if not figures["n_with_parent"]:
+            console.say(
+                f"note: at {layer} no concept has its parent of the reference among the concepts, so only the "
+                "same_cluster lines say much"
+            )
+
+
+@click.command(short_help="Write the HTML page of a saved explanation anew.")
+@click.argument("folder", type=click.Path())
+@click.option(
+    "-o", "--out", type=click.Path(dir_okay=False), help="Where to write the page.  [default: FOLDER/report.html]"
+)
+@click.option(
+    "--limit-mb",
+    type=click.FloatRange(min=0, min_open=True),
+    default=25.0,
+    show_default=True,
+    help="Largest page; beyond it sounds go into files beside it.",
+)
+def report(folder: str, out: str | None, limit_mb: float) -> None:
+    """Write the page of an explanation that `explain --out FOLDER` saved, and print its path.
+
+    The sounds are cut from your audio files again: they should lie where they lay.
+
+    \b
+    captum-concepts report out/ --out page.html
+    """
+    click.echo(console.one_line(str(_load(folder).to_html(out or Path(folder) / "report.html", limit_mb=limit_mb))))
+
+
+def _root(name: str, parents: Mapping[str, str]) -> str:
+    while name in parents:
+        name = parents[name]
+    return name
+
+
+def _load(folder: str) -> Explanation:
+    from captum_concepts.explanation import Explanation
+
+    return Explanation.load(folder)
+
+
+def _layers(explanation: Explanation, wanted: Sequence[str]) -> list[str]:
+    for layer in wanted:
+        if layer not in explanation.hierarchies:
+            known = ", ".join(explanation.hierarchies) or "none"
+            raise InputError(f"--layer {shown(layer)}: the explanation has no such layer; it has {known}")
+    return list(dict.fromkeys(wanted)) or list(explanation.hierarchies)
+
+
+def _similarities(explanation: Explanation, layer: str, measure: str | None) -> tuple[list[str], np.ndarray]:
+    """The testable concepts of a layer and their similarities, saved or computed from the CAVs."""
+    import numpy as np
+
+    if layer not in explanation.similarities or layer not in explanation.banks:
+        raise InputError(f"layer {shown(layer)}: its similarities are not in the explanation; explain again")
+    saved, bank = explanation.similarities[layer], explanation.banks[layer]
+    if saved.shape != (len(bank.names), len(bank.names)):
+        raise InputError(f"layer {shown(layer)}: damaged, similarities of shape {saved.shape}; explain again")
+    usable = np.flatnonzero(np.isfinite(saved.diagonal()))
+    names = [bank.names[i] for i in usable]
+    if measure is None:
+        return names, saved[np.ix_(usable, usable)]
+    from captum_concepts.plugins import lookup
+    from captum_concepts.similarity import similarity
+
+    needs = getattr(lookup("similarities", measure).factory, "needs", ())
+    if needs:
+        raise InputError(
+            f"--similarity {measure}: needs {' and '.join(sorted(needs))}, which are not saved; explain again with it"
+        )
+    return names, similarity(bank.subset(names), measure).numpy()

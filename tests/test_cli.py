@@ -1,0 +1,589 @@
+"""The command line, with a small model registered by hand and generated sounds."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import click
+import networkx as nx
+import numpy as np
+import pytest
+import soundfile as sf
+import torch
+from click.testing import CliRunner, Result
+from torch import Tensor, nn
+
+from captum_concepts import cli_options
+from captum_concepts.backbones import TorchBackbone, resolve_device
+from captum_concepts.cli import main
+from captum_concepts.errors import InputError
+from captum_concepts.evaluation import evaluate_hierarchy
+from captum_concepts.explanation import Explanation
+from captum_concepts.hookspecs import hookimpl
+from captum_concepts.miners import mine
+from captum_concepts.plugins import get_plugin_manager, registry
+
+RATE = 4000
+PITCHES = {"low": 200.0, "middle": 500.0, "high": 1100.0}
+HOSTILE = "bad\n\x1b[2Jname"
+FILES = ("explanation.json", "scores.csv", "arrays.safetensors", "hierarchy-bands.graphml", "hierarchy-bands.gexf")
+
+
+class Bands(nn.Module):
+    """Logits of two classes from the energies of 16 bands."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bands = nn.Identity()
+        self.head = nn.Linear(16, 2)
+        with torch.no_grad():
+            self.head.weight.copy_(torch.stack([torch.linspace(1, -1, 16), torch.linspace(-1, 1, 16)]))
+            self.head.bias.zero_()
+
+    def forward(self, waves: Tensor) -> Tensor:
+        spectrum = torch.fft.rfft(waves)[:, :992].abs()
+        energies = spectrum.reshape(len(waves), 16, -1).mean(-1)
+        return self.head(self.bands(torch.log1p(energies)))
+
+
+def load_bands(
+    weights: str | None, device: str = "auto", *, hop_seconds: float = 0.5, title: str = "x"
+) -> TorchBackbone:
+    if weights is not None:
+        raise InputError(f"weights {weights!r}: bands has its own; leave --weights out")
+    return TorchBackbone(
+        Bands(),
+        ["bands"],
+        classes=["dark", "bright"],
+        sample_rate=RATE,
+        patch_seconds=0.5,
+        hop_seconds=hop_seconds,
+        name="bands",
+        device=resolve_device(device),
+    )
+
+
+class Plugin:
+    @hookimpl
+    def captum_concepts_backbones(self):
+        return {"bands": load_bands}
+
+
+@pytest.fixture(autouse=True)
+def plugin():
+    manager, provider = get_plugin_manager(), Plugin()
+    manager.register(provider, name="bands-by-hand")
+    yield
+    manager.unregister(provider)
+
+
+@pytest.fixture(autouse=True)
+def clean_logging() -> Iterator[None]:
+    root, package = logging.getLogger(), logging.getLogger("captum_concepts")
+    before, level = list(root.handlers), package.level
+    yield
+    root.handlers[:] = before
+    package.setLevel(level)
+    logging.captureWarnings(False)
+
+
+@pytest.fixture(autouse=True)
+def one_store_per_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CAPTUM_CONCEPTS_STORE", str(tmp_path / "store"))
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    root = tmp_path_factory.mktemp("sounds")
+    rng = np.random.default_rng(0)
+    seconds = np.arange(RATE) / RATE
+    rows = ["file,pitch"]
+    for name, hertz in PITCHES.items():
+        (root / "concepts" / name).mkdir(parents=True)
+        for i in range(8):
+            tone = np.sin(2 * np.pi * hertz * (1 + 0.02 * i) * seconds) + 0.3 * rng.normal(size=RATE)
+            path = root / "concepts" / name / f"{i}.wav"
+            sf.write(path, 0.3 * tone, RATE)
+            rows.append(f"concepts/{name}/{i}.wav,{name}")
+    (root / "clips").mkdir()
+    for i in range(6):
+        sf.write(root / "clips" / f"{i}.wav", 0.2 * rng.normal(size=RATE), RATE)
+    (root / "table.csv").write_text("\n".join(rows))
+    (root / "parents.json").write_text(json.dumps({"low": "tones", "middle": "tones", "high": "low"}))
+    (root / "empty").mkdir()
+    return SimpleNamespace(
+        root=root,
+        concepts=str(root / "concepts"),
+        clips=str(root / "clips"),
+        table=str(root / "table.csv"),
+        parents=str(root / "parents.json"),
+        empty=str(root / "empty"),
+    )
+
+
+@pytest.fixture(scope="module")
+def saved(sounds: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    manager, provider = get_plugin_manager(), Plugin()
+    manager.register(provider, name="bands-by-hand-of-a-module")
+    out = tmp_path_factory.mktemp("saved") / "out"
+    given = explain_arguments(sounds, out, "--no-report", "--no-store", "--reference", sounds.parents)
+    result = CliRunner().invoke(main, given)
+    manager.unregister(provider)
+    assert result.exit_code == 0, result.stderr
+    return out
+
+
+def explain_arguments(sounds: SimpleNamespace, out: Path, *more: str) -> list[str]:
+    given = ["explain", "--backbone", "bands", "--concepts", sounds.concepts, "--clips", sounds.clips]
+    return [*given, "--out", str(out), "--nulls", "99", "--device", "cpu", *more]
+
+
+def invoke(*given: object) -> Result:
+    return CliRunner().invoke(main, [str(each) for each in given])
+
+
+def assert_refused(result: Result, *texts: str) -> None:
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stderr.startswith("captum-concepts: ")
+    assert result.stderr.rstrip("\n").isprintable()
+    for text in texts:
+        assert text in result.stderr
+
+
+# ---------------------------------------------------------------------- help
+
+
+def test_without_arguments_the_help_is_shown() -> None:
+    alone, asked = invoke(), invoke("--help")
+    assert alone.exit_code == asked.exit_code == 0
+    assert alone.stdout == asked.stdout
+    for command in ("demo", "explain", "extract", "mine", "evaluate", "report", "plugins"):
+        assert f"\n  {command} " in alone.stdout
+
+
+@pytest.mark.parametrize("command", ["demo", "explain", "extract", "mine", "evaluate", "report", "plugins"])
+def test_every_option_of_every_command_is_explained(command: str) -> None:
+    result = invoke(command, "--help")
+    assert result.exit_code == 0
+    for parameter in main.commands[command].params:
+        assert not isinstance(parameter, click.Option) or parameter.help, f"{command} {parameter.name}"
+    if command not in ("demo", "plugins"):
+        assert f"captum-concepts {command} " in result.stdout.replace("Usage: captum-concepts", "")  # an example
+
+
+@pytest.mark.parametrize("kind", ["cav_methods", "similarities", "miners"])
+def test_the_help_names_every_built_in_method(kind: str) -> None:
+    built_in = tuple(name for name, entry in registry(kind).items() if entry.plugin == "builtin")
+    assert built_in == cli_options.BUILT_IN[kind]
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    code = (
+        "import sys\nfrom captum_concepts.cli import main\n"
+        "main(['--help'], standalone_mode=False)\nmain(['explain', '--help'], standalone_mode=False)\n"
+        "print('imported:', *{'torch', 'pandas', 'scipy', 'captum', 'rich'} & set(sys.modules))"
+    )
+    environment = {**os.environ, "CAPTUM_CONCEPTS_DISABLE_PLUGINS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1].strip() == "imported:"
+
+
+# ---------------------------------------------------------------------- explain
+
+
+def test_explain_writes_its_files_and_prints_tables(sounds: SimpleNamespace, tmp_path: Path) -> None:
+    result = invoke(*explain_arguments(sounds, tmp_path / "out"))
+    assert result.exit_code == 0, result.stderr
+    explanation = Explanation.load(tmp_path / "out")
+    assert all((tmp_path / "out" / name).is_file() for name in (*FILES, "report.html"))
+    assert "Strongest concepts at layer bands" in result.stdout
+    strongest = explanation.top("bands", 1).set_index("target")["concept"].to_dict()
+    assert strongest == {"dark": "low", "bright": "high"}  # what the model's weights say
+    assert "Hierarchy at layer bands:" in result.stdout
+    assert "listening to concepts: 24/24 in " in result.stderr
+    assert "report.html" in result.stderr
+
+
+def test_explain_as_json_is_json_and_quiet_is_quiet(sounds: SimpleNamespace, tmp_path: Path) -> None:
+    with_few = explain_arguments(sounds, tmp_path / "out", "--no-report", "--json", "--quiet", "--min-groups", "9")
+    assert_refused(invoke(*with_few), "none of 3")
+    result = invoke(*explain_arguments(sounds, tmp_path / "out", "--no-report", "--json", "--quiet"))
+    assert (result.exit_code, result.stderr) == (0, "")
+    rows = json.loads(result.stdout)
+    scores = Explanation.load(tmp_path / "out").scores
+    assert [row["concept"] for row in rows] == list(scores["concept"])
+    assert [row["magnitude"] for row in rows] == [None if x != x else x for x in scores["magnitude"]]
+    assert not (tmp_path / "out" / "report.html").exists()
+
+
+def test_the_same_command_hears_nothing_again(sounds: SimpleNamespace, tmp_path: Path) -> None:
+    arguments = explain_arguments(sounds, tmp_path / "out", "--no-report")
+    first, second = invoke(*arguments), invoke(*arguments)
+    assert first.stdout == second.stdout
+    assert "listening to concepts: 24/24 (24 already there)" in second.stderr
+    assert "explaining clips: 6/6 (6 already there)" in second.stderr
+
+
+def test_hostile_names_break_neither_line_nor_terminal(sounds: SimpleNamespace, tmp_path: Path) -> None:
+    concepts, clips = tmp_path / "concepts", tmp_path / "clips"
+    clips.mkdir()
+    (clips / "good.wav").write_bytes((sounds.root / "clips" / "0.wav").read_bytes())
+    (clips / f"{HOSTILE}.wav").write_bytes(b"no sound")
+    for old, new in (("low", HOSTILE), ("high", "</script>")):
+        folder = concepts / new.replace("/", "_")
+        folder.mkdir(parents=True)
+        for path in (sounds.root / "concepts" / old).iterdir():
+            (folder / path.name).write_bytes(path.read_bytes())
+    hostile = SimpleNamespace(concepts=str(concepts), clips=str(clips))
+    result = invoke(*explain_arguments(hostile, tmp_path / "out", "-v", "--no-report"))
+    assert result.exit_code == 0, result.stderr
+    assert not set("\x1b\x07\r") & set(result.output)
+    assert len([line for line in result.stderr.splitlines() if "left out: " in line and "name" in line]) == 1
+    assert_refused(invoke(*explain_arguments(hostile, tmp_path / "out", "--on-bad", "refuse", "-q")), "\\x1b[2Jname")
+
+
+def nothing_is_heard(*_: object, **__: object) -> None:
+    raise AssertionError("a clip was read")
+
+
+@pytest.mark.parametrize(
+    ("more", "texts"),
+    [
+        (["--layer", "pool9"], ["pool9", "bands"]),
+        (["--target", "brigt"], ["brigt", "bright"]),
+        (["--backbone", "band"], ["'band'", "did you mean 'bands'"]),
+        (["--weights", "x.h5"], ["x.h5", "leave --weights out"]),
+        (["--device", "tpu"], ["tpu", "cpu or cuda"]),
+        (["--option", "hop_seconds"], ["--option 'hop_seconds'", "KEY=VALUE"]),
+        (["--option", "hop=1"], ["--option 'hop'", "it has hop_seconds, title"]),
+        (["--option", "hop_seconds=1,5"], ["hop_seconds='1,5'", "wants float"]),
+        (["--option", "device=cpu"], ["--option 'device'"]),
+        (["--cav", "patern"], ["patern", "pattern"]),
+        (["--cav-option", "x=1"], ["--cav-option 'x'", "it has none"]),
+        (["--cav", "lda", "--cav-option", "shrinkage=7"], ["shrinkage"]),
+        (["--similarity", "cosinus"], ["cosinus", "cosine"]),
+        (["--miner", "heyman"], ["heyman", "heymann"]),
+        (["--miner", "agglomerative"], ["symmetric", "--similarity correlation or cosine"]),
+        (["--miner-option", "x=1"], ["--miner-option 'x'", "min_sim"]),
+        (["--miner-option", "min_sim=NaN"], ["min_sim='NaN'"]),
+        (["--miner", "heymann", "--miner-option", "parents_per_node=1.5"], ["parents_per_node=1.5", "wants int"]),
+        (["--miner", "heymann", "--miner-option", "parents_per_node=0"], ["parents_per_node = 0"]),
+        (["--miner", "heymann", "--miner-option", "centrality=degre"], ["centrality", "degre"]),
+        (["--min-groups", "0"], ["--min-groups", "x>=2"]),
+        (["--batch-size", "0"], ["--batch-size", "x>=1"]),
+        (["--nulls", "3"], ["--nulls", "x>=19"]),
+        (["--seed", "-1"], ["--seed"]),
+        (["--pool", "tim"], ["--pool", "'time_freq'"]),
+        (["--negatives", "named"], ["--negatives", "'rest'"]),
+        (["--concepts", "nowhere"], ["--concepts 'nowhere'", "no such"]),
+        (["--concepts", "nosource:x"], ["nosource"]),
+        (["--concepts", f"{HOSTILE}/x"], ["no such file"]),
+        (["--concept-column", "pitch"], ["--concept-column", "only a table"]),
+        (["--group-column", "pitch"], ["--group-column", "only a table"]),
+        (["--clip-group-column", "g"], ["--clip-group-column 'g'", "only a table"]),
+        (["--clips", "nowhere"], ["--clips 'nowhere'", "no such"]),
+        (["--reference", "nowhere.json"], ["nowhere.json"]),
+        (["--bakcbone", "x"], ["--bakcbone", "--backbone", "explain --help"]),
+    ],
+)
+def test_bad_input_is_refused_in_one_line_before_anything_is_heard(
+    more: list[str], texts: list[str], sounds: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("captum_concepts.activations.extract", nothing_is_heard)
+    monkeypatch.setattr("captum_concepts.explainer.extract", nothing_is_heard, raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert_refused(invoke(*explain_arguments(sounds, tmp_path / "out", *more)), *texts)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_table_without_a_known_column_names_its_columns(sounds: SimpleNamespace, tmp_path: Path) -> None:
+    arguments = explain_arguments(sounds, tmp_path / "out", "--concepts", sounds.table)
+    assert_refused(invoke(*arguments), "'file', 'pitch'")
+    assert_refused(invoke(*arguments, "--concept-column", "pich"), "'pich'", "'file', 'pitch'")
+    assert_refused(invoke(*arguments, "--concept-column", "pitch", "--group-column", "of"), "'of'")
+
+
+@pytest.mark.parametrize("missing", ["--backbone", "--concepts", "--clips", "--out"])
+def test_what_is_missing_is_named(missing: str, sounds: SimpleNamespace, tmp_path: Path) -> None:
+    arguments = explain_arguments(sounds, tmp_path / "out")
+    place = arguments.index(missing)
+    assert_refused(invoke(*arguments[:place], *arguments[place + 2 :]), missing, "captum-concepts explain --help")
+
+
+def test_folders_that_cannot_be_written_to(
+    sounds: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("captum_concepts.activations.extract", nothing_is_heard)
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        assert_refused(invoke(*explain_arguments(sounds, folder)), "--out")
+        assert_refused(invoke(*explain_arguments(sounds, tmp_path / "o", "--store", str(folder))), "--store")
+        assert_refused(invoke("demo", "--out", folder), "--out")
+    assert_refused(invoke(*explain_arguments(sounds, tmp_path / "out", "--clips", sounds.empty)), "no audio")
+
+
+def test_a_broken_plugin_is_named(sounds: SimpleNamespace, tmp_path: Path) -> None:
+    class Broken:
+        @hookimpl
+        def captum_concepts_backbones(self):
+            raise RuntimeError("two\nlines")
+
+    class Unknown:
+        def captum_concepts_backbone(self):
+            return {}
+
+    manager = get_plugin_manager()
+    for broken in (Broken(), Unknown()):
+        manager.register(broken, name="the-broken-one")
+        try:
+            assert_refused(invoke("plugins"), "the-broken-one")
+            assert_refused(invoke(*explain_arguments(sounds, tmp_path / "out")), "the-broken-one")
+        finally:
+            manager.unregister(broken)
+
+
+# ---------------------------------------------------------------------- extract
+
+
+def test_shards_together_do_all_the_work(sounds: SimpleNamespace, tmp_path: Path) -> None:
+    arguments = ["extract", "--backbone", "bands", "--concepts", sounds.concepts, "--clips", sounds.clips, "--json"]
+    first, second, again = (json.loads(invoke(*arguments, "--shard", shard).stdout) for shard in ("1/2", "2/2", "1/1"))
+    assert first["concepts"]["computed"] + second["concepts"]["computed"] == 24
+    assert first["clips"]["computed"] + second["clips"]["computed"] == 6
+    assert again == {
+        "concepts": {"clips": 24, "computed": 0, "left_out": 0},
+        "clips": {"clips": 6, "computed": 0, "left_out": 0},
+    }
+
+
+@pytest.mark.parametrize("shard", ["9/8", "0/8", "1", "a/b", "1/0", "-1/2", "²/3", "1/" + "9" * 5000])
+def test_shards_that_are_none(shard: str, sounds: SimpleNamespace) -> None:
+    assert_refused(invoke("extract", "--backbone", "bands", "--clips", sounds.clips, "--shard", shard), "--shard")
+
+
+def test_extract_says_what_it_needs(sounds: SimpleNamespace) -> None:
+    assert_refused(invoke("extract", "--backbone", "bands"), "--concepts and --clips")
+    assert_refused(invoke("extract", "--backbone", "bands", "--clips", sounds.clips, "--no-store"), "--no-store")
+    with_target = ["extract", "--backbone", "bands", "--concepts", sounds.concepts, "--target", "dark"]
+    assert_refused(invoke(*with_target), "--clips is missing")
+
+
+def test_extract_names_what_it_left_out(sounds: SimpleNamespace, tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "bad.wav").write_bytes(b"no sound")
+    (tmp_path / "x" / "good.wav").write_bytes((sounds.root / "clips" / "0.wav").read_bytes())
+    result = invoke("extract", "--backbone", "bands", "--clips", tmp_path / "x")
+    assert result.stdout == "clips: 2 clips, 1 computed now, 1 left out\n"
+    assert "bad.wav" in result.stderr
+
+
+# ---------------------------------------------------------------------- saved explanations
+
+
+def test_mine_gives_what_the_library_gives(saved: Path, tmp_path: Path) -> None:
+    explanation = Explanation.load(saved)
+    matrix = explanation.similarities["bands"]
+    expected = mine(matrix, explanation.concepts, "heymann", threshold=0.1, min_sim=0.0)
+    options = ["--miner", "heymann", "--miner-option", "threshold=0.1", "--miner-option", "min_sim=0.0"]
+    result = invoke("mine", saved, *options, "--json")
+    assert json.loads(result.stdout) == {"bands": expected.to_dict()}
+    plain = invoke("mine", saved, *options, "--out", tmp_path / "tree.graphml")
+    assert expected.to_text() in plain.stdout
+    graph = nx.read_graphml(tmp_path / "tree.graphml")
+    assert {label for _, label in graph.nodes(data="label")} == set(explanation.concepts)
+    assert graph.number_of_edges() == len(expected.edges) > 0
+    assert invoke("mine", saved, *options, "--out", tmp_path / "tree.json").exit_code == 0
+    assert json.loads((tmp_path / "tree.json").read_text()) == expected.to_dict()
+    assert invoke("mine", saved, *options, "--out", tmp_path / "tree.gexf").exit_code == 0
+    assert nx.read_gexf(tmp_path / "tree.gexf").number_of_nodes() == 3
+
+
+def test_mine_computes_similarities_of_the_cavs(saved: Path) -> None:
+    explanation = Explanation.load(saved)
+    directions = explanation.banks["bands"].directions.double().numpy()
+    cosine = directions @ directions.T / np.linalg.norm(directions, axis=1) ** 2
+    expected = mine((cosine + cosine.T) / 2, explanation.concepts, "agglomerative", min_sim=-1.0)
+    options = ["--similarity", "cosine", "--miner", "agglomerative", "--miner-option", "min_sim=-1.0", "--json"]
+    found = json.loads(invoke("mine", saved, *options).stdout)["bands"]["edges"]
+    assert [edge[:2] for edge in found] == [edge[:2] for edge in expected.to_dict()["edges"]]
+    assert len(found) == 2
+
+
+def test_mine_leaves_out_what_could_not_be_tested(saved: Path, tmp_path: Path) -> None:
+    explanation = Explanation.load(saved)
+    explanation.similarities["bands"][1, :] = explanation.similarities["bands"][:, 1] = np.nan
+    explanation.save(tmp_path / "less")
+    names = json.loads(invoke("mine", tmp_path / "less", "--json").stdout)["bands"]["names"]
+    assert names == [explanation.concepts[0], explanation.concepts[2]]
+
+
+def test_mine_refuses(saved: Path, tmp_path: Path) -> None:
+    assert_refused(invoke("mine", saved, "--layer", "x"), "'x'", "it has bands")
+    assert_refused(invoke("mine", saved, "--similarity", "overlap"), "labels", "not saved")
+    assert_refused(invoke("mine", saved, "--miner", "agglomerative"), "symmetric", "activation")
+    assert_refused(invoke("mine", saved, "--out", "tree.txt"), "tree.txt", ".graphml, .gexf, .json")
+    assert_refused(invoke("mine", saved, "--miner-option", "a"), "--miner-option")
+    assert_refused(invoke("mine", tmp_path), "explanation.json")
+    (tmp_path / "file").write_text("")
+    assert_refused(invoke("mine", saved, "--out", tmp_path / "file" / "tree.json"), "--out")
+
+
+def test_evaluate_gives_what_the_library_gives(saved: Path, sounds: SimpleNamespace) -> None:
+    parents = json.loads(Path(sounds.parents).read_text())
+    expected = evaluate_hierarchy(Explanation.load(saved).hierarchies["bands"], parents)
+    for given in ([], ["--reference", sounds.parents]):  # the first is what explain kept
+        found = json.loads(invoke("evaluate", saved, *given, "--json").stdout)["bands"]
+        assert {key: found[key] for key in expected} == {key: None if v != v else v for key, v in expected.items()}
+        assert found["same_cluster_chance"] == 1.0  # all three are tones
+        assert found["unmatched_reference"] == ["tones"]
+    plain = invoke("evaluate", saved)
+    assert "ancestor_f1" in plain.stdout
+    assert "3 concepts compared; only mined: 0, only in the reference: 1" in plain.stdout
+
+
+def test_evaluate_refuses(saved: Path, tmp_path: Path) -> None:
+    (tmp_path / "parents.json").write_text('{"a": "b", "b": "a"}')
+    assert_refused(invoke("evaluate", saved, "--reference", tmp_path / "parents.json"), "its own ancestor")
+    (tmp_path / "other.json").write_text('{"a": "b"}')
+    assert_refused(invoke("evaluate", saved, "--reference", tmp_path / "other.json"), "share no concept")
+    assert_refused(invoke("evaluate", saved, "--reference", tmp_path), "parents")
+    explanation = Explanation.load(saved)
+    explanation.provenance["reference"] = None
+    explanation.save(tmp_path / "none")
+    assert_refused(invoke("evaluate", tmp_path / "none"), "--reference is missing")
+
+
+def test_report_writes_the_page_anew_and_prints_its_path(saved: Path, tmp_path: Path) -> None:
+    result = invoke("report", saved, "--out", tmp_path / "page.html")
+    assert result.stdout == f"{tmp_path / 'page.html'}\n"
+    assert "<html" in (tmp_path / "page.html").read_text()
+    assert_refused(invoke("report", saved, "--limit-mb", "0"), "--limit-mb")
+    assert_refused(invoke("report", saved, "--out", tmp_path), "--out")
+
+
+@pytest.mark.parametrize("name", FILES[:3])
+@pytest.mark.parametrize("content", [None, b"", b"\xff\x00damaged", b"[]"])
+def test_a_damaged_folder_is_refused(
+    name: str, content: bytes | None, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = Path("here")
+    folder.mkdir()
+    for file in FILES[:3]:
+        (folder / file).write_bytes((saved / file).read_bytes())
+    if content is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_bytes(content)
+    for command in ("report", "mine", "evaluate"):
+        assert_refused(invoke(command, folder), "'here", "explain")
+
+
+def test_plugins_lists_who_provides_what() -> None:
+    rows = {row["name"]: row for row in json.loads(invoke("plugins", "--json").stdout)}
+    assert rows["bands-by-hand"]["provides"] == {"backbones": ["bands"]}
+    assert "generality" in rows["builtin"]["provides"]["miners"]
+    assert "bands-by-hand  (registered by hand)\n  backbones: bands\n" in invoke("plugins").stdout
+
+
+# ---------------------------------------------------------------------- options as text
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("x=1", 1),
+        ("x=1.5", 1.5),
+        ("x=true", True),
+        ("x=[1, 2]", [1, 2]),
+        ("x=a=b", "a=b"),
+        ("x=", ""),
+        ("x=NaN", "NaN"),
+    ],
+)
+def test_values_of_options(text: str, value: object) -> None:
+    assert cli_options.parse_options([text], "--option") == {"x": value}
+
+
+def test_values_that_are_no_json_are_text() -> None:
+    deep, long = "[" * 100_000, "9" * 5000
+    assert cli_options.parse_options([f"x={deep}", f"y={long}"], "--option") == {"x": deep, "y": long}
+
+
+def test_text_stays_text_where_text_is_wanted() -> None:
+    found = cli_options.method_options("backbones", "bands", ["title=007", "hop_seconds=1"], "--option")
+    assert found == {"title": "007", "hop_seconds": 1}
+
+
+# ---------------------------------------------------------------------- processes
+
+PROGRAM = """
+import sys, time
+sys.path.insert(0, {folder!r})
+import test_cli
+from captum_concepts.plugins import get_plugin_manager
+from captum_concepts.cli import main
+class Slow(test_cli.Plugin): pass
+original = test_cli.TorchBackbone.activations
+def slowly(self, *given, **named):
+    time.sleep({pause})
+    return original(self, *given, **named)
+test_cli.TorchBackbone.activations = slowly
+get_plugin_manager().register(Slow(), name="slow")
+main()
+"""
+
+
+def program(pause: float) -> list[str]:
+    return [sys.executable, "-c", PROGRAM.format(folder=str(Path(__file__).parent), pause=pause)]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows sends no SIGINT to one process")
+def test_ctrl_c_keeps_what_was_heard(sounds: SimpleNamespace, tmp_path: Path) -> None:
+    store = tmp_path / "kept"
+    arguments = ["extract", "--backbone", "bands", "--concepts", sounds.concepts, "--store", str(store), "-v"]
+    arguments += ["--batch-size", "2", "--device", "cpu"]
+    running = subprocess.Popen(
+        [*program(0.25), *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ}
+    )
+    deadline = time.monotonic() + 20
+    while not store.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.9)  # of at least three seconds of listening
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=20)
+    assert (running.returncode, out) == (130, "")
+    assert "Traceback" not in err
+    assert err.splitlines()[-1] == (
+        f"captum-concepts: stopped; what was heard so far is kept in '{store}'; run again to go on"
+    )
+    again = json.loads(invoke(*arguments, "--json").stdout)["concepts"]
+    assert 0 < again["computed"] < again["clips"] == 24
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no broken pipes of this kind")
+def test_a_reader_that_goes_away_is_no_fault() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([*program(0), "plugins"], stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_output_in_an_encoding_without_the_letters(saved: Path) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([*program(0), "mine", str(saved)], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Hierarchy at layer bands:" in done.stdout
