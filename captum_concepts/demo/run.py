@@ -63,7 +63,7 @@ def run_demo(folder: Path, *, seed: int = 0, progress: Progress | None = None) -
     }
     table = explanation.top(layer, 3)[["target", "concept", "score", "magnitude", "q_value"]].copy()
     table["planted"] = [
-        "cause" if concept in truth["causes"][target] else ""
+        _planted(concept, truth["causes"][target], truth["parents"])
         for target, concept in zip(table.target, table.concept, strict=True)
     ]
     lines = [
@@ -76,6 +76,14 @@ def run_demo(folder: Path, *, seed: int = 0, progress: Progress | None = None) -
         for name in explanation.layers
     }
     return DemoResult(table, lines, figures, explanation, report, layer)
+
+
+def _planted(concept: str, causes: Mapping[str, int], parents: Mapping[str, str]) -> str:
+    """What the truth says of a concept for a target: "cause", "kin of a cause" (its family or a member), or nothing."""
+    if concept in causes:
+        return "cause"
+    kin = {parents.get(cause) for cause in causes} | {child for child, parent in parents.items() if parent in causes}
+    return "kin of a cause" if concept in kin else ""
 
 
 def _with_all(mined: nx.DiGraph, parents: Mapping[str, str]) -> nx.DiGraph:
