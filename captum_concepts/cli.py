@@ -13,6 +13,7 @@ from captum_concepts.errors import InputError
 
 if TYPE_CHECKING:
     from captum_concepts.activations import Extraction
+    from captum_concepts.backbones import Backbone
     from captum_concepts.explanation import Explanation
 
 TREE_LINES = 60
@@ -225,23 +226,12 @@ def extract(shard: str, as_json: bool, quiet: bool, verbose: bool, **given: Any)
         raise InputError("--no-store: extract does nothing but keep activations; leave it out")
     if given["targets"]:
         _require(given, "clip_spec", "--clips")
+    folder = cli_options.store_folder(given)
+    backbone, passes = _passes(given)
     from captum_concepts.activations import extract as hear
     from captum_concepts.activations import shard_of
-    from captum_concepts.backbones import target_index
     from captum_concepts.store import ActivationStore
 
-    backbone = cli_options.load_model(given)
-    if backbone.fingerprint() is None:
-        raise InputError(
-            f"--backbone {given['backbone']}: nothing can be kept of a model that cannot be hashed; give version="
-        )
-    passes: list[tuple[str, Sequence[Any], list[int]]] = []
-    if given["concept_spec"]:
-        passes.append(("concepts", cli_options.read_concepts(given).clips, []))
-    if given["clip_spec"]:
-        found = cli_options.read_clips(given["clip_spec"], given["clip_group_column"])
-        passes.append(("clips", found, [target_index(backbone, target) for target in given["targets"]]))
-    folder = cli_options.store_folder(given)
     options = {name: given[name] for name in ("pool", "batch_size", "on_bad")}
     counts = {}
     with console.progress_bars(quiet) as progress, console.resumable(folder):
@@ -250,15 +240,9 @@ def extract(shard: str, as_json: bool, quiet: bool, verbose: bool, **given: Any)
             part = shard_of(clips, number, total)
             counts[what] = {"clips": len(part), "computed": 0, "left_out": 0}
             if part:
+                layers, stage = given["layers"] or tuple(backbone.layers), f"listening to {what}"
                 result = hear(
-                    backbone,
-                    part,
-                    given["layers"] or tuple(backbone.layers),
-                    targets=targets,
-                    store=store,
-                    progress=progress,
-                    stage=f"listening to {what}",
-                    **options,
+                    backbone, part, layers, targets=targets, store=store, progress=progress, stage=stage, **options
                 )
                 counts[what] |= {"computed": result.computed, "left_out": len(result.problems)}
                 _say_problems(result, quiet or verbose)
@@ -267,6 +251,24 @@ def extract(shard: str, as_json: bool, quiet: bool, verbose: bool, **given: Any)
         return
     for what, row in counts.items():
         click.echo(f"{what}: {row['clips']} clips, {row['computed']} computed now, {row['left_out']} left out")
+
+
+def _passes(given: dict[str, Any]) -> tuple[Backbone, list[tuple[str, Sequence[Any], list[int]]]]:
+    """The backbone, and what is to be heard with which targets; nothing is heard here."""
+    from captum_concepts.backbones import target_index
+
+    backbone = cli_options.load_model(given)
+    if backbone.fingerprint() is None:
+        raise InputError(
+            f"--backbone {given['backbone']}: nothing can be kept of a model that cannot be hashed; --verbose says why"
+        )
+    passes: list[tuple[str, Sequence[Any], list[int]]] = []
+    if given["concept_spec"]:
+        passes.append(("concepts", cli_options.read_concepts(given).clips, []))
+    if given["clip_spec"]:
+        found = cli_options.read_clips(given["clip_spec"], given["clip_group_column"])
+        passes.append(("clips", found, [target_index(backbone, target) for target in given["targets"]]))
+    return backbone, passes
 
 
 for _command in (cli_saved.mine, cli_saved.evaluate, cli_saved.report):

@@ -19,6 +19,7 @@ from captum_concepts.errors import InputError, shown
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.progress import ProgressColumn
 
     from captum_concepts.activations import Progress
 
@@ -118,10 +119,25 @@ def progress_bars(quiet: bool) -> Iterator[Progress]:
         finally:
             lines.close()
         return
+    from rich.progress import Progress as Bars
+
+    # Results that a plugin prints meanwhile belong on stdout, where rich would not put them.
+    with Bars(*_columns(), console=console, redirect_stdout=False) as bars:
+        tasks: dict[str, Any] = {}
+
+        def report(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:  # what is there from the beginning must not count as speed
+                tasks[stage] = bars.add_task(stage, total=total, completed=done)
+            bars.update(tasks[stage], completed=done, total=total)
+
+        yield report
+
+
+def _columns() -> tuple[ProgressColumn, ...]:
+    """Stage, bar, done of all, throughput, elapsed and remaining time: 80 letters or fewer."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
-        Progress,
         ProgressColumn,
         Task,
         TextColumn,
@@ -135,7 +151,7 @@ def progress_bars(quiet: bool) -> Iterator[Progress]:
             speed = task.finished_speed or task.speed
             return Text("" if speed is None else f"{speed:.3g}/s", style="progress.data.speed")
 
-    columns = (
+    return (
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
@@ -144,16 +160,6 @@ def progress_bars(quiet: bool) -> Iterator[Progress]:
         TextColumn("left"),
         TimeRemainingColumn(compact=True),
     )
-    # Results that a plugin prints meanwhile belong on stdout, where rich would not put them.
-    with Progress(*columns, console=console, redirect_stdout=False) as bars:
-        tasks: dict[str, Any] = {}
-
-        def report(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:  # what is there from the beginning must not count as speed
-                tasks[stage] = bars.add_task(stage, total=total, completed=done)
-            bars.update(tasks[stage], completed=done, total=total)
-
-        yield report
 
 
 class _StageLines:
@@ -183,7 +189,8 @@ class _StageLines:
         seconds = time.monotonic() - begun
         parts = [f"{stage}: {done}/{total}"]
         if done > first:
-            parts.append(f"in {seconds:.1f} s, {(done - first) / max(seconds, LEAST_SECONDS):.3g}/s")
+            speed = f", {(done - first) / seconds:.3g}/s" if seconds >= LEAST_SECONDS else ""
+            parts.append(f"in {seconds:.1f} s{speed}")
         if first:
             parts.append(f"({first} already there)")
         say(" ".join(parts))

@@ -98,9 +98,11 @@ def test_progress_without_a_terminal_is_one_line_a_stage(capsys: pytest.CaptureF
     with console.progress_bars(quiet=False) as progress:
         for done in range(11):
             progress("hearing", done, 10)
+            time.sleep(0.01)
         progress("hearing", 10, 10)
         progress("kept", 4, 4)
         progress("cut short", 3, 9)
+        time.sleep(0.1)
         progress("cut short", 5, 9)
     out, err = capsys.readouterr()
     assert out == ""
