@@ -1,0 +1,114 @@
+"""Put the bodies of a graph's functions where they are called, and nodes in an order in which they can be computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from captum_concepts.errors import InputError, shown
+from captum_concepts_essentia.protobuf import MAX_NODES, Attributes, Graph, Node
+
+CALLS = ("PartitionedCall", "StatefulPartitionedCall")
+MAX_DEPTH = 64
+#: Operations with several outputs of different names, in order; all others count theirs.
+_NORMALISATION = ("y", "batch_mean", "batch_variance", "reserve_space_1", "reserve_space_2", "reserve_space_3")
+_OUTPUT_NAMES = dict.fromkeys(("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"), _NORMALISATION)
+Reference = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class FlatNode:
+    """A node without functions around it: ``inputs`` are (node's name, number of its output)."""
+
+    name: str
+    op: str
+    inputs: tuple[Reference, ...]
+    attributes: Attributes
+
+
+class _Scope:
+    """The names that the inputs of nodes in the graph, or in one call of a function, refer to."""
+
+    def __init__(self, nodes: Iterable[Node], prefix: str, arguments: Mapping[str, Reference]) -> None:
+        self.nodes = tuple(nodes)
+        self.prefix = prefix
+        self._arguments = arguments
+        self._ops = {node.name: node.op for node in self.nodes}
+
+    def resolve(self, text: str) -> Reference:
+        """What "node", "node:1", "node:output name:1" or an argument's name refers to."""
+        name, *rest = text.split(":")
+        if name in self._arguments:
+            return self._arguments[name]
+        number = int(rest[-1][:6]) if rest and rest[-1].isdigit() else 0
+        names = _OUTPUT_NAMES.get(self._ops.get(name, ""), ())
+        if len(rest) == 2 and rest[0] in names:
+            number += names.index(rest[0])
+        return self.prefix + name, number
+
+
+def split_reference(text: str) -> Reference:
+    """ "node:1" as ("node", 1); without a number it is output 0."""
+    name, colon, number = text.rpartition(":")
+    return (name, int(number[:6])) if colon and number.isdigit() else (text, 0)
+
+
+def flatten(graph: Graph, where: str) -> dict[str, FlatNode]:
+    """All nodes of the graph by name, with functions inlined: a node of one has the caller's name before its own.
+
+    The call itself stays as an ``IdentityN`` of what the function returns. Control dependencies say when, not what, and
+    are left out.
+
+    Raises:
+        InputError: a function that is not in the graph, functions nested too deeply or into too many nodes.
+    """
+    found: dict[str, FlatNode] = {}
+    _inline(graph, _Scope(graph.nodes.values(), "", {}), found, where, 0)
+    return found
+
+
+def _inline(graph: Graph, scope: _Scope, found: dict[str, FlatNode], where: str, depth: int) -> None:
+    if depth > MAX_DEPTH:
+        raise InputError(f"{where}: functions call each other more than {MAX_DEPTH} deep; not a frozen graph")
+    for node in scope.nodes:
+        name, op = scope.prefix + node.name, node.op
+        inputs = tuple(scope.resolve(text) for text in node.inputs if not text.startswith("^"))
+        if op in CALLS:
+            called = node.attributes.texts.get("f", "")
+            function = graph.functions.get(called)
+            if function is None:
+                raise InputError(
+                    f"{where}: node {shown(name)} calls {shown(called)}, which is not there; freeze it again"
+                )
+            if len(inputs) != len(function.arguments):
+                raise InputError(
+                    f"{where}: node {shown(name)} gives {len(inputs)} inputs to {shown(called)}; freeze it again"
+                )
+            inner = _Scope(function.nodes, f"{name}/", dict(zip(function.arguments, inputs, strict=True)))
+            _inline(graph, inner, found, where, depth + 1)
+            inputs, op = tuple(map(inner.resolve, function.results)), "IdentityN"
+        if name in found:
+            raise InputError(f"{where}: two nodes are called {shown(name)} once functions are inlined; rename one")
+        found[name] = FlatNode(name, op, inputs, node.attributes)
+        if len(found) > MAX_NODES:
+            raise InputError(f"{where}: more than {MAX_NODES} nodes once functions are inlined; not a frozen graph")
+
+
+def in_order(nodes: Mapping[str, FlatNode]) -> tuple[list[str], set[str]]:
+    """Names so that every node comes after its inputs, and those that are part of a cycle or depend on one.
+
+    Inputs that are not in the graph are passed over.
+    """
+    waiting = dict.fromkeys(nodes, 0)
+    readers: dict[str, list[str]] = {name: [] for name in nodes}
+    for node in nodes.values():
+        for source in {source for source, _ in node.inputs if source in nodes}:
+            waiting[node.name] += 1
+            readers[source].append(node.name)
+    ordered = [name for name, count in waiting.items() if count == 0]
+    for name in ordered:  # grows as inputs become known
+        for reader in readers[name]:
+            waiting[reader] -= 1
+            if waiting[reader] == 0:
+                ordered.append(reader)
+    return ordered, set(nodes) - set(ordered)

@@ -1,0 +1,387 @@
+"""Frozen TensorFlow graphs as torch modules: every node a named layer with exact gradients, on any device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from os import PathLike, fspath
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from captum_concepts.errors import InputError, shown
+from captum_concepts_essentia import ops
+from captum_concepts_essentia.cards import ModelCard, find_card
+from captum_concepts_essentia.functions import FlatNode, Reference, flatten, in_order, split_reference
+from captum_concepts_essentia.fusion import Chain, find_chains
+from captum_concepts_essentia.protobuf import read_graph
+
+_SOURCES = ("Const", "Placeholder")
+_SATURATING = ("Sigmoid", "Softmax")
+
+
+class UnsupportedOperation(InputError):
+    """A node that the importer cannot compute; the runtime path may."""
+
+
+class Operation(nn.Module):
+    """One node that computes something from its inputs.
+
+    Attributes:
+        name: the node's name in the graph.
+        op: its type.
+        attributes: its settings.
+    """
+
+    def __init__(self, node: FlatNode) -> None:
+        super().__init__()
+        self.name = node.name
+        self.op = node.op
+        self.attributes = node.attributes
+
+    def forward(self, *inputs: Any, computed: ops.Result | None = None) -> Any:
+        """The node's output or outputs; ``computed`` where a `Chain` has found them already."""
+        if computed is not None:
+            return computed
+        try:
+            return ops.OPERATIONS[self.op](self.attributes, *inputs)
+        except ops.BadGraph as reason:
+            raise InputError(f"node {shown(self.name)} ({self.op}): {reason} is not supported") from None
+        except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
+            sizes = [tuple(getattr(value, "shape", ())) for value in inputs]
+            reason = str(error).partition("\n")[0]
+            raise InputError(
+                f"node {shown(self.name)} ({self.op}) cannot take inputs of shape {sizes}: {reason}"
+            ) from error
+
+    def extra_repr(self) -> str:
+        return self.op
+
+
+class Constant(nn.Module):
+    """A node that is a constant: weights are a parameter, whole numbers an array on the CPU (see `ops`)."""
+
+    def __init__(self, name: str, value: np.ndarray) -> None:
+        super().__init__()
+        self.name = name
+        self.array: np.ndarray | None = None
+        if value.dtype.kind == "f":
+            # One parameter keeps one number type: half precision is computed in single, as on most CPUs.
+            kind = np.float64 if value.dtype == np.float64 else np.float32
+            self.value = nn.Parameter(torch.from_numpy(value.astype(kind)), requires_grad=False)
+        else:
+            self.array = np.array(value)
+
+    def forward(self) -> ops.Value:
+        return self.value if self.array is None else self.array
+
+    def extra_repr(self) -> str:
+        return f"Const, {tuple(self.value.shape) if self.array is None else self.array.shape}"
+
+
+class Placeholder(nn.Module):
+    """The node that the input goes into; its output is the input."""
+
+    def forward(self, value: Tensor) -> Tensor:
+        return value
+
+
+class GraphModule(nn.Module):
+    """A frozen graph.
+
+    Every node that can be computed is a submodule under the name it has in TensorFlow, with "." as "_" and, where torch
+    has an attribute of that name, "_" behind it; nodes of functions have the caller's name before theirs. Weights are
+    parameters that do not require gradients. Only ancestors of what is asked for are computed. Where nobody watches
+    them, convolution, bias, activation and normalisation before a pooling are computed behind it, with the same result
+    (see `fusion`).
+
+    Args:
+        nodes: the graph, with functions inlined.
+        input: name of the Placeholder; by default the only one that ``output`` depends on.
+        output: "node" or "node:k" that ``module(x)`` returns; by default the only node that no other reads.
+        where: what complaints name.
+
+    Attributes:
+        input_name, output_name: as above; ``output_name`` is None if several nodes could be meant.
+        input_shape: sizes the Placeholder states, None where any will do; None if it states nothing.
+
+    Raises:
+        InputError: no such node, several Placeholders, a cycle.
+        UnsupportedOperation: ``output`` depends on an operation that is not supported; it is named.
+    """
+
+    def __init__(
+        self, nodes: Mapping[str, FlatNode], input: str | None = None, output: str | None = None, where: str = "graph"
+    ) -> None:
+        super().__init__()
+        self._where = where
+        self._inputs = {name: node.inputs for name, node in nodes.items()}
+        self._ops = {name: node.op for name, node in nodes.items()}
+        self._order, self._cyclic = in_order(nodes)
+        self._position = {name: place for place, name in enumerate(self._order)}
+        self._layer: dict[str, str] = {}
+        for name in self._order:
+            self._register(nodes[name])
+        self.output_name = output if output is not None else self._only_sink(nodes)
+        if self.output_name is not None:
+            self._check(self.output_name)
+        self.input_name = self._find_input(nodes, input)
+        shape = nodes[self.input_name].attributes.shapes.get("shape") if self.input_name else None
+        self.input_shape = shape and tuple(size if size >= 0 else None for size in shape)
+        self._chains = find_chains(nodes, self._layer)
+
+    # Building
+
+    def _register(self, node: FlatNode) -> None:
+        """Make the node a layer, if all it depends on are layers."""
+        if any(source not in self._layer for source, _ in node.inputs):
+            return
+        if node.op == "Const":
+            value = node.attributes.tensors.get("value")
+            if value is None:
+                return
+            module: nn.Module = Constant(node.name, value)
+        elif node.op == "Placeholder":
+            module = Placeholder()
+        elif node.op in ops.OPERATIONS:
+            module = Operation(node)
+        else:
+            return
+        name = node.name.replace(".", "_")
+        while hasattr(self, name):
+            name += "_"
+        self.add_module(name, module)
+        self._layer[node.name] = name
+
+    def _only_sink(self, nodes: Mapping[str, FlatNode]) -> str | None:
+        read = {source for node in nodes.values() for source, _ in node.inputs}
+        sinks = [name for name in self._layer if name not in read and self._ops[name] not in _SOURCES]
+        return sinks[0] if len(sinks) == 1 else None
+
+    def _find_input(self, nodes: Mapping[str, FlatNode], given: str | None) -> str | None:
+        if given is not None:
+            name = split_reference(given)[0]
+            if self._ops.get(name) != "Placeholder":
+                known = [node for node, op in self._ops.items() if op == "Placeholder"]
+                raise InputError(
+                    f"{self._where}: input {shown(given)} is not a Placeholder of the graph; it has {known}"
+                )
+            return name
+        names = self._layer if self.output_name is None else self._ancestors(split_reference(self.output_name)[0])
+        found = [name for name in names if self._ops[name] == "Placeholder"]
+        if len(found) > 1 and self.output_name is None:
+            return None  # the output asked for decides
+        if len(found) != 1:
+            raise InputError(f"{self._where}: the graph has {len(found)} inputs, {shown(found)}; name one with input=")
+        return found[0]
+
+    def _ancestors(self, name: str) -> set[str]:
+        """The node and all it depends on."""
+        found, waiting = {name}, [name]
+        while waiting:
+            for source, _ in self._inputs[waiting.pop()]:
+                if source not in found and source in self._inputs:
+                    found.add(source)
+                    waiting.append(source)
+        return found
+
+    def _check(self, reference: str) -> Reference:
+        """The node and number of an output that can be computed.
+
+        Raises:
+            InputError: it cannot be; the message says why.
+        """
+        name, number = split_reference(reference)
+        if name in self._layer:
+            return name, number
+        if name not in self._inputs:
+            likely = [node for node in self._layer if self._ops[node] not in _SOURCES]
+            listed = ", ".join(likely[-20:])
+            raise InputError(f"{self._where}: there is no node {shown(reference)}; some of its nodes: {listed}")
+        ancestors = self._ancestors(name)
+        if ancestors & self._cyclic:
+            some = shown(sorted(ancestors & self._cyclic)[0])
+            raise InputError(f"{self._where}: {shown(name)} depends on a cycle around {some}; not a frozen graph")
+        for node in sorted(ancestors, key=lambda node: self._position[node]):
+            if node in self._layer:
+                continue
+            missing = [source for source, _ in self._inputs[node] if source not in self._inputs]
+            if missing:
+                raise InputError(
+                    f"{self._where}: node {shown(node)} reads {shown(missing[0])}, which is not in the graph"
+                )
+            raise UnsupportedOperation(
+                f"{self._where}: operation {shown(self._ops[node])} of node {shown(node)} is not supported; supported "
+                f"are {', '.join(ops.SUPPORTED)}"
+            )
+        raise AssertionError(name)
+
+    # Asking
+
+    def layer_name(self, node: str) -> str:
+        """The name of a node ("node" or "node:k") as a layer of this module.
+
+        Raises:
+            InputError: no such node, or one that cannot be computed.
+        """
+        name, number = self._check(node)
+        return self._layer[name] + (f":{number}" if ":" in node and number else "")
+
+    def logits_name(self, output: str) -> str | None:
+        """The node whose value a Sigmoid or Softmax turns into ``output``; None if ``output`` is neither."""
+        name, number = self._check(output)
+        while self._ops[name] in ("Identity", "IdentityN"):
+            name, number = self._inputs[name][number]
+        if self._ops[name] not in _SATURATING:
+            return None
+        name, number = self._inputs[name][0]
+        return f"{name}:{number}" if number else name
+
+    def saturation(self, output: str) -> str | None:
+        """ "Sigmoid" or "Softmax" if that is what ``output`` comes out of."""
+        name, number = self._check(output)
+        while self._ops[name] in ("Identity", "IdentityN"):
+            name, number = self._inputs[name][number]
+        return self._ops[name] if self._ops[name] in _SATURATING else None
+
+    # Computing
+
+    def forward(self, x: Tensor, output: str | None = None, input: str | None = None) -> Any:
+        """The value of a node.
+
+        Args:
+            x: what the Placeholder takes, as a rule (B, frames, bands) or (B, D).
+            output: "node" or "node:k"; by default ``output_name``.
+            input: another node to start from: ``x`` is its value.
+
+        Raises:
+            InputError: no such node, or ``x`` has a shape that the graph does not take.
+        """
+        wanted = self.output_name if output is None else output
+        if wanted is None:
+            raise InputError(f"{self._where}: the graph has several outputs; name one of its nodes with output=")
+        target, number = self._check(wanted)
+        start = self._start(target, input)
+        if input is None:
+            self._check_shape(x)
+        values = self._run(x, start, target)
+        if isinstance(values, tuple):
+            if number >= len(values):
+                raise InputError(f"output={shown(wanted)}: the node has {len(values)} outputs, counted from 0")
+            return values[number]
+        if number:
+            raise InputError(f"output={shown(wanted)}: the node has one output; leave out the number")
+        return values
+
+    def _start(self, target: str, given: str | None) -> str:
+        if given is not None:
+            return self._check(given)[0]
+        if self.input_name is not None:
+            return self.input_name
+        found = [name for name in self._ancestors(target) if self._ops[name] == "Placeholder"]
+        if len(found) != 1:
+            raise InputError(
+                f"{self._where}: {shown(target)} depends on {len(found)} inputs, {shown(found)}; give input="
+            )
+        return found[0]
+
+    def _check_shape(self, x: Tensor) -> None:
+        expected = self.input_shape
+        if expected is None:
+            return
+        fits = x.dim() == len(expected) and all(
+            want is None or want == have for want, have in zip(expected[1:], x.shape[1:], strict=True)
+        )
+        if not fits:
+            sizes = ", ".join("any" if size is None else str(size) for size in ("B", *expected[1:]))
+            raise InputError(f"{self._where}: the input has shape {tuple(x.shape)}; {self.input_name} takes ({sizes})")
+
+    def _run(self, x: Tensor, start: str, target: str) -> ops.Result:
+        needed = self._needed(start, target)
+        last_reader = {source: name for name in needed if name != start for source, _ in self._inputs[name]}
+        finished: dict[str, list[str]] = {}
+        for source, reader in last_reader.items():
+            finished.setdefault(reader, []).append(source)
+        chains = self._usable_chains(needed, start, target)
+        skipped = {name for chain in chains.values() for name in chain.inside}
+        values: dict[str, ops.Result] = {}
+        for name in needed:
+            if name in skipped:
+                continue
+            module = self._modules[self._layer[name]]
+            if name == start:
+                values[name] = module(x) if self._ops[name] == "Placeholder" else x
+            elif name in chains:
+                values[name] = module(computed=chains[name].compute(self._modules, values))
+            else:
+                values[name] = module(*(ops.pick(values, source) for source in self._inputs[name]))
+            for member in chains[name].members if name in chains else (name,):
+                for source in finished.get(member, ()):
+                    values.pop(source, None)
+        return values[target]
+
+    def _needed(self, start: str, target: str) -> list[str]:
+        """What lies between the two, in order of computation."""
+        found, waiting = {target}, [target]
+        while waiting:
+            name = waiting.pop()
+            if name == start:
+                continue
+            for source, _ in self._inputs[name]:
+                if source not in found:
+                    found.add(source)
+                    waiting.append(source)
+        others = [name for name in found if self._ops[name] == "Placeholder" and name != start]
+        if others:
+            raise InputError(f"{self._where}: {shown(target)} also depends on {shown(others[0])}, which has no value")
+        return sorted(found, key=self._position.__getitem__)
+
+    def _usable_chains(self, needed: Sequence[str], start: str, target: str) -> dict[str, Chain]:
+        """Chains whose inner nodes nobody watches, asks for or reads elsewhere."""
+        usable = {}
+        present = set(needed)
+        for name in needed:
+            chain = self._chains.get(name)
+            if chain is None or name == start or {start, target} & set(chain.inside):
+                continue
+            watched = any(_hooked(self._modules[self._layer[inside]]) for inside in chain.inside)
+            if not watched and all(set(chain.readers[inside]) & present <= chain.members for inside in chain.inside):
+                usable[name] = chain
+        return usable
+
+
+def _hooked(module: nn.Module) -> bool:
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    )
+
+
+def import_graph(
+    path: str | PathLike[str],
+    card: str | PathLike[str] | ModelCard | None = None,
+    *,
+    input: str | None = None,
+    output: str | None = None,
+) -> GraphModule:
+    """A frozen TensorFlow graph as a torch module; see `GraphModule`.
+
+    Args:
+        path: the ``.pb`` file.
+        card: its metadata JSON; by default the file of the same name that ends in ``.json``, if there is one.
+        input, output: names of nodes, where the card does not tell or is not there.
+
+    Returns:
+        ``module(x)`` gives the card's predictions, ``module(x, output="node[:k]")`` that node's value.
+
+    Raises:
+        InputError: not a frozen graph, or the card names a node that is not there.
+        UnsupportedOperation: the predictions depend on an operation that is not supported.
+    """
+    found = find_card(path, card)
+    if found is not None:
+        output = output or found.predictions
+        input = input or found.input
+    graph = read_graph(path)
+    where = shown(fspath(path), 200)
+    return GraphModule(flatten(graph, where), input, output, where)
