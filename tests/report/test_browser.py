@@ -85,7 +85,7 @@ def test_target_layer_and_measure_change_every_number(visit: Visit) -> None:
     assert tab.locator("#summary h2").inner_text() == "What rock rests on"
     assert value() == pytest.approx(expected("high", "rock", "score"), abs=0.005)
     assert before != row(tab, "violin").locator(".fill").get_attribute("class")
-    switches.get_by_label("Push", exact=True).check()
+    switches.get_by_label("Magnitude", exact=True).check()
     assert value() == pytest.approx(expected("high", "rock", "magnitude"), rel=0.05)
     switches.get_by_label("low", exact=True).check()
     assert value() == pytest.approx(expected("low", "rock", "magnitude"), rel=0.05)
@@ -95,7 +95,7 @@ def test_scores_that_are_all_0_or_1_give_way_to_the_push(visit: Visit) -> None:
     scores = explain().scores
     scores["score"] = scores["score"].where(scores["score"].isna(), (scores["score"] > 0.5).astype(float))
     tab = visit(render(explain(scores=scores)))
-    assert tab.locator("#switches").get_by_label("Push", exact=True).is_checked()
+    assert tab.locator("#switches").get_by_label("Magnitude", exact=True).is_checked()
     assert row(tab, "violin").locator(".value").inner_text() == "+0.78"
 
 

@@ -72,7 +72,8 @@ function tree(layer = state.layer) {
   const members = new Set(raw.members);
   const nodes = NAMES.map((_, i) => i).filter((i) => i < DATA.scored || members.has(i));
   const below = NAMES.map((_, i) => raw.below[i] ?? 0);
-  const roots = nodes.filter((i) => !parents[i].length).sort((a, b) => below[b] - below[a] || a - b);
+  // What could not be tested is in no hierarchy: it comes last, not between what has a number.
+  const roots = nodes.filter((i) => !parents[i].length).sort((a, b) => members.has(b) - members.has(a) || below[b] - below[a] || a - b);
   return (trees[layer] = { edges, parents, main, nodes, below, roots });
 }
 function pathTo(node, layer) {
@@ -115,7 +116,7 @@ const valueText = (r) => (state.measure === "score" ? r.score.toFixed(2) : signe
 const hasTargets = DATA.targets.length > 0 && DATA.layers.length > 0;
 const hasColumn = (key) => DATA.scores.some((row) => row.some((table) => table?.[key]?.some((x) => x != null)));
 
-/** Whether so many scores are 0 or 1 that they no longer tell concepts apart; the page then starts with the push. */
+/** Whether so many scores are 0 or 1 that they no longer tell concepts apart; the page then starts with the magnitude. */
 function saturated() {
   let all = 0, ends = 0;
   for (const table of DATA.scores.flat()) {
@@ -131,7 +132,7 @@ function saturated() {
 /** All numbers in one line, for tooltips. */
 function summaryLine(r) {
   const range = r.low != null && r.high != null ? ` [${r.low.toFixed(2)}, ${r.high.toFixed(2)}]` : "";
-  const parts = [r.score != null && `TCAV score ${r.score.toFixed(2)}${range}`, r.magnitude != null && `push ${signed(r.magnitude)}`, r.q != null && `q = ${short(r.q)}`];
+  const parts = [r.score != null && `TCAV score ${r.score.toFixed(2)}${range}`, r.magnitude != null && `magnitude ${signed(r.magnitude)}`, r.q != null && `q = ${short(r.q)}`];
   return parts.filter(Boolean).join(", ");
 }
 

@@ -28,7 +28,7 @@ function facts(i, r) {
     list.append(
       fact("TCAV score", r.score == null ? "–" : r.score.toFixed(2), "Share of clips whose score for the target rises along the concept; 0.5 is neutral"),
       fact("95 % interval", r.low == null ? "–" : `${r.low.toFixed(2)}–${r.high.toFixed(2)}`),
-      fact("push", r.magnitude == null ? "–" : signed(r.magnitude), "Mean change of the target's logit per unit step along the concept's direction"),
+      fact("magnitude", r.magnitude == null ? "–" : signed(r.magnitude), "Mean change of the target's logit per unit step along the concept's direction"),
       fact("p", short(r.p), "How often random sets of clips, put through the same procedure, push at least as hard"),
       fact("q", short(r.q), "p corrected for testing many concepts"),
     );
@@ -91,7 +91,7 @@ function chart(line, concept, goTo) {
   const from = Math.min(clip.start, edges[0]), to = clip.seconds ? clip.start + clip.seconds : edges.at(-1), x = (t) => (clamp((t - from) / (to - from), 0, 1) * W);
   const top = Math.max(...push.map(Math.abs)) || 1, y = (v) => H / 2 - (v / top) * (H / 2 - 4);
   const picture = svg("svg", { viewBox: `0 0 ${W} ${H}`, preserveAspectRatio: "none", class: "chart", role: "img" });
-  picture.append(svg("title", {}, `Push along the clip, between ${short(-top)} and ${short(top)}`));
+  picture.append(svg("title", {}, `Sensitivity along the clip, between ${short(-top)} and ${short(top)}`));
   push.forEach((v, k) => picture.append(svg("rect", { x: x(edges[k]), width: Math.max(0, x(edges[k + 1]) - x(edges[k]) - 0.6), y: Math.min(y(v), y(0)), height: Math.abs(y(v) - y(0)), class: v < 0 ? "against" : "for" })));
   picture.append(svg("line", { x1: 0, x2: W, y1: H / 2, y2: H / 2, class: "zero" }));
   const cursor = svg("line", { x1: 0, x2: 0, y1: 0, y2: H, class: "cursor" });
@@ -170,7 +170,7 @@ function drawDetails() {
   if (r.ok) add(el("div", { class: "gauge" }, bar(r), el("div", { class: "gauge-ends soft" }, el("span", {}, "against"), el("span", {}, state.measure === "score" ? "0.5 = neutral" : "0"), el("span", {}, "for"))));
   add(facts(i, r), examples(i), timelines(i));
   if (hasTargets && i < DATA.scored && DATA.targets.length * DATA.layers.length > 1) {
-    add(el("section", {}, el("h3", {}, "For all targets and layers", el("span", { class: "soft" }, state.measure === "score" ? " TCAV score" : " push")), multiples(i)));
+    add(el("section", {}, el("h3", {}, "For all targets and layers", el("span", { class: "soft" }, state.measure === "score" ? " TCAV score" : " magnitude")), multiples(i)));
   }
   add(relatives("Children", t.edges[i], "child"), relatives(parents.length > 1 ? "Parents" : "Parent", parents, "parent"));
 }

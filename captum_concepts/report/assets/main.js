@@ -20,10 +20,10 @@ function drawSwitches() {
   byId("switches").replaceChildren(...[
     choice("Target", DATA.targets, state.target, (target) => switchTo({ target })),
     choice("Layer", DATA.layers, state.layer, (layer) => switchTo({ layer })),
-    choice("Show", measures.map((m) => (m === "score" ? "TCAV score" : "Push")), measures.indexOf(state.measure), (m) => switchTo({ measure: measures[m] })),
+    choice("Show", measures.map((m) => (m === "score" ? "TCAV score" : "Magnitude")), measures.indexOf(state.measure), (m) => switchTo({ measure: measures[m] })),
   ].filter(Boolean));
   if (focused?.startsWith("choice-")) byId("switches").querySelector(`[name="${focused}"]:checked, [id="${focused}"]`)?.focus();
-  const orders = [["tree", "hierarchy"], ...measures.map((m) => [m, m === "score" ? "by score" : "by push"])];
+  const orders = [["tree", "hierarchy"], ...measures.map((m) => [m, m === "score" ? "by score" : "by magnitude"])];
   byId("order").replaceChildren(...orders.map(([value, text]) => el("option", { value }, text)));
 }
 

@@ -74,7 +74,7 @@ function guide() {
       ? "The model hears sound and answers with scores for its classes. This page says which human concepts those answers rest on, how the concepts relate inside the model, and how sure we are."
       : "The model turns sound into numbers. This page says which human concepts those numbers tell apart, and how the concepts relate inside the model."),
     el("p", { class: "soft" }, hasTargets
-      ? "The summary ranks by push, concepts beyond chance first; the hierarchy colours every concept; this column tells all about the one you choose."
+      ? "The summary ranks by magnitude, concepts beyond chance first; the hierarchy colours every concept; this column tells all about the one you choose."
       : "Choose a concept on the left or in the hierarchy: this column then tells all about it."),
     el("dl", { class: "guide" },
       ...item("Concept", "A set of clips that share something people can name. Press ▶ to hear it."),
@@ -83,7 +83,7 @@ function guide() {
         ...item(sample(-0.6, true), "Orange, to the left: more of it lowers the class."),
         ...item(sample(0.5, false), "Hollow: the effect may be chance."),
         ...item("TCAV score", "The share of clips in which the concept pushes the class up: 1 always, 0.5 neutral, 0 never. The thin line is the 95 % interval."),
-        ...item("Push", "How strongly it does so on average."),
+        ...item("Magnitude", "How strongly it does so on average: the mean change of the class's logit per unit step along the concept's direction."),
         ...item("q", "The share of false alarms to expect among concepts marked at this level. ● marks q < 0.05."),
         ...item("Not testable", "The model does not tell this concept from others, so any number would be noise. None is given."),
       ] : []),
