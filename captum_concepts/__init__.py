@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from captum_concepts.audio import Clip
     from captum_concepts.backbones import TorchBackbone, load_backbone
+    from captum_concepts.batched_tcav import BatchedTCAV
     from captum_concepts.cavs import ConceptBank, fit_cavs
     from captum_concepts.centrality import betweenness
     from captum_concepts.concepts import ConceptSet
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "BatchedTCAV",
     "Clip",
     "ConceptBank",
     "ConceptHierarchy",
@@ -53,6 +55,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "BatchedTCAV": "batched_tcav",
     "Clip": "audio",
     "ConceptBank": "cavs",
     "ConceptHierarchy": "hierarchy",

@@ -1,0 +1,85 @@
+"""CAVs on disk: weights, biases, classes and accuracies in safetensors, found by the hash of all that decides them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from captum_concepts.store import ActivationStore
+
+_log = logging.getLogger(__name__)
+_KNOWN = {"weights", "biases", "classes", "accs"}
+_FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+_LARGEST_EXACT = 2**53
+
+
+class CavShelf:
+    """Keeps the ``stats`` of CAVs in an ``ActivationStore``.
+
+    Only weights, biases, integer classes and accuracies are kept. CAVs of classifiers that report anything else stay in
+    memory, which the log says.
+
+    Args:
+        store: where.
+    """
+
+    def __init__(self, store: ActivationStore):
+        self._store = store
+
+    def get(self, namespace: str, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """{key: stats} of those of the keys that are there."""
+        absent = set(self._store.missing(namespace, ["weights", "facts"], keys))
+        present = [key for key in dict.fromkeys(keys) if key not in absent]
+        if not present:
+            return {}
+        weights, counts = self._store.get(namespace, "weights", present)
+        facts = self._store.get(namespace, "facts", present)[0]
+        result = {}
+        sizes = counts.tolist()
+        for key, w, f in zip(present, weights.split(sizes), facts.split([n + 1 for n in sizes]), strict=True):
+            stats: dict[str, Any] = {"weights": w, "classes": [int(value) for value in f[:-1, 0]]}
+            if f[-1, 0]:
+                stats["accs"] = f[-1, 1].float()
+            if not f[:-1, 1].isnan().any():
+                stats["biases"] = f[:-1, 1].to(w.dtype)
+            result[key] = stats
+        return result
+
+    def put(self, namespace: str, found: Mapping[str, Mapping[str, Any]]) -> None:
+        """Keep {key: stats}; all weights are of one width and type."""
+        rows = {}
+        for key, stats in found.items():
+            facts = _facts(stats)
+            if facts is None:
+                _log.info("CAVs with stats %s are not kept on disk", ", ".join(map(str, stats)))
+            else:
+                rows[key] = {"weights": stats["weights"], "facts": facts}
+        self._store.put(namespace, rows)
+
+
+def _facts(stats: Mapping[str, Any]) -> Tensor | None:
+    """(C + 1, 2): class and bias (NaN: none) of each row, then whether there is an accuracy, and the accuracy.
+
+    None if the stats are of another kind.
+    """
+    weights, classes = stats.get("weights"), stats.get("classes")
+    if not isinstance(weights, Tensor) or weights.dim() != 2 or weights.dtype not in _FLOATS or set(stats) - _KNOWN:
+        return None
+    facts = torch.full((len(weights) + 1, 2), torch.nan, dtype=torch.float64)
+    try:
+        numbers = np.asarray(classes).reshape(-1)
+        accuracy = float(stats.get("accs", torch.nan))
+    except (TypeError, ValueError, RuntimeError):
+        return None
+    if numbers.dtype.kind not in "iu" or len(numbers) != len(weights) or np.abs(numbers).max() > _LARGEST_EXACT:
+        return None
+    facts[:-1, 0] = torch.from_numpy(numbers.astype(np.float64))
+    if "biases" in stats:
+        facts[:-1, 1] = stats["biases"].double().cpu()
+    facts[-1, 0], facts[-1, 1] = float("accs" in stats), accuracy
+    return facts
