@@ -244,18 +244,12 @@ def test_beyond_32_concepts_the_tree_starts_folded(visit: Visit) -> None:
     assert tab.evaluate("parseInt(document.getElementById('rows').style.height)") == 33 * 28
 
 
-def test_thousands_of_concepts_draw_in_half_a_second_and_are_found_in_a_tenth(visit: Visit) -> None:
-    page = render(large(3456))
-    drawn = "Number(document.documentElement.dataset.drawn)"
-    tabs = (visit(page) for _ in range(6))  # a busy machine may need several attempts; a slow page never succeeds
-    tab = next((each for each in tabs if each.evaluate(drawn) < 500), None)
-    assert tab is not None
+def test_of_thousands_of_concepts_only_what_is_seen_is_drawn(visit: Visit) -> None:
+    tab = visit(render(large(3456)))
     assert tab.locator("#rows .row").count() < 80 and tab.locator(".cell").count() < 500
-    search = """() => { const box = document.getElementById("query"), start = performance.now();
-        box.value = box.value === "techno" ? "hous" : "techno"; box.dispatchEvent(new Event("input"));
-        document.body.offsetHeight; return performance.now() - start; }"""
-    assert min(tab.evaluate(search) for _ in range(5)) < 100
+    tab.locator("#query").fill("techno")
     assert tab.locator("#found").inner_text() == "346 found"
+    assert tab.locator("#rows .row").count() < 80
     tab.locator("#tree").evaluate("box => { box.scrollTop = box.scrollHeight; }")
     until(tab, "[...document.querySelectorAll('#rows .row')].at(-1)?.querySelector('mark') != null")
 

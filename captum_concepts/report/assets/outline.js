@@ -123,7 +123,7 @@ function drawOutline() {
   byId("found").textContent = hits ? `${thousands(hits.size)} found` : thousands(tree().nodes.length);
   byId("unfold").textContent = state.unfolded ? "fold" : "unfold all";
   byId("unfold").hidden = state.order !== "tree" || Boolean(hits);
-  byId("bar-head").textContent = hasTargets ? (state.measure === "score" ? "against ◂ score ▸ for" : "against ◂ magnitude ▸ for") : "";
+  byId("bar-head").textContent = hasTargets ? (state.measure === "score" ? "against ◂ score ▸ for" : "◂ magnitude ▸") : "";
   active = Math.max(0, rows.findIndex((row) => before && row.node === before.node && row.parent === before.parent));
   drawRows(true);
   if (!rows.length) byId("rows").replaceChildren(el("p", { class: "empty soft" }, hits ? "No concept has this in its name." : "No concepts."));

@@ -1,0 +1,88 @@
+"""How fast the page of thousands of concepts is, in a real browser.
+
+    python benchmarks/report_page.py                      # 219 and 3,456 concepts (the paper's two hierarchies)
+    python benchmarks/report_page.py --chromium /usr/bin/chromium --repeat 7
+
+For each size: bytes of the page without sound, milliseconds from navigation to the first full drawing, and from a key
+in the search box to the drawn hits. Medians over fresh pages. The hierarchy and the scores are random.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import statistics
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from captum_concepts.explanation import SCORE_COLUMNS, Explanation
+from captum_concepts.hierarchy import ConceptHierarchy
+from captum_concepts.report import render
+
+SEARCH = """() => { const box = document.getElementById("query"), start = performance.now();
+    box.value = box.value === "7" ? "3" : "7"; box.dispatchEvent(new Event("input"));
+    document.body.offsetHeight; return performance.now() - start; }"""
+
+
+def explanation(size: int, layers: int = 2, targets: int = 4) -> Explanation:
+    """Random scores on a random tree of bounded width."""
+    generator = np.random.default_rng(0)
+    names = [f"concept {i}" for i in range(size)]
+    edges = [(names[generator.integers(max(0, i // 4 - 8), i // 4 + 1)], names[i], 0.5) for i in range(1, size)]
+    rows = [
+        (f"layer{a}", f"class{b}", name, *generator.uniform(0, 1, 6), 100, generator.uniform(0.6, 1), "ok")
+        for a in range(layers)
+        for b in range(targets)
+        for name in names
+    ]
+    layer_names = tuple(f"layer{a}" for a in range(layers))
+    return Explanation(
+        backbone="random",
+        layers=layer_names,
+        targets=tuple(f"class{b}" for b in range(targets)),
+        concepts=tuple(names),
+        scores=pd.DataFrame(rows, columns=list(SCORE_COLUMNS)),
+        hierarchies={layer: ConceptHierarchy.from_edges(names, edges) for layer in layer_names},
+        banks={},
+        similarities={},
+        sensitivities={},
+        clips=(),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--chromium", default=shutil.which("chromium") or shutil.which("google-chrome"))
+    parser.add_argument("--repeat", type=int, default=5)
+    options = parser.parse_args()
+    if not options.chromium:
+        print("skipped: no Chromium here; name one with --chromium")
+        return
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
+        browser = playwright.chromium.launch(executable_path=options.chromium, args=["--no-sandbox", "--disable-gpu"])
+        for size in (219, 3456):
+            path = Path(folder) / f"{size}.html"
+            path.write_text(render(explanation(size)), encoding="utf-8")
+            drawn, found = [], []
+            for _ in range(options.repeat):
+                tab = browser.new_page(viewport={"width": 1400, "height": 900})
+                tab.goto(path.as_uri())
+                tab.wait_for_function("document.documentElement.dataset.drawn")
+                drawn.append(float(tab.evaluate("document.documentElement.dataset.drawn")))
+                tab.evaluate(SEARCH)
+                found.append(min(tab.evaluate(SEARCH) for _ in range(5)))
+                tab.close()
+            print(
+                f"{size:5d} concepts: {path.stat().st_size / 1e6:5.2f} MB, "
+                f"drawn after {statistics.median(drawn):4.0f} ms, search {statistics.median(found):4.0f} ms"
+            )
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
