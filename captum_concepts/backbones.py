@@ -59,10 +59,17 @@ class Backbone(Protocol):
         device: where the model computes.
     """
 
-    name: str
-    layers: Sequence[str]
-    classes: Sequence[str]
-    device: torch.device
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def layers(self) -> Sequence[str]: ...
+
+    @property
+    def classes(self) -> Sequence[str]: ...
+
+    @property
+    def device(self) -> torch.device: ...
 
     def fingerprint(self) -> str | None:
         """Hash of all that decides the activations of given audio; None if it cannot be known (nothing is cached)."""

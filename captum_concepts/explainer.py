@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -257,9 +259,11 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
         return list(dict.fromkeys(target_index(self.backbone, target) for target in given))
 
     def _pass(self, clips: Sequence[Clip], targets: Sequence[int], stage: str) -> Extraction:
+        # Absolute, so that what is saved still finds its sounds from another folder; groups keep their names.
+        placed = [replace(clip, path=os.path.abspath(clip.path)) for clip in clips]
         return extract(
             self.backbone,
-            clips,
+            placed,
             self.layers,
             targets=targets,
             pool=self.pool,

@@ -62,18 +62,24 @@ def encode(clip: Clip, longest: float) -> Sound:
 
 
 def encode_all(spans: Sequence[tuple[Clip, float]]) -> Iterator[Sound | None]:
-    """Encode (clip, longest seconds) pairs in parallel, in order; None and a logged warning where one fails.
+    """Encode (clip, longest seconds) pairs in parallel, in order; None where one fails, and one logged warning for all.
 
     A caller that stops listening stops the work after the batch at hand.
     """
+
+    failures: list[InputError] = []
 
     def one(span: tuple[Clip, float]) -> Sound | None:
         try:
             return encode(*span)
         except InputError as error:
-            logger.warning("the report has no sound for a clip: %s", error)
+            failures.append(error)
             return None
 
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        for first in range(0, len(spans), BATCH):
-            yield from pool.map(one, spans[first : first + BATCH])
+        try:
+            for first in range(0, len(spans), BATCH):
+                yield from pool.map(one, spans[first : first + BATCH])
+        finally:
+            if failures:
+                logger.warning("the report has no sound for %d clips, e.g.: %s", len(failures), failures[0])
