@@ -1,1 +1,154 @@
-FACTORIES = {}
+"""The backbones of this plugin: Essentia's models, imported into torch or, failing that, run by Essentia.
+
+Weights are the user's own files: MTG publishes them at https://essentia.upf.edu/models.html under CC BY-NC-SA 4.0.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
+from typing import Any
+
+from torch import Tensor
+
+from captum_concepts.backbones import Backbone, Gradients, TorchBackbone, resolve_device
+from captum_concepts.errors import InputError, shown
+from captum_concepts.frontends import Frontend
+from captum_concepts_essentia.axes import layer_axes
+from captum_concepts_essentia.frontends import algorithm_frontend
+from captum_concepts_essentia.functions import ancestors, split_reference
+from captum_concepts_essentia.graph import GraphModule, UnsupportedOperation
+from captum_concepts_essentia.models import KINDS, Model, read_model
+from captum_concepts_essentia.runtime_backbone import RuntimeBackbone
+
+LETTERS = {"TensorflowPredictTempoCNN": "BFTC"}
+GRADIENTS = ("auto", "exact", "differences")
+#: What a user may say about a model; the rest follows from the files.
+OPTIONS = (
+    *("card", "head", "head_card", "embedding_weights", "input", "output", "embedding", "algorithm", "classes"),
+    *("layers", "gradients", "hop_seconds", "short"),
+)
+logger = logging.getLogger(__name__)
+
+
+class Embedder(TorchBackbone):
+    """A model without predictions: concepts can be related in its embedding, but there is no decision to explain."""
+
+    @property
+    def classes(self) -> Sequence[str]:
+        return ()
+
+    def gradients(self, inputs: Tensor, layers: Sequence[str], targets: Sequence[int], pool: str = "time") -> Gradients:
+        """Raises InputError: there is nothing to differentiate."""
+        raise InputError(f"backbone {self.name} has no predictions here, so nothing to explain; give head=")
+
+
+def essentia_backbone(kind: str, weights: str | PathLike[str] | None, device: str = "auto", **options: Any) -> Backbone:
+    """One of the backbones in ``KINDS``.
+
+    Args:
+        kind: its name.
+        weights: the user's ``.pb`` file, of a backbone or of a head on one.
+        device: "auto", "cpu", "cuda", ...
+        options: ``card``: the metadata JSON; by default the file beside the graph that is called like it.
+            ``head``, ``head_card``: a head on this backbone, and its card.
+            ``embedding_weights``: where ``weights`` is a head, the graph it takes embeddings of; by default the file
+            that its card names, beside it.
+            ``input``, ``output``, ``embedding``, ``algorithm``, ``classes``: where no card tells.
+            ``layers``: default layers, by default the embedding.
+            ``gradients``: "exact" (import the graph), "differences" (run it in Essentia) or "auto": differences if the
+            graph has an operation that cannot be imported.
+            ``hop_seconds``, ``short``: as in `TorchBackbone`; patches are as far apart as in Essentia by default.
+
+    Raises:
+        InputError: an unknown option; a file that is missing or no such model; a card that does not fit; nodes that
+            nothing names.
+    """
+    for option in options:
+        if option not in OPTIONS:
+            raise InputError(f"option {shown(option)} is not one of {kind}; it has {', '.join(OPTIONS)}")
+    gradients = options.pop("gradients", "auto")
+    if gradients not in GRADIENTS:
+        raise InputError(f"gradients={shown(gradients)} is not known; use {', '.join(GRADIENTS)}")
+    layers = options.pop("layers", ())
+    patching = {key: options.pop(key) for key in ("hop_seconds", "short") if key in options}
+    model = read_model(kind, weights, **options)
+    layers = (layers,) if isinstance(layers, str) else tuple(layers)
+    if gradients != "differences":
+        try:
+            return _imported(kind, model, layers, device, patching)
+        except UnsupportedOperation as reason:
+            if gradients == "exact":
+                raise
+            logger.warning("%s; its gradients are taken by differences in Essentia instead", reason)
+    return _run_by_essentia(kind, model, layers, device, patching)
+
+
+def _imported(kind: str, model: Model, layers: tuple[str, ...], device: str, patching: dict[str, Any]) -> TorchBackbone:
+    embeds = model.output is None and model.embedding is not None
+    output = model.embedding if embeds else model.output
+    module = GraphModule(model.nodes, model.input, output, shown(str(model.path), 200))
+    if module.output_name is None:
+        raise InputError(f"{model.path.name}: several nodes could be its predictions; give output=, or its card=")
+    embedding = [] if model.embedding is None else [module.layer_name(model.embedding)]
+    logits = module.logits()
+    letters = LETTERS.get(model.algorithm, "BTF")
+    return (Embedder if embeds else TorchBackbone)(
+        module.to(resolve_device(device)),
+        layers or embedding or [logits or module.layer_name(module.output_name)],
+        _frontend(model, module.input_shape),
+        () if embeds else model.classes,
+        axes=layer_axes(module, letters),
+        logits=logits,
+        name=kind,
+        **patching,
+    )
+
+
+def _run_by_essentia(
+    kind: str, model: Model, layers: tuple[str, ...], device: str, patching: dict[str, Any]
+) -> RuntimeBackbone:
+    if model.chained:
+        raise InputError(f"{model.path.name}: a head on another model can only be explained where both can be imported")
+    if model.output is None:
+        raise InputError(f"{model.path.name}: nothing names its predictions; give output=, or its card=")
+    if resolve_device("cpu" if device == "auto" else device).type != "cpu":
+        raise InputError(f"device={shown(device)}: Essentia runs graphs on the CPU; use device='cpu'")
+    behind = ancestors(model.nodes, split_reference(model.output)[0])
+    found = [node for node in behind if model.nodes[node].op == "Placeholder"]
+    if model.input is None and len(found) != 1:
+        raise InputError(f"{model.path.name}: the graph has {len(found)} inputs; give input=, or its card=")
+    name = model.input or found[0]
+    if name not in model.nodes:
+        raise InputError(f"{model.path.name}: there is no input {shown(name)}; give input=, or its card=")
+    shape = model.nodes[name].attributes.shapes.get("shape")
+    return RuntimeBackbone(
+        model.path,
+        model.nodes,
+        name,
+        model.output,
+        layers or ([model.embedding] if model.embedding else [model.output]),
+        _frontend(model, shape and tuple(size if size >= 0 else None for size in shape)),
+        model.classes,
+        name=kind,
+        **patching,
+    )
+
+
+def _frontend(model: Model, shape: tuple[int | None, ...] | None) -> Frontend:
+    """The algorithm's front-end with patches of the length that the graph takes, if it states one."""
+    axis = LETTERS.get(model.algorithm, "BTF").index("T")
+    frames = shape[axis] if shape is not None and len(shape) > 2 else None
+    return algorithm_frontend(model.algorithm, frames)
+
+
+def _factory(kind: str) -> Callable[..., Backbone]:
+    def make(weights: str | PathLike[str] | None = None, device: str = "auto", **options: Any) -> Backbone:
+        return essentia_backbone(kind, weights, device, **options)
+
+    make.__doc__ = essentia_backbone.__doc__
+    return make
+
+
+FACTORIES: Mapping[str, Callable[..., Backbone]] = {kind: _factory(kind) for kind in KINDS}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from captum_concepts.errors import InputError, shown
 from captum_concepts_essentia.protobuf import MAX_NODES, Attributes, Graph, Node
@@ -112,3 +112,56 @@ def in_order(nodes: Mapping[str, FlatNode]) -> tuple[list[str], set[str]]:
             if waiting[reader] == 0:
                 ordered.append(reader)
     return ordered, set(nodes) - set(ordered)
+
+
+def saturation(nodes: Mapping[str, FlatNode], output: Reference) -> tuple[str, Reference] | None:
+    """("Sigmoid" or "Softmax", what goes into it) if that is what ``output`` comes straight out of."""
+    name, number = output
+    while name in nodes and nodes[name].op in ("Identity", "IdentityN") and number < len(nodes[name].inputs):
+        name, number = nodes[name].inputs[number]
+    if name not in nodes or nodes[name].op not in ("Sigmoid", "Softmax") or not nodes[name].inputs:
+        return None
+    return nodes[name].op, nodes[name].inputs[0]
+
+
+def join(
+    below: Mapping[str, FlatNode], embedding: Reference, head: Mapping[str, FlatNode], head_input: str
+) -> dict[str, FlatNode]:
+    """One graph of two: the head's nodes get "head/" before their names, and its input is the embedding."""
+    found = dict(below)
+    for node in head.values():
+        inputs = tuple((f"head/{source}", number) for source, number in node.inputs)
+        op = node.op
+        if node.name == head_input:
+            inputs, op = (embedding,), "Identity"
+        found[f"head/{node.name}"] = FlatNode(f"head/{node.name}", op, inputs, node.attributes)
+    return found
+
+
+def free_batch(nodes: Mapping[str, FlatNode], batch: int) -> dict[str, FlatNode]:
+    """The graph for any number of rows, where it was frozen for ``batch``: constant shapes that reshape to it.
+
+    Only shapes that begin with ``batch`` and leave no other size open are changed.
+    """
+    shapes = {node.inputs[1][0] for node in nodes.values() if node.op == "Reshape" and len(node.inputs) == 2}
+    found = dict(nodes)
+    for name in shapes & set(nodes):
+        value = nodes[name].attributes.tensors.get("value")
+        if value is not None and value.ndim == 1 and len(value) and value[0] == batch and (value[1:] >= 0).all():
+            sizes = value.copy()
+            sizes[0] = -1
+            attributes = replace(nodes[name].attributes, tensors={"value": sizes})
+            found[name] = replace(nodes[name], attributes=attributes)
+    return found
+
+
+def ancestors(nodes: Mapping[str, FlatNode], name: str) -> set[str]:
+    """A node and all it depends on, as far as that is in the graph."""
+    found = {name} & set(nodes)
+    waiting = list(found)
+    while waiting:
+        for source, _ in nodes[waiting.pop()].inputs:
+            if source not in found and source in nodes:
+                found.add(source)
+                waiting.append(source)
+    return found

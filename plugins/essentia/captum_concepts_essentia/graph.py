@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from os import PathLike, fspath
 from typing import Any
 
@@ -13,12 +14,20 @@ from torch import Tensor, nn
 from captum_concepts.errors import InputError, shown
 from captum_concepts_essentia import ops
 from captum_concepts_essentia.cards import ModelCard, find_card
-from captum_concepts_essentia.functions import FlatNode, Reference, flatten, in_order, split_reference
+from captum_concepts_essentia.functions import (
+    FlatNode,
+    Reference,
+    ancestors,
+    flatten,
+    free_batch,
+    in_order,
+    saturation,
+    split_reference,
+)
 from captum_concepts_essentia.fusion import Chain, find_chains
 from captum_concepts_essentia.protobuf import read_graph
 
 _SOURCES = ("Const", "Placeholder")
-_SATURATING = ("Sigmoid", "Softmax")
 
 
 class UnsupportedOperation(InputError):
@@ -103,6 +112,9 @@ class GraphModule(nn.Module):
         where: what complaints name.
 
     Attributes:
+        nodes: the graph without its constants.
+        order: names of nodes in the order in which they can be computed.
+        layers: node -> its name as a layer, for those that can be computed.
         input_name, output_name: as above; ``output_name`` is None if several nodes could be meant.
         input_shape: sizes the Placeholder states, None where any will do; None if it states nothing.
 
@@ -116,12 +128,14 @@ class GraphModule(nn.Module):
     ) -> None:
         super().__init__()
         self._where = where
-        self._inputs = {name: node.inputs for name, node in nodes.items()}
-        self._ops = {name: node.op for name, node in nodes.items()}
-        self._order, self._cyclic = in_order(nodes)
-        self._position = {name: place for place, name in enumerate(self._order)}
-        self._layer: dict[str, str] = {}
-        for name in self._order:
+        # Without the constants, which the layers hold: they would keep the whole file in memory.
+        self.nodes = {
+            name: replace(node, attributes=replace(node.attributes, tensors={})) for name, node in nodes.items()
+        }
+        self.order, self._cyclic = in_order(nodes)
+        self._position = {name: place for place, name in enumerate(self.order)}
+        self.layers: dict[str, str] = {}
+        for name in self.order:
             self._register(nodes[name])
         self.output_name = output if output is not None else self._only_sink(nodes)
         if self.output_name is not None:
@@ -129,13 +143,13 @@ class GraphModule(nn.Module):
         self.input_name = self._find_input(nodes, input)
         shape = nodes[self.input_name].attributes.shapes.get("shape") if self.input_name else None
         self.input_shape = shape and tuple(size if size >= 0 else None for size in shape)
-        self._chains = find_chains(nodes, self._layer)
+        self._chains = find_chains(nodes, self.layers)
 
     # Building
 
     def _register(self, node: FlatNode) -> None:
         """Make the node a layer, if all it depends on are layers."""
-        if any(source not in self._layer for source, _ in node.inputs):
+        if any(source not in self.layers for source, _ in node.inputs):
             return
         if node.op == "Const":
             value = node.attributes.tensors.get("value")
@@ -152,39 +166,29 @@ class GraphModule(nn.Module):
         while hasattr(self, name):
             name += "_"
         self.add_module(name, module)
-        self._layer[node.name] = name
+        self.layers[node.name] = name
 
     def _only_sink(self, nodes: Mapping[str, FlatNode]) -> str | None:
         read = {source for node in nodes.values() for source, _ in node.inputs}
-        sinks = [name for name in self._layer if name not in read and self._ops[name] not in _SOURCES]
+        sinks = [name for name in self.layers if name not in read and self.nodes[name].op not in _SOURCES]
         return sinks[0] if len(sinks) == 1 else None
 
     def _find_input(self, nodes: Mapping[str, FlatNode], given: str | None) -> str | None:
         if given is not None:
             name = split_reference(given)[0]
-            if self._ops.get(name) != "Placeholder":
-                known = [node for node, op in self._ops.items() if op == "Placeholder"]
+            if name not in self.nodes or self.nodes[name].op != "Placeholder":
+                known = [node.name for node in self.nodes.values() if node.op == "Placeholder"]
                 raise InputError(
                     f"{self._where}: input {shown(given)} is not a Placeholder of the graph; it has {known}"
                 )
             return name
-        names = self._layer if self.output_name is None else self._ancestors(split_reference(self.output_name)[0])
-        found = [name for name in names if self._ops[name] == "Placeholder"]
+        names = self.layers if self.output_name is None else ancestors(self.nodes, split_reference(self.output_name)[0])
+        found = [name for name in names if self.nodes[name].op == "Placeholder"]
         if len(found) > 1 and self.output_name is None:
             return None  # the output asked for decides
         if len(found) != 1:
             raise InputError(f"{self._where}: the graph has {len(found)} inputs, {shown(found)}; name one with input=")
         return found[0]
-
-    def _ancestors(self, name: str) -> set[str]:
-        """The node and all it depends on."""
-        found, waiting = {name}, [name]
-        while waiting:
-            for source, _ in self._inputs[waiting.pop()]:
-                if source not in found and source in self._inputs:
-                    found.add(source)
-                    waiting.append(source)
-        return found
 
     def _check(self, reference: str) -> Reference:
         """The node and number of an output that can be computed.
@@ -193,27 +197,27 @@ class GraphModule(nn.Module):
             InputError: it cannot be; the message says why.
         """
         name, number = split_reference(reference)
-        if name in self._layer:
+        if name in self.layers:
             return name, number
-        if name not in self._inputs:
-            likely = [node for node in self._layer if self._ops[node] not in _SOURCES]
+        if name not in self.nodes:
+            likely = [node for node in self.layers if self.nodes[node].op not in _SOURCES]
             listed = ", ".join(likely[-20:])
             raise InputError(f"{self._where}: there is no node {shown(reference)}; some of its nodes: {listed}")
-        ancestors = self._ancestors(name)
-        if ancestors & self._cyclic:
-            some = shown(sorted(ancestors & self._cyclic)[0])
+        behind = ancestors(self.nodes, name)
+        if behind & self._cyclic:
+            some = shown(sorted(behind & self._cyclic)[0])
             raise InputError(f"{self._where}: {shown(name)} depends on a cycle around {some}; not a frozen graph")
-        for node in sorted(ancestors, key=lambda node: self._position[node]):
-            if node in self._layer:
+        for node in sorted(behind, key=lambda node: self._position[node]):
+            if node in self.layers:
                 continue
-            missing = [source for source, _ in self._inputs[node] if source not in self._inputs]
+            missing = [source for source, _ in self.nodes[node].inputs if source not in self.nodes]
             if missing:
                 raise InputError(
                     f"{self._where}: node {shown(node)} reads {shown(missing[0])}, which is not in the graph"
                 )
             raise UnsupportedOperation(
-                f"{self._where}: operation {shown(self._ops[node])} of node {shown(node)} is not supported; supported "
-                f"are {', '.join(ops.SUPPORTED)}"
+                f"{self._where}: operation {shown(self.nodes[node].op)} of node {shown(node)} is not supported; "
+                f"supported are {', '.join(ops.SUPPORTED)}"
             )
         raise AssertionError(name)
 
@@ -226,24 +230,14 @@ class GraphModule(nn.Module):
             InputError: no such node, or one that cannot be computed.
         """
         name, number = self._check(node)
-        return self._layer[name] + (f":{number}" if ":" in node and number else "")
+        return self.layers[name] + (f":{number}" if ":" in node and number else "")
 
-    def logits_name(self, output: str) -> str | None:
-        """The node whose value a Sigmoid or Softmax turns into ``output``; None if ``output`` is neither."""
-        name, number = self._check(output)
-        while self._ops[name] in ("Identity", "IdentityN"):
-            name, number = self._inputs[name][number]
-        if self._ops[name] not in _SATURATING:
+    def logits(self) -> str | None:
+        """The layer whose value a Sigmoid or Softmax turns into the module's output; None if neither does."""
+        if self.output_name is None:
             return None
-        name, number = self._inputs[name][0]
-        return f"{name}:{number}" if number else name
-
-    def saturation(self, output: str) -> str | None:
-        """ "Sigmoid" or "Softmax" if that is what ``output`` comes out of."""
-        name, number = self._check(output)
-        while self._ops[name] in ("Identity", "IdentityN"):
-            name, number = self._inputs[name][number]
-        return self._ops[name] if self._ops[name] in _SATURATING else None
+        found = saturation(self.nodes, split_reference(self.output_name))
+        return None if found is None else self.layer_name(f"{found[1][0]}:{found[1][1]}")
 
     # Computing
 
@@ -279,7 +273,7 @@ class GraphModule(nn.Module):
             return self._check(given)[0]
         if self.input_name is not None:
             return self.input_name
-        found = [name for name in self._ancestors(target) if self._ops[name] == "Placeholder"]
+        found = [name for name in ancestors(self.nodes, target) if self.nodes[name].op == "Placeholder"]
         if len(found) != 1:
             raise InputError(
                 f"{self._where}: {shown(target)} depends on {len(found)} inputs, {shown(found)}; give input="
@@ -299,7 +293,7 @@ class GraphModule(nn.Module):
 
     def _run(self, x: Tensor, start: str, target: str) -> ops.Result:
         needed = self._needed(start, target)
-        last_reader = {source: name for name in needed if name != start for source, _ in self._inputs[name]}
+        last_reader = {source: name for name in needed if name != start for source, _ in self.nodes[name].inputs}
         finished: dict[str, list[str]] = {}
         for source, reader in last_reader.items():
             finished.setdefault(reader, []).append(source)
@@ -309,13 +303,13 @@ class GraphModule(nn.Module):
         for name in needed:
             if name in skipped:
                 continue
-            module = self._modules[self._layer[name]]
+            module = self._modules[self.layers[name]]
             if name == start:
-                values[name] = module(x) if self._ops[name] == "Placeholder" else x
+                values[name] = module(x) if self.nodes[name].op == "Placeholder" else x
             elif name in chains:
                 values[name] = module(computed=chains[name].compute(self._modules, values))
             else:
-                values[name] = module(*(ops.pick(values, source) for source in self._inputs[name]))
+                values[name] = module(*(ops.pick(values, source) for source in self.nodes[name].inputs))
             for member in chains[name].members if name in chains else (name,):
                 for source in finished.get(member, ()):
                     values.pop(source, None)
@@ -328,11 +322,11 @@ class GraphModule(nn.Module):
             name = waiting.pop()
             if name == start:
                 continue
-            for source, _ in self._inputs[name]:
+            for source, _ in self.nodes[name].inputs:
                 if source not in found:
                     found.add(source)
                     waiting.append(source)
-        others = [name for name in found if self._ops[name] == "Placeholder" and name != start]
+        others = [name for name in found if self.nodes[name].op == "Placeholder" and name != start]
         if others:
             raise InputError(f"{self._where}: {shown(target)} also depends on {shown(others[0])}, which has no value")
         return sorted(found, key=self._position.__getitem__)
@@ -345,7 +339,7 @@ class GraphModule(nn.Module):
             chain = self._chains.get(name)
             if chain is None or name == start or {start, target} & set(chain.inside):
                 continue
-            watched = any(_hooked(self._modules[self._layer[inside]]) for inside in chain.inside)
+            watched = any(_hooked(self._modules[self.layers[inside]]) for inside in chain.inside)
             if not watched and all(set(chain.readers[inside]) & present <= chain.members for inside in chain.inside):
                 usable[name] = chain
         return usable
@@ -382,6 +376,19 @@ def import_graph(
     if found is not None:
         output = output or found.predictions
         input = input or found.input
-    graph = read_graph(path)
     where = shown(fspath(path), 200)
-    return GraphModule(flatten(graph, where), input, output, where)
+    return GraphModule(flat_graph(path, input), input, output, where)
+
+
+def flat_graph(path: str | PathLike[str], input: str | None = None) -> dict[str, FlatNode]:
+    """The nodes of a ``.pb`` file, with functions inlined, for any number of rows.
+
+    Raises:
+        InputError: not a frozen graph.
+    """
+    nodes = flatten(read_graph(path), shown(fspath(path), 200))
+    for node in nodes.values():
+        shape = node.attributes.shapes.get("shape")
+        if node.op == "Placeholder" and input in (None, node.name) and shape and shape[0] > 1:
+            nodes = free_batch(nodes, shape[0])
+    return nodes

@@ -5,7 +5,7 @@ import pytest
 import torch
 from captum_concepts_essentia import import_graph
 from captum_concepts_essentia.builder import GraphBuilder
-from captum_concepts_essentia.functions import flatten
+from captum_concepts_essentia.functions import FlatNode, flatten, free_batch, join
 from captum_concepts_essentia.graph import GraphModule, UnsupportedOperation
 from captum_concepts_essentia.protobuf import parse_graph
 from scipy.special import expit, softmax
@@ -13,8 +13,12 @@ from scipy.special import expit, softmax
 from captum_concepts.errors import InputError
 
 
+def nodes_of(graph: GraphBuilder) -> dict[str, FlatNode]:
+    return flatten(parse_graph(graph.content), "test.pb")
+
+
 def module_of(graph: GraphBuilder, **names: str) -> GraphModule:
-    return GraphModule(flatten(parse_graph(graph.content), "test.pb"), where="test.pb", **names)
+    return GraphModule(nodes_of(graph), where="test.pb", **names)
 
 
 def reference(x: np.ndarray, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -99,8 +103,7 @@ def test_functions_are_inlined_and_hookable(tiny):
     np.testing.assert_allclose(module(torch.from_numpy(x)).numpy(), softmax(logits, 1), rtol=1e-5)
     inner = "PartitionedCall/PartitionedCall/model/add"
     np.testing.assert_allclose(module(torch.from_numpy(x), output=inner).numpy(), logits, rtol=1e-5, atol=1e-6)
-    assert module.logits_name("PartitionedCall:0") == inner
-    assert module.saturation("PartitionedCall") == "Softmax"
+    assert module.logits() == inner
     assert inner in dict(module.named_modules())
 
 
@@ -204,6 +207,25 @@ def test_parameters_follow_the_module(tiny, arrays, x):
     assert {name for name, _ in module.named_parameters()} == {f"weights/{name}.value" for name in arrays}
     assert not any(parameter.requires_grad for parameter in module.parameters())
     assert module.double()(x.double()).dtype == torch.float64
+
+
+def test_a_head_on_a_backbone_is_one_graph(tiny, arrays, x):
+    below, above = nodes_of(tiny.tagger(arrays)), nodes_of(tiny.head())
+    nodes = join(below, ("model/dense/BiasAdd", 0), above, "serving_default_model_Placeholder")
+    both = GraphModule(nodes, output="head/PartitionedCall", where="test.pb")
+    embedding = module_of(tiny.tagger(arrays))(x, output="model/dense/BiasAdd")
+    torch.testing.assert_close(both(x), module_of(tiny.head())(embedding))
+    assert both.input_name == "model/Placeholder" and both.logits().startswith("head/PartitionedCall/")
+    torch.testing.assert_close(both(x, output="model/Sigmoid"), module_of(tiny.tagger(arrays))(x))
+
+
+def test_a_graph_frozen_for_one_size_of_batch_takes_any():
+    graph = GraphBuilder()
+    shape = graph.constant("shape", np.array([64, 6], np.int32))
+    graph.add("Reshape", "flat", graph.placeholder("x", (64, 2, 3)), shape)
+    nodes = free_batch(nodes_of(graph), 64)
+    assert GraphModule(nodes)(torch.ones(5, 2, 3)).shape == (5, 6)
+    assert nodes_of(graph)["shape"].attributes.tensors["value"].tolist() == [64, 6]
 
 
 @pytest.mark.gpu

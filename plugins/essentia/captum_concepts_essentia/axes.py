@@ -1,0 +1,90 @@
+"""Which axis of each layer is time, frequency and channels, found by following the letters through the graph."""
+
+from __future__ import annotations
+
+import torch
+
+from captum_concepts_essentia import ops
+from captum_concepts_essentia.graph import GraphModule
+
+_REDUCTIONS = ("Max", "Mean", "Min", "Prod", "Sum")
+_WINDOWED = ("Conv2D", "DepthwiseConv2dNative")
+
+
+def layer_axes(module: GraphModule, letters: str) -> dict[str, str]:
+    """Layer -> letters, B batch, T time, F frequency and C channels, for layers of three and four axes.
+
+    Layers whose axes cannot be followed (through a reshape, say) are left out.
+
+    Args:
+        module: a graph with an output.
+        letters: the axes of its input, e.g. "BTF".
+    """
+    shape = module.input_shape
+    if shape is None or len(shape) != len(letters) or any(size is None for size in shape[1:]):
+        return {}
+    seen: dict[str, tuple[int, ...]] = {}
+    arrays: dict[str, ops.Value] = {}
+    handles = []
+    for name, layer in module.layers.items():
+        hook = _recorder(name, seen, arrays)
+        handles.append(module.get_submodule(layer).register_forward_hook(hook))
+    try:
+        first = next(module.parameters(), torch.zeros(0))
+        with torch.no_grad():
+            module(first.new_zeros(1, *shape[1:]))
+    finally:
+        for handle in handles:
+            handle.remove()
+    axes: dict[str, str] = {}
+    for name in module.order:
+        found = letters if name == module.input_name else _followed(module, name, axes, seen, arrays)
+        if name in seen and found is not None and len(found) == len(seen[name]) and len(set(found)) == len(found):
+            axes[name] = found
+    return {module.layers[name]: found for name, found in axes.items() if len(found) > 2}
+
+
+def _recorder(name: str, seen: dict[str, tuple[int, ...]], arrays: dict[str, ops.Value]):  # type: ignore[no-untyped-def]
+    def hook(_module: object, _inputs: object, output: object) -> None:
+        value = output[0] if isinstance(output, tuple) else output
+        if isinstance(value, torch.Tensor):
+            seen[name] = tuple(value.shape)
+        else:
+            arrays[name] = value
+
+    return hook
+
+
+def _followed(
+    module: GraphModule,
+    name: str,
+    axes: dict[str, str],
+    seen: dict[str, tuple[int, ...]],
+    arrays: dict[str, ops.Value],
+) -> str | None:
+    node = module.nodes[name]
+    sources = [source for source, _ in node.inputs]
+    letters = next((axes[source] for source in sources if source in axes), None)
+    if letters is None or name not in seen:
+        return None
+    op, rank = node.op, len(letters)
+    numbers = ops.ints(arrays[sources[-1]]) if sources[-1] in arrays else ()
+    if op == "ExpandDims" and numbers:
+        place = numbers[0] % (rank + 1)
+        return letters[:place] + next((letter for letter in "CFT" if letter not in letters), "") + letters[place:]
+    if op == "Squeeze":
+        gone = {axis % rank for axis in node.attributes.lists.get("squeeze_dims", ())}
+        return "".join(letter for axis, letter in enumerate(letters) if axis not in gone)
+    if op == "Transpose" and numbers:
+        return "".join(letters[axis] for axis in numbers)
+    if op in _REDUCTIONS and not node.attributes.ints.get("keep_dims"):
+        return "".join(letter for axis, letter in enumerate(letters) if axis not in {place % rank for place in numbers})
+    if op in _WINDOWED and rank == 4:
+        # What a kernel makes is channels; an axis of the input's channels is then one that it slides along.
+        last = 1 if node.attributes.texts.get("data_format") == "NCHW" else 3
+        moved = letters[:last] + letters[last + 1 :]
+        moved = moved.replace("C", letters[last])
+        return moved[:last] + "C" + moved[last:]
+    if op == "Reshape" and seen[name] != seen.get(sources[0]):
+        return None
+    return letters

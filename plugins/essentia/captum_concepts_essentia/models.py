@@ -1,0 +1,140 @@
+"""Which files make a model: a graph, its card, and a head on it, read and put together."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+from captum_concepts.errors import InputError, shown
+from captum_concepts_essentia.cards import ModelCard, find_card
+from captum_concepts_essentia.frontends import PATCHES
+from captum_concepts_essentia.functions import FlatNode, Reference, join, split_reference
+from captum_concepts_essentia.graph import GraphModule, flat_graph
+
+ORIGIN = "MTG publishes it at https://essentia.upf.edu/models.html under CC BY-NC-SA 4.0"
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a backbone's name stands for: a file to ask for, and the algorithm that its card must name."""
+
+    file: str
+    algorithm: str | None
+
+
+KINDS: Mapping[str, Kind] = {
+    "essentia": Kind("any of Essentia's models (.pb)", None),
+    "essentia-musicnn": Kind("e.g. msd-musicnn-1.pb", "TensorflowPredictMusiCNN"),
+    "essentia-vggish": Kind("e.g. audioset-vggish-3.pb", "TensorflowPredictVGGish"),
+    "essentia-effnet-discogs": Kind("e.g. discogs-effnet-bs64-1.pb", "TensorflowPredictEffnetDiscogs"),
+    "essentia-maest": Kind("e.g. discogs-maest-30s-pw-1.pb", "TensorflowPredictMAEST"),
+}
+
+
+@dataclass(frozen=True)
+class Model:
+    """Files read: a graph from patches to ``output``, and how patches are made.
+
+    Attributes:
+        path: the file of the graph that hears the patches.
+        nodes: that graph, and a head's, with functions inlined.
+        input, output, embedding: names of nodes; None where nothing tells.
+        algorithm: Essentia's, which makes the patches.
+        classes: names of the output's columns; empty if nothing tells.
+        chained: whether a head is part of it.
+    """
+
+    path: Path
+    nodes: dict[str, FlatNode]
+    input: str | None
+    output: str | None
+    embedding: str | None
+    algorithm: str
+    classes: tuple[str, ...]
+    chained: bool
+
+
+def read_model(kind: str, weights: str | PathLike[str] | None, **options: Any) -> Model:
+    """The model in a user's files; ``options`` as in `captum_concepts_essentia.backbones.essentia_backbone`.
+
+    Raises:
+        InputError: a file is missing or no such model, a card does not fit, or nothing names a node that is needed.
+    """
+    path = _file(kind, weights)
+    own = find_card(path, options.get("card"))
+    if own is not None and own.embedding_model and options.get("head") is None:
+        below = _embedding_file(options.get("embedding_weights"), path, own)
+        as_head = {"head": path, "head_card": options.get("card"), "card": None, "embedding_weights": None}
+        return read_model(kind, below, **options | as_head)
+    algorithm = _algorithm(kind, path, options.get("algorithm"), own)
+    input = options.get("input") or (own and own.input)
+    output = options.get("output") or (own and own.predictions)
+    embedding = options.get("embedding") or (own and own.embeddings)
+    classes = _names(options.get("classes", ())) or (own.classes if own else ())
+    nodes = flat_graph(path, input)
+    if options.get("head") is None:
+        return Model(path, nodes, input, output, embedding, algorithm, classes, False)
+    if embedding is None:
+        raise InputError(f"{path.name}: nothing names the embedding that the head takes; give embedding=, or its card=")
+    card, nodes, output = _with_head(path, nodes, split_reference(embedding), own, options)
+    classes = _names(options.get("classes", ())) or (card.classes if card else ())
+    return Model(path, nodes, input, output, embedding, algorithm, classes, True)
+
+
+def _algorithm(kind: str, path: Path, given: str | None, card: ModelCard | None) -> str:
+    expected = KINDS[kind].algorithm
+    algorithm = given or (card.algorithm if card else "") or expected
+    if not algorithm:
+        raise InputError(f"{path.name}: no card beside it; give card=, or algorithm= (one of {', '.join(PATCHES)})")
+    if expected is not None and algorithm != expected:
+        raise InputError(f"{path.name} is for {algorithm}, and {kind} for {expected}; use --backbone essentia")
+    return algorithm
+
+
+def _with_head(
+    path: Path, nodes: dict[str, FlatNode], embedding: Reference, own: ModelCard | None, options: Mapping[str, Any]
+) -> tuple[ModelCard | None, dict[str, FlatNode], str]:
+    """The head's card, both graphs in one, and the name of the predictions in it."""
+    above = _file("a head", options["head"])
+    card = find_card(above, options.get("head_card"))
+    if card is not None and own is not None and card.embedding_algorithm not in ("", own.algorithm):
+        raise InputError(f"{above.name} takes embeddings of {card.embedding_model}, not of {path.name}; give its own")
+    if card is not None and card.embedding_model and card.embedding_model != path.stem:
+        logger.warning("%s was trained on embeddings of %s, not of %s", above.name, card.embedding_model, path.stem)
+    head = flat_graph(above)
+    names = (card and card.input, options.get("output") or (card and card.predictions))
+    module = GraphModule(head, *names, shown(str(above), 200))
+    if module.output_name is None or module.input_name is None:
+        raise InputError(f"{above.name}: several nodes could be its predictions; give output=, or head_card=")
+    return card, join(nodes, embedding, head, module.input_name), f"head/{module.output_name}"
+
+
+def _file(kind: str, path: str | PathLike[str] | None) -> Path:
+    if path is None:
+        raise InputError(f"{kind} needs your weights file, {KINDS[kind].file}; {ORIGIN}")
+    found = Path(path)
+    if not found.is_file():
+        raise InputError(f"{shown(fspath(path), 200)}: no such file; {ORIGIN}")
+    return found
+
+
+def _embedding_file(given: str | PathLike[str] | None, path: Path, card: ModelCard) -> Path:
+    # A card's text must not be able to leave the folder.
+    found = Path(given) if given else path.parent / Path(f"{card.embedding_model}.pb").name
+    if not found.is_file():
+        link = f" ({card.embedding_link})" if card.embedding_link else ""
+        raise InputError(
+            f"{path.name} is a head on {card.embedding_model}{link}: put {found.name} beside it, or give "
+            f"embedding_weights=; {ORIGIN}"
+        )
+    return found
+
+
+def _names(classes: Any) -> tuple[str, ...]:
+    """Names from a list, or from a text with commas between them, as the command line gives it."""
+    return tuple(name.strip() for name in classes.split(",")) if isinstance(classes, str) else tuple(classes)

@@ -1,0 +1,73 @@
+"""Front-ends against Essentia's own, on real audio where it is at hand, else on a tone that fades."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from captum_concepts_essentia.frontends import MAEST_MEAN, MAEST_SPREAD, algorithm_frontend
+
+from captum_concepts.audio import Clip
+from captum_concepts.backbones import TorchBackbone
+from captum_concepts.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def audio(tiny):
+    """Samples at any rate: the same numbers, whatever rate they are said to have."""
+    file = tiny.shared / "gtzan_mini" / "genres" / "jazz"
+    if file.is_dir():
+        return soundfile.read(sorted(file.iterdir())[0], dtype="float32", frames=70000)[0]
+    time = np.arange(70000) / 22050
+    return (np.sin(2 * np.pi * 220 * time * (1 + time)) * np.exp(-time)).astype(np.float32)
+
+
+def ours(audio, tmp_path, front) -> torch.Tensor:
+    path = tmp_path / "audio.wav"
+    soundfile.write(path, audio, front.sample_rate, subtype="FLOAT")
+    backbone = TorchBackbone(torch.nn.Sequential(torch.nn.Identity()), ["0"], front)
+    return front(torch.cat([block.inputs for block in backbone.read(Clip(str(path)))]))
+
+
+def essentia_frames(audio, algorithm: str, size: int, hop: int) -> np.ndarray:
+    pytest.importorskip("essentia")
+    from captum_concepts_essentia.runtime import load_essentia
+
+    standard = load_essentia()
+    made = getattr(standard, algorithm)()
+    frames = standard.FrameGenerator(audio, frameSize=size, hopSize=hop, startFromZero=False)
+    return np.array([made(frame) for frame in frames])
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "own", "size", "hop", "tolerance"),
+    [
+        ("TensorflowPredictMusiCNN", "TensorflowInputMusiCNN", 512, 256, 1e-3),
+        ("TensorflowPredictEffnetDiscogs", "TensorflowInputMusiCNN", 512, 256, 1e-3),
+        ("TensorflowPredictVGGish", "TensorflowInputVGGish", 400, 160, 1e-3),
+        ("TensorflowPredictTempoCNN", "TensorflowInputTempoCNN", 1024, 512, 1e-3),
+    ],
+)
+def test_agrees_with_essentia(audio, tmp_path, algorithm, own, size, hop, tolerance):
+    expected = essentia_frames(audio, own, size, hop)
+    front = algorithm_frontend(algorithm, frames=64, hop=64)
+    found = ours(audio, tmp_path, front).reshape(-1, *((40, 64) if "Tempo" in algorithm else (64, front.n_mels)))
+    rows = (found.transpose(1, 2) if "Tempo" in algorithm else found).reshape(-1, front.n_mels).numpy()
+    assert len(rows) >= len(expected) // 64 * 64
+    assert np.abs(rows[: len(expected)] - expected[: len(rows)]).max() < tolerance
+
+
+def test_maest_is_centred_and_scaled(audio):
+    front, plain = (algorithm_frontend(f"TensorflowPredict{name}", 100) for name in ("MAEST", "MusiCNN"))
+    wave = torch.from_numpy(audio[: plain.patch_samples])[None]
+    torch.testing.assert_close(front(wave) * MAEST_SPREAD + MAEST_MEAN, plain(wave), rtol=1e-4, atol=1e-4)
+
+
+def test_patches_are_those_of_essentia():
+    assert algorithm_frontend("TensorflowPredictMusiCNN").hop_samples == 93 * 256
+    assert algorithm_frontend("TensorflowPredictEffnetDiscogs").patch_frames == 128
+    assert algorithm_frontend("TensorflowPredictMAEST").patch_frames == 1876
+    assert algorithm_frontend("TensorflowPredictMAEST", 316).hop_samples == 313 * 256
+    with pytest.raises(InputError, match=r"'TensorflowPredictCREPE'.*TensorflowPredictMusiCNN"):
+        algorithm_frontend("TensorflowPredictCREPE")
