@@ -86,7 +86,7 @@ def essentia_backbone(kind: str, weights: str | PathLike[str] | None, device: st
 
 
 def _imported(kind: str, model: Model, layers: tuple[str, ...], device: str, patching: dict[str, Any]) -> TorchBackbone:
-    embeds = model.output is None and model.embedding is not None
+    embeds = model.listed and model.output is None and model.embedding is not None
     output = model.embedding if embeds else model.output
     module = GraphModule(model.nodes, model.input, output, shown(str(model.path), 200))
     if module.output_name is None:

@@ -47,6 +47,7 @@ class Model:
         algorithm: Essentia's, which makes the patches.
         classes: names of the output's columns; empty if nothing tells.
         chained: whether a head is part of it.
+        listed: whether a card says what the outputs are, so that one that it leaves out is not meant.
     """
 
     path: Path
@@ -57,6 +58,7 @@ class Model:
     algorithm: str
     classes: tuple[str, ...]
     chained: bool
+    listed: bool
 
 
 def read_model(kind: str, weights: str | PathLike[str] | None, **options: Any) -> Model:
@@ -78,12 +80,12 @@ def read_model(kind: str, weights: str | PathLike[str] | None, **options: Any) -
     classes = _names(options.get("classes", ())) or (own.classes if own else ())
     nodes = flat_graph(path, input)
     if options.get("head") is None:
-        return Model(path, nodes, input, output, embedding, algorithm, classes, False)
+        return Model(path, nodes, input, output, embedding, algorithm, classes, False, own is not None)
     if embedding is None:
         raise InputError(f"{path.name}: nothing names the embedding that the head takes; give embedding=, or its card=")
     card, nodes, output = _with_head(path, nodes, split_reference(embedding), own, options)
     classes = _names(options.get("classes", ())) or (card.classes if card else ())
-    return Model(path, nodes, input, output, embedding, algorithm, classes, True)
+    return Model(path, nodes, input, output, embedding, algorithm, classes, True, card is not None)
 
 
 def _algorithm(kind: str, path: Path, given: str | None, card: ModelCard | None) -> str:
