@@ -250,56 +250,84 @@ def _logistic(rows: Tensor, train: Sequence[Tensor], precision: torch.dtype, C: 
 def _logistic_dual(
     rows: Tensor, centre: Tensor, train: Sequence[Tensor], members: Tensor, C: float, precision: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    blocks, local = torch.unique(members, return_inverse=True)
-    sizes = [len(train[block]) for block in blocks.tolist()]
-    x = rows[torch.cat([train[block] for block in blocks.tolist()])] - centre
-    gram = (x.to(precision) @ x.to(precision).T).double()
-    index, owner = _positions(local, sizes)
-    index, owner = index.to(x.device), owner.to(x.device)
-    small = gram[index[:, :, None], index[:, None, :]]
+    columns = [_Column(rows, centre, train, members[:, column]) for column in range(members.shape[1])]
+    gram = _small_grams(columns, precision)
+    ends = np.cumsum([column.width for column in columns]).tolist()
+    spans = [slice(end - column.width, end) for end, column in zip(ends, columns, strict=True)]
     sets, count = members.shape
-    problems = [1] if count == 2 else range(count)
-    weights = x.new_zeros(sets, count, x.shape[1])
-    biases = x.new_zeros(sets, count)
-    for column in problems:
-        sign = torch.where(owner == column, 1.0, -1.0).double() * (owner >= 0)
-        coefficients, intercepts = solve_dual(small, sign, C)
-        _spread(weights[:, column], coefficients.to(x.dtype), x, local, sizes)
-        biases[:, column] = intercepts.to(x.dtype)
+    weights = rows.new_zeros(sets, count, rows.shape[1])
+    biases = rows.new_zeros(sets, count)
+    for positive in [1] if count == 2 else range(count):
+        sign = torch.cat([(1.0 if c == positive else -1.0) * column.used for c, column in enumerate(columns)], 1)
+        coefficients, intercepts = solve_dual(gram, sign.to(gram.dtype), C)
+        coefficients = coefficients.to(rows.dtype)
+        for column, span in zip(columns, spans, strict=True):
+            column.spread(coefficients[:, span], weights[:, positive])
+        biases[:, positive] = intercepts.to(rows.dtype) - weights[:, positive] @ centre
     if count == 2:
         weights[:, 0], biases[:, 0] = -weights[:, 1], -biases[:, 1]
-    return weights, biases - weights @ centre
+    return weights, biases
 
 
-def _positions(local: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Of each set: its rows among the chunk's, padded with row 0, and the column of their block, -1 in the padding."""
-    starts = np.cumsum([0, *sizes])
-    chosen = local.tolist()
-    longest = max(sum(sizes[block] for block in members) for members in chosen)
-    index = np.zeros((len(chosen), longest), dtype=np.int64)
-    owner = np.full((len(chosen), longest), -1, dtype=np.int64)
-    for number, members in enumerate(chosen):
-        place = 0
-        for column, block in enumerate(members):
-            end = place + sizes[block]
-            index[number, place:end] = np.arange(starts[block], starts[block + 1])
-            owner[number, place:end] = column
-            place = end
-    return torch.from_numpy(index), torch.from_numpy(owner)
+class _Column:
+    """The blocks that stand at one place of the sets of a chunk.
+
+    Attributes:
+        x: (U, F), centred rows of the distinct blocks one after the other.
+        index: (E, width), each set's rows among them, padded with row 0.
+        used: (E, width) float, 0 in the padding.
+        place: (E,), which of the distinct blocks each set has.
+    """
+
+    def __init__(self, rows: Tensor, centre: Tensor, train: Sequence[Tensor], blocks: Tensor):
+        distinct, place = torch.unique(blocks, return_inverse=True)
+        parts = [train[block] for block in distinct.tolist()]
+        sizes = torch.tensor([len(part) for part in parts])
+        self.x = rows[torch.cat(parts)] - centre
+        self.width = int(sizes.max())
+        self.place = place.to(rows.device)
+        self._starts = (sizes.cumsum(0) - sizes).tolist()
+        self._sizes = sizes.tolist()
+        self._sets = torch.argsort(place, stable=True).to(rows.device).split(torch.bincount(place).tolist())
+        steps = torch.arange(self.width)
+        inside = steps < sizes[:, None]
+        starts = (sizes.cumsum(0) - sizes)[:, None]
+        self.index = torch.where(inside, starts + steps, 0)[place].to(rows.device)
+        self.used = inside[place].to(rows)
+
+    def spread(self, coefficients: Tensor, weights: Tensor) -> None:
+        """Add to each set's weights (E, F) the sum of its rows by their coefficients (E, width), block by block."""
+        for chosen, start, size in zip(self._sets, self._starts, self._sizes, strict=True):
+            weights.index_add_(0, chosen, coefficients[chosen, :size] @ self.x[start : start + size])
+
+    def blocks(self) -> list[Tensor]:
+        """The rows of each distinct block."""
+        return list(self.x.split(self._sizes))
 
 
-def _spread(weights: Tensor, coefficients: Tensor, x: Tensor, local: Tensor, sizes: Sequence[int]) -> None:
-    """Add to each set's weights the sum of its rows by their coefficients, block by block: (E, F) += ..."""
-    starts = np.cumsum([0, *sizes])
-    lengths = torch.tensor(list(sizes))[local]
-    offsets = lengths.cumsum(1) - lengths
-    for column in range(local.shape[1]):
-        for block in torch.unique(local[:, column]).tolist():
-            chosen = (local[:, column] == block).nonzero()[:, 0]
-            first = offsets[chosen, column]
-            span = first[:, None] + torch.arange(sizes[block])
-            part = coefficients[chosen.to(x.device)[:, None], span.to(x.device)]
-            weights[chosen.to(x.device)] += part @ x[starts[block] : starts[block + 1]]
+def _small_grams(columns: Sequence[_Column], precision: torch.dtype) -> Tensor:
+    """(E, n, n) inner products of each set's rows, n the sum of the columns' widths; what is padded is not used."""
+    total = sum(column.width for column in columns)
+    wide = torch.float64 if precision == torch.float64 else torch.float32
+    gram = torch.empty(len(columns[0].index), total, total, dtype=wide, device=columns[0].x.device)
+    first = 0
+    for c, one in enumerate(columns):
+        gram[:, first : first + one.width, first : first + one.width] = _own_products(one, precision).to(wide)
+        second = first + one.width
+        for other in columns[c + 1 :]:
+            products = (one.x.to(precision) @ other.x.to(precision).T).to(wide)
+            values = products[one.index[:, :, None], other.index[:, None, :]]
+            gram[:, first : first + one.width, second : second + other.width] = values
+            gram[:, second : second + other.width, first : first + one.width] = values.transpose(1, 2)
+            second += other.width
+        first += one.width
+    return gram
+
+
+def _own_products(column: _Column, precision: torch.dtype) -> Tensor:
+    """(E, width, width): inner products of the rows of each set's block."""
+    padded = torch.nn.utils.rnn.pad_sequence(column.blocks(), batch_first=True).to(precision)
+    return (padded @ padded.transpose(1, 2))[column.place]
 
 
 def _logistic_primal(rows: Tensor, train: Sequence[Tensor], members: Tensor, C: float) -> tuple[Tensor, Tensor]:
@@ -317,13 +345,18 @@ def _accuracy(rows: Tensor, test: Sequence[Tensor], members: Tensor, weights: Te
     """(E,): share of the held-out rows for which their own block's row of the weights gives the greatest value."""
     right = torch.zeros(len(members), dtype=torch.float64, device=rows.device)
     total = torch.zeros_like(right)
+    binary = members.shape[1] == 2
     for column in range(members.shape[1]):
         for block in torch.unique(members[:, column]).tolist():
             if not len(test[block]):
                 continue
             chosen = (members[:, column] == block).nonzero()[:, 0].to(rows.device)
-            values = weights[chosen] @ rows[test[block]].T + biases[chosen][:, :, None]
-            right[chosen] += (values.argmax(1) == column).double().sum(1)
+            if binary:  # the two rows are opposite
+                values = weights[chosen, 1] @ rows[test[block]].T + biases[chosen, 1, None]
+                hits = (values > 0) == (column == 1)
+            else:
+                hits = (weights[chosen] @ rows[test[block]].T + biases[chosen][:, :, None]).argmax(1) == column
+            right[chosen] += hits.double().sum(1)
             total[chosen] += len(test[block])
     return (right / total).float()
 
