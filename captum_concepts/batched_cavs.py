@@ -106,8 +106,8 @@ class BatchedCAVs(TCAV):
 
     def _export(self, concept_layers: Mapping[Concept, Sequence[str]]) -> None:
         namespace = self._namespace()
+        self._rows.ensure(self.model, namespace, concept_layers)
         for concept, layers in concept_layers.items():
-            self._rows.ensure(self.model, namespace, layers, [concept])
             for layer in layers:
                 folder = Path(self.save_path, AV.AV_DIR_NAME, self.model_id, concept.identifier, layer)
                 if folder.is_dir():
@@ -130,7 +130,7 @@ class BatchedCAVs(TCAV):
             the layers without a CAV, and for each concept the layers at which it is then needed.
         """
         namespace = self._namespace()
-        self._rows.ensure(self.model, namespace, (), concepts)
+        self._rows.ensure(self.model, namespace, dict.fromkeys(concepts, ()))
         missing = self._recall([concepts], namespace)
         layers = [layer for layer in self.layers if missing[layer]]
         return layers, {concept: list(layers) for concept in concepts} if layers else {}
@@ -161,7 +161,7 @@ class BatchedCAVs(TCAV):
             self._rows.forget(concepts)
         namespace = self._namespace()
         # Data first: what the CAVs depend on. Activations are computed only where a CAV is missing.
-        self._rows.ensure(self.model, namespace, (), concepts)
+        self._rows.ensure(self.model, namespace, dict.fromkeys(concepts, ()))
         everything = range(len(experimental_sets))
         missing = {layer: list(everything) for layer in self.layers}
         if not force_train:
@@ -170,9 +170,7 @@ class BatchedCAVs(TCAV):
         for layer, numbers in missing.items():
             for concept in dict.fromkeys(c for number in numbers for c in experimental_sets[number]):
                 wanted[concept].append(layer)
-        for done, (concept, layers) in enumerate(wanted.items(), 1):
-            self._rows.ensure(self.model, namespace, layers, [concept])
-            self._tell("listening to concepts", done, len(wanted))
+        self._rows.ensure(self.model, namespace, wanted, self.progress)
         if self._batched:
             self._fit_batched(experimental_sets, missing, namespace)
         else:

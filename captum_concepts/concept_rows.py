@@ -6,7 +6,7 @@ import hashlib
 import logging
 import uuid
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,42 +66,59 @@ class ConceptRows:
         self,
         model: nn.Module,
         namespace: str,
-        layers: Sequence[str],
-        concepts: Sequence[Concept],
+        wanted: Mapping[Concept, Sequence[str]],
         progress: Progress | None = None,
     ) -> None:
-        """Compute what is missing: one pass over the data of each concept for all layers together.
+        """Compute what is missing of some layers of some concepts: one pass over the data of each for all its layers.
+
+        Without layers the data are only read, and only if they have not been read before.
 
         Raises:
             InputError: a concept without data or without examples.
         """
-        for number, concept in enumerate(concepts):
-            done = self._complete.setdefault((namespace, concept), set())
-            wanted = [layer for layer in layers if layer not in done]
-            if wanted or concept not in self._batches:
-                self._hear(model, namespace, wanted, concept)
-                done.update(wanted)
-            if progress is not None:
-                progress("listening to concepts", number + 1, len(concepts))
+        fresh: dict[tuple[str, ...], dict[str, dict[str, Tensor]]] = {}
+        try:
+            for number, (concept, layers) in enumerate(wanted.items(), 1):
+                done = self._complete.setdefault((namespace, concept), set())
+                missing = tuple(layer for layer in layers if layer not in done)
+                if missing or concept not in self._batches:
+                    self._hear(model, namespace, missing, concept, fresh.setdefault(missing, {}))
+                    done.update(missing)
+                if sum(map(len, fresh.values())) >= COMMIT_BATCHES:
+                    self._commit(namespace, fresh)
+                if progress is not None:
+                    progress("listening to concepts", number, len(wanted))
+        finally:
+            self._commit(namespace, fresh)
 
-    def _hear(self, model: nn.Module, namespace: str, layers: Sequence[str], concept: Concept) -> None:
+    def _commit(self, namespace: str, fresh: dict[tuple[str, ...], dict[str, dict[str, Tensor]]]) -> None:
+        for rows in fresh.values():
+            self.store.put(namespace, rows)
+        fresh.clear()
+
+    def _hear(
+        self,
+        model: nn.Module,
+        namespace: str,
+        layers: Sequence[str],
+        concept: Concept,
+        fresh: dict[str, dict[str, Tensor]],
+    ) -> None:
+        """Put the concept's rows that the store lacks into ``fresh``, by batch and layer."""
         if concept.data_iter is None:
             raise InputError(f"concept {shown(concept.name)} has no data_iter; give it a DataLoader of inputs")
         keys: list[str] = []
-        fresh: dict[str, dict[str, Tensor]] = {}
         for batch in concept.data_iter:
             key = _digest(batch)
             keys.append(key)
+            if key in fresh or not layers:
+                continue
             missing = [layer for layer in layers if self.store.missing(namespace, [layer], [key])]
-            if missing and key not in fresh:
+            if missing:
                 with evaluation(model, self.evaluate):
                     fresh[key] = layer_rows(model, batch, missing, of_input=self.of_input)
-            if len(fresh) >= COMMIT_BATCHES:
-                self.store.put(namespace, fresh)
-                fresh = {}
         if not keys:
             raise InputError(f"concept {shown(concept.name)} gives no examples; its data_iter is empty")
-        self.store.put(namespace, fresh)
         self._batches[concept] = keys
 
     def digest(self, concept: Concept) -> str:
