@@ -111,7 +111,7 @@ def demo(out: str, seed: int, as_json: bool, quiet: bool, verbose: bool) -> None
 @click.option("--cav-option", "cav_options", multiple=True, metavar="KEY=VALUE", help="Option of the CAV method.")
 @click.option(
     "--similarity",
-    default="activation",
+    default="discriminant",
     show_default=True,
     metavar="NAME",
     help=cli_options.method_help("similarities", "How alike two concepts are"),

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 # What the help says of methods without importing them; a test holds it against what is registered.
 BUILT_IN = {
     "cav_methods": ("lda", "logistic", "pattern"),
-    "similarities": ("activation", "correlation", "cosine", "overlap"),
-    "miners": ("agglomerative", "branching", "generality", "heymann"),
+    "similarities": ("activation", "correlation", "cosine", "discriminant", "overlap"),
+    "miners": ("agglomerative", "branching", "generality", "heymann", "spanning_tree"),
 }
 TABLES = (".csv", ".tsv", ".txt", ".parquet")
 TRIAL = 50  # concepts, at most, of the trial run of a miner
@@ -157,7 +157,7 @@ seed = click.option(
 mining = _together(
     click.option(
         "--miner",
-        default="generality",
+        default="spanning_tree",
         show_default=True,
         metavar="NAME",
         help=method_help("miners", "How the hierarchy is mined"),

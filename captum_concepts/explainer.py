@@ -75,8 +75,8 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
         layers: str | Sequence[str] | None = None,
         *,
         cav: str | FitFunction = "pattern",
-        similarity: str | Callable[..., Tensor] = "activation",
-        miner: str | Callable[..., ConceptHierarchy] = "generality",
+        similarity: str | Callable[..., Tensor] = "discriminant",
+        miner: str | Callable[..., ConceptHierarchy] = "spanning_tree",
         pool: str = "time",
         cav_options: dict[str, Any] | None = None,
         miner_options: dict[str, Any] | None = None,
@@ -325,6 +325,7 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
             activations=data.activations,
             labels=data.positives[:, columns],
             weights=group_weights(data.groups),
+            groups=data.groups,
         ).cpu()
         result.similarities[layer][np.ix_(columns, columns)] = matrix.numpy()
         hierarchy = mine(matrix, usable, self.miner, **self.miner_options)

@@ -22,7 +22,7 @@ Miner = Callable[..., ConceptHierarchy]
 
 
 def mine(
-    similarity: Tensor | np.ndarray, names: Sequence[str], miner: str | Miner = "heymann", **options: object
+    similarity: Tensor | np.ndarray, names: Sequence[str], miner: str | Miner = "spanning_tree", **options: object
 ) -> ConceptHierarchy:
     """Mine a hierarchy.
 
@@ -223,6 +223,50 @@ def attach_by_generality(
     return ConceptHierarchy.from_edges(names, edges)
 
 
+# ---------------------------------------------------------------------- spanning tree
+
+
+def spanning_tree(similarity: Tensor, names: Sequence[str], *, root_factor: float = 1.3) -> ConceptHierarchy:
+    """The minimum spanning tree of the concepts and the origin, read from the origin outwards.
+
+    Takes the similarity as inner products: concepts i and j are ``S[i, i] + S[j, j] - 2 S[i, j]`` apart, and concept i
+    is ``root_factor * S[i, i]`` from the origin, which stands for all clips alike. The mean of a parent's clips lies
+    between the means of its children and nearer to the origin than they do, so the tree links them through it, and no
+    guess of which concept is the more general is needed. Concepts linked to the origin are roots; so are those with
+    ``S[i, i] <= 0``, which noise alone may have moved, and they take no children. The weight of a link is
+    ``S[p, c] / sqrt(S[p, p] S[c, c])``, within [-1, 1].
+
+    Args:
+        similarity: (K, K), symmetric: "discriminant", or cosines (diagonal 1).
+        root_factor: 1 treats the origin like a concept; above 1 makes fewer roots. With cosines a link from a root
+            needs more than ``1 - root_factor / 2``.
+
+    Prim's algorithm, O(K^2). Equal distances: the origin first, then the earlier concept.
+    """
+    if not 0 < root_factor < np.inf:
+        raise InputError(f"spanning_tree: root_factor = {root_factor}; give a number above 0")
+    _symmetric(similarity, "spanning_tree")
+    sim = similarity.detach().to("cpu", torch.float64).numpy()
+    sim = (sim + sim.T) / 2
+    own = sim.diagonal()
+    nearest = root_factor * own
+    parent = np.full(len(names), -1)
+    waiting = own > 0
+    while waiting.any():
+        new = int(np.where(waiting, nearest, np.inf).argmin())
+        waiting[new] = False
+        distance = own[new] + own - 2 * sim[new]
+        nearer = waiting & (distance < nearest)
+        nearest = np.where(nearer, distance, nearest)
+        parent[nearer] = new
+    edges = []
+    for child, above in enumerate(parent):
+        if above >= 0:
+            cosine = sim[above, child] / np.sqrt(own[child] * own[above])
+            edges.append((names[above], names[child], float(np.clip(cosine, -1, 1))))
+    return ConceptHierarchy.from_edges(names, edges)
+
+
 # ---------------------------------------------------------------------- optimum branching
 
 
@@ -306,6 +350,7 @@ def agglomerative(
 
 
 MINERS: dict[str, Miner] = {
+    "spanning_tree": spanning_tree,
     "heymann": heymann,
     "generality": attach_by_generality,
     "branching": branching,

@@ -7,7 +7,7 @@ A bank is anything with ``names`` (K), ``directions`` (K, D), ``biases`` (K,) an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from captum_concepts.concept_means import mean_space, observations, scaled_products
 from captum_concepts.errors import InputError, shown
 
 ROWS = 8192
@@ -37,11 +38,13 @@ class Measure:
         function: ``(bank, activations, labels, weights) -> (K, K)``; what is not needed may be None.
         symmetric: whether the matrix equals its transpose; otherwise row p, column c speaks for the link p -> c.
         needs: which of "activations" and "labels" must be given.
+        grouped: whether the function also takes ``groups=``.
     """
 
-    function: Callable[[Bank, Tensor | None, Tensor | None, Tensor | None], Tensor]
+    function: Callable[..., Tensor]
     symmetric: bool
     needs: frozenset[str] = frozenset()
+    grouped: bool = False
 
     def __call__(
         self,
@@ -49,7 +52,10 @@ class Measure:
         activations: Tensor | None = None,
         labels: Tensor | None = None,
         weights: Tensor | None = None,
+        groups: Sequence[str] | np.ndarray | None = None,
     ) -> Tensor:
+        if self.grouped:
+            return self.function(bank, activations, labels, weights, groups=groups)
         return self.function(bank, activations, labels, weights)
 
 
@@ -60,6 +66,7 @@ def similarity(
     activations: Tensor | np.ndarray | None = None,
     labels: Tensor | np.ndarray | None = None,
     weights: Tensor | np.ndarray | None = None,
+    groups: Sequence[str] | np.ndarray | None = None,
 ) -> Tensor:
     """Similarity of all concepts of a bank, (K, K).
 
@@ -67,6 +74,7 @@ def similarity(
         measure: a name in :data:`SIMILARITIES`, a :class:`Measure`, or a function
             ``(bank, activations, labels, weights) -> (K, K)``.
         activations: (N, D). labels: (N, K) bool. weights: (N,), not negative; default: all rows count alike.
+        groups: (N,), the track or recording of each row; default: every row its own.
 
     Raises:
         InputError: an unknown measure, something needed is missing or has another shape or NaN, a concept without
@@ -81,7 +89,7 @@ def similarity(
     labels = None if labels is None else torch.as_tensor(labels)
     weights = None if weights is None else torch.as_tensor(weights)
     _check_rows(bank, activations, labels, weights)
-    result = chosen.function(bank, activations, labels, weights)
+    result = chosen(bank, activations, labels, weights, groups)
     k = len(bank.names)
     if not isinstance(result, Tensor) or result.shape != (k, k):
         got = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
@@ -180,6 +188,24 @@ def correlation(bank: Bank, activations: Tensor, labels: Tensor | None = None, w
     return _mirrored(covariance / std[:, None] / std[None, :])
 
 
+def discriminant(
+    bank: Bank,
+    activations: Tensor,
+    labels: Tensor,
+    weights: Tensor | None = None,
+    groups: Sequence[str] | np.ndarray | None = None,
+) -> Tensor:
+    """Inner products of the concepts' mean activations in Fisher's discriminant space, freed of noise.
+
+    See :mod:`captum_concepts.concept_means`. Seen from the mean of all rows: the diagonal is how far a concept lies
+    from it (squared), 1 on average; below 0 where noise alone lies farther. It does not use the CAVs of the bank.
+    """
+    to = bank.directions.device
+    observed = observations(activations.to(to), labels.to(to), None if weights is None else weights.to(to), groups)
+    _nonempty(bank, observed.shows.sum(0))
+    return scaled_products(mean_space(observed).inner_products()).to(bank.directions.dtype)
+
+
 def overlap(bank: Bank, activations: Tensor | None, labels: Tensor, weights: Tensor | None = None) -> Tensor:
     """``S[i, j]``: weighted share of concept j's rows that show concept i too; 1 where j lies within i.
 
@@ -211,5 +237,6 @@ SIMILARITIES: dict[str, Measure] = {
     "cosine": Measure(cosine, symmetric=True),
     "activation": Measure(activation, symmetric=False, needs=frozenset({"activations", "labels"})),
     "correlation": Measure(correlation, symmetric=True, needs=frozenset({"activations"})),
+    "discriminant": Measure(discriminant, symmetric=True, needs=frozenset({"activations", "labels"}), grouped=True),
     "overlap": Measure(overlap, symmetric=False, needs=frozenset({"labels"})),
 }

@@ -275,9 +275,12 @@ def nothing_is_heard(*_: object, **__: object) -> None:
         (["--cav", "lda", "--cav-option", "shrinkage=7"], ["shrinkage"]),
         (["--similarity", "cosinus"], ["cosinus", "cosine"]),
         (["--miner", "heyman"], ["heyman", "heymann"]),
-        (["--miner", "agglomerative"], ["symmetric", "--similarity correlation or cosine"]),
-        (["--miner-option", "x=1"], ["--miner-option 'x'", "min_sim"]),
-        (["--miner-option", "min_sim=NaN"], ["min_sim='NaN'"]),
+        (
+            ["--similarity", "activation"],
+            ["spanning_tree", "symmetric", "--similarity correlation or cosine or discriminant"],
+        ),
+        (["--miner-option", "x=1"], ["--miner-option 'x'", "root_factor"]),
+        (["--miner-option", "root_factor=NaN"], ["root_factor='NaN'"]),
         (["--miner", "heymann", "--miner-option", "parents_per_node=1.5"], ["parents_per_node=1.5", "wants int"]),
         (["--miner", "heymann", "--miner-option", "parents_per_node=0"], ["parents_per_node = 0"]),
         (["--miner", "heymann", "--miner-option", "centrality=degre"], ["centrality", "degre"]),
@@ -395,8 +398,8 @@ def test_extract_names_what_it_left_out(sounds: SimpleNamespace, tmp_path: Path)
 def test_mine_gives_what_the_library_gives(saved: Path, tmp_path: Path) -> None:
     explanation = Explanation.load(saved)
     matrix = explanation.similarities["bands"]
-    expected = mine(matrix, explanation.concepts, "heymann", threshold=0.1, min_sim=0.0)
-    options = ["--miner", "heymann", "--miner-option", "threshold=0.1", "--miner-option", "min_sim=0.0"]
+    expected = mine(matrix, explanation.concepts, "heymann", threshold=0.1, min_sim=-9.0)
+    options = ["--miner", "heymann", "--miner-option", "threshold=0.1", "--miner-option", "min_sim=-9.0"]
     result = invoke("mine", saved, *options, "--json")
     assert json.loads(result.stdout) == {"bands": expected.to_dict()}
     plain = invoke("mine", saved, *options, "--out", tmp_path / "tree.graphml")
@@ -432,7 +435,10 @@ def test_mine_leaves_out_what_could_not_be_tested(saved: Path, tmp_path: Path) -
 def test_mine_refuses(saved: Path, tmp_path: Path) -> None:
     assert_refused(invoke("mine", saved, "--layer", "x"), "'x'", "it has bands")
     assert_refused(invoke("mine", saved, "--similarity", "overlap"), "labels", "not saved")
-    assert_refused(invoke("mine", saved, "--miner", "agglomerative"), "symmetric", "activation")
+    explanation = Explanation.load(saved)
+    explanation.similarities["bands"][0, 1] += 1
+    explanation.save(tmp_path / "skew")
+    assert_refused(invoke("mine", tmp_path / "skew", "--miner", "agglomerative"), "symmetric")
     assert_refused(invoke("mine", saved, "--out", "tree.txt"), "tree.txt", ".graphml, .gexf, .json")
     assert_refused(invoke("mine", saved, "--miner-option", "a"), "--miner-option")
     assert_refused(invoke("mine", tmp_path), "explanation.json")
