@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
-from captum_concepts_essentia import ops
 from captum_concepts_essentia.graph import GraphModule
+from captum_concepts_essentia.values import Value, ints
 
 _REDUCTIONS = ("Max", "Mean", "Min", "Prod", "Sum")
 _WINDOWED = ("Conv2D", "DepthwiseConv2dNative")
@@ -24,7 +25,7 @@ def layer_axes(module: GraphModule, letters: str) -> dict[str, str]:
     if shape is None or len(shape) != len(letters) or any(size is None for size in shape[1:]):
         return {}
     seen: dict[str, tuple[int, ...]] = {}
-    arrays: dict[str, ops.Value] = {}
+    arrays: dict[str, Value] = {}
     handles = []
     for name, layer in module.layers.items():
         hook = _recorder(name, seen, arrays)
@@ -44,13 +45,13 @@ def layer_axes(module: GraphModule, letters: str) -> dict[str, str]:
     return {module.layers[name]: found for name, found in axes.items() if len(found) > 2}
 
 
-def _recorder(name: str, seen: dict[str, tuple[int, ...]], arrays: dict[str, ops.Value]):  # type: ignore[no-untyped-def]
+def _recorder(name: str, seen: dict[str, tuple[int, ...]], arrays: dict[str, Value]):  # type: ignore[no-untyped-def]
     def hook(_module: object, _inputs: object, output: object) -> None:
         value = output[0] if isinstance(output, tuple) else output
         if isinstance(value, torch.Tensor):
             seen[name] = tuple(value.shape)
         else:
-            arrays[name] = value
+            arrays[name] = np.asarray(value)
 
     return hook
 
@@ -60,7 +61,7 @@ def _followed(
     name: str,
     axes: dict[str, str],
     seen: dict[str, tuple[int, ...]],
-    arrays: dict[str, ops.Value],
+    arrays: dict[str, Value],
 ) -> str | None:
     node = module.nodes[name]
     sources = [source for source, _ in node.inputs]
@@ -68,7 +69,7 @@ def _followed(
     if letters is None or name not in seen:
         return None
     op, rank = node.op, len(letters)
-    numbers = ops.ints(arrays[sources[-1]]) if sources[-1] in arrays else ()
+    numbers = ints(arrays[sources[-1]]) if sources[-1] in arrays else ()
     if op == "ExpandDims" and numbers:
         place = numbers[0] % (rank + 1)
         return letters[:place] + next((letter for letter in "CFT" if letter not in letters), "") + letters[place:]

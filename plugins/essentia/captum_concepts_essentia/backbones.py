@@ -72,7 +72,7 @@ def essentia_backbone(kind: str, weights: str | PathLike[str] | None, device: st
     if gradients not in GRADIENTS:
         raise InputError(f"gradients={shown(gradients)} is not known; use {', '.join(GRADIENTS)}")
     layers = options.pop("layers", ())
-    patching = {key: options.pop(key) for key in ("hop_seconds", "short") if key in options}
+    patching: dict[str, Any] = {key: options.pop(key) for key in ("hop_seconds", "short") if key in options}
     model = read_model(kind, weights, **options)
     layers = (layers,) if isinstance(layers, str) else tuple(layers)
     if gradients != "differences":
@@ -140,7 +140,13 @@ def _frontend(model: Model, shape: tuple[int | None, ...] | None) -> Frontend:
     """The algorithm's front-end with patches of the length that the graph takes, if it states one."""
     axis = LETTERS.get(model.algorithm, "BTF").index("T")
     frames = shape[axis] if shape is not None and len(shape) > 2 else None
-    return algorithm_frontend(model.algorithm, frames)
+    front = algorithm_frontend(model.algorithm, frames)
+    if model.sample_rate not in (None, front.sample_rate):
+        raise InputError(
+            f"{model.path.name}: its card says {model.sample_rate} Hz, and {model.algorithm} hears "
+            f"{front.sample_rate} Hz; correct the card"
+        )
+    return front
 
 
 def _factory(kind: str) -> Callable[..., Backbone]:

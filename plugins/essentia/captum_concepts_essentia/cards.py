@@ -15,12 +15,10 @@ MAX_CARD_BYTES = 16 * 2**20
 
 @dataclass(frozen=True)
 class Output:
-    """An output that a card lists: the node, its ``purpose`` ("predictions", "embeddings" or ""), its number of
-    features (0 if unknown)."""
+    """An output that a card lists: the node, and its ``purpose``, "predictions", "embeddings" or ""."""
 
     name: str
     purpose: str
-    size: int
 
 
 @dataclass(frozen=True)
@@ -121,9 +119,7 @@ def _classes(card: dict[str, Any], where: str) -> tuple[str, ...]:
 def _node(entry: Any, where: str) -> Output:
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str) or not entry["name"]:
         raise InputError(f"{where}: 'schema' has an input or output without a name: {shown(entry)}")
-    shape = _optional(entry, "shape", list, [], where)
-    size = shape[-1] if shape and isinstance(shape[-1], int) and not isinstance(shape[-1], bool) else 0
-    return Output(entry["name"], _optional(entry, "output_purpose", str, "", where), size)
+    return Output(entry["name"], _optional(entry, "output_purpose", str, "", where))
 
 
 def _optional(values: dict[str, Any], key: str, kind: Any, default: Any, where: str) -> Any:

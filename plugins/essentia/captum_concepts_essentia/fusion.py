@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from captum_concepts_essentia import ops
 from captum_concepts_essentia.functions import FlatNode, Reference
+from captum_concepts_essentia.values import Result, pick
 
 _NORMALISATIONS = ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")
 _RISING = ("BiasAdd", "Relu", "Relu6", "Sigmoid", "Tanh", "Identity")
@@ -47,9 +48,9 @@ class Chain:
     def __post_init__(self) -> None:
         object.__setattr__(self, "members", frozenset((*self.inside, self.pooling)))
 
-    def compute(self, modules: Mapping[str, nn.Module | None], values: Mapping[str, ops.Result]) -> Tensor:
+    def compute(self, modules: Mapping[str, Any], values: Mapping[str, Result]) -> Tensor:
         """The pooling's output; ``values`` holds what the chain reads from outside."""
-        source, *rest = (ops.pick(values, reference) for reference in self.inputs[self.inside[0]])
+        source, *rest = (_tensor(values, reference) for reference in self.inputs[self.inside[0]])
         sign = self._sign(modules, values)
         waiting = self.inside[1:] if self.convolution else self.inside
         pool = modules[self.layers[self.pooling]].forward  # hooks see the end of the chain, not its parts
@@ -64,21 +65,21 @@ class Chain:
             sign = self._along_channels(sign, modules)
             found = pool(source * sign) * sign
         for name in waiting:
-            result = modules[self.layers[name]].forward(found, *(ops.pick(values, at) for at in self.inputs[name][1:]))
+            result = modules[self.layers[name]].forward(found, *(pick(values, at) for at in self.inputs[name][1:]))
             found = result[0] if isinstance(result, tuple) else result
         return found
 
-    def _sign(self, modules: Mapping[str, nn.Module], values: Mapping[str, ops.Result]) -> Tensor | None:
+    def _sign(self, modules: Mapping[str, Any], values: Mapping[str, Result]) -> Tensor | None:
         """(C,), -1 where the functions together fall; None where they rise in all channels whatever the weights."""
         sign = None
         for name in self.inside:
             if modules[self.layers[name]].op in _NORMALISATIONS:
-                gain = ops.pick(values, self.inputs[name][1])
+                gain = _tensor(values, self.inputs[name][1])
                 own = torch.where(gain < 0, -torch.ones_like(gain), torch.ones_like(gain))
                 sign = own if sign is None else sign * own
         return sign
 
-    def _along_channels(self, sign: Tensor, modules: Mapping[str, nn.Module]) -> Tensor:
+    def _along_channels(self, sign: Tensor, modules: Mapping[str, Any]) -> Tensor:
         attributes = modules[self.layers[self.pooling]].attributes
         return sign[:, None, None] if attributes.texts.get("data_format", "NHWC") == "NCHW" else sign
 
@@ -86,6 +87,10 @@ class Chain:
         places = source[0].numel() // kernel.shape[2]
         rows = max(1, _CHUNK_NUMBERS // max(1, places * kernel.shape[3]))
         return source.split(rows) if source.device.type == "cpu" else (source,)
+
+
+def _tensor(values: Mapping[str, Result], reference: Reference) -> Tensor:
+    return cast(Tensor, pick(values, reference))  # maps and weights are never arrays
 
 
 def find_chains(nodes: Mapping[str, FlatNode], layers: Mapping[str, str]) -> dict[str, Chain]:

@@ -26,6 +26,7 @@ from captum_concepts_essentia.functions import (
 )
 from captum_concepts_essentia.fusion import Chain, find_chains
 from captum_concepts_essentia.protobuf import read_graph
+from captum_concepts_essentia.values import BadGraph, Result, Value, pick
 
 _SOURCES = ("Const", "Placeholder")
 
@@ -49,19 +50,21 @@ class Operation(nn.Module):
         self.op = node.op
         self.attributes = node.attributes
 
-    def forward(self, *inputs: Any, computed: ops.Result | None = None) -> Any:
+    def forward(self, *inputs: Any, computed: Result | None = None) -> Any:
         """The node's output or outputs; ``computed`` where a `Chain` has found them already."""
         if computed is not None:
             return computed
         try:
             return ops.OPERATIONS[self.op](self.attributes, *inputs)
-        except ops.BadGraph as reason:
+        except BadGraph as reason:
             raise InputError(f"node {shown(self.name)} ({self.op}): {reason} is not supported") from None
+        except torch.cuda.OutOfMemoryError:
+            raise
         except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
             sizes = [tuple(getattr(value, "shape", ())) for value in inputs]
-            reason = str(error).partition("\n")[0]
+            said = str(error).partition("\n")[0]
             raise InputError(
-                f"node {shown(self.name)} ({self.op}) cannot take inputs of shape {sizes}: {reason}"
+                f"node {shown(self.name)} ({self.op}) cannot take inputs of shape {sizes}: {said}"
             ) from error
 
     def extra_repr(self) -> str:
@@ -82,7 +85,7 @@ class Constant(nn.Module):
         else:
             self.array = np.array(value)
 
-    def forward(self) -> ops.Value:
+    def forward(self) -> Value:
         return self.value if self.array is None else self.array
 
     def extra_repr(self) -> str:
@@ -142,7 +145,7 @@ class GraphModule(nn.Module):
             self._check(self.output_name)
         self.input_name = self._find_input(nodes, input)
         shape = nodes[self.input_name].attributes.shapes.get("shape") if self.input_name else None
-        self.input_shape = shape and tuple(size if size >= 0 else None for size in shape)
+        self.input_shape = None if shape is None else tuple(size if size >= 0 else None for size in shape)
         self._chains = find_chains(nodes, self.layers)
 
     # Building
@@ -291,7 +294,7 @@ class GraphModule(nn.Module):
             sizes = ", ".join("any" if size is None else str(size) for size in ("B", *expected[1:]))
             raise InputError(f"{self._where}: the input has shape {tuple(x.shape)}; {self.input_name} takes ({sizes})")
 
-    def _run(self, x: Tensor, start: str, target: str) -> ops.Result:
+    def _run(self, x: Tensor, start: str, target: str) -> Result:
         needed = self._needed(start, target)
         last_reader = {source: name for name in needed if name != start for source, _ in self.nodes[name].inputs}
         finished: dict[str, list[str]] = {}
@@ -299,17 +302,17 @@ class GraphModule(nn.Module):
             finished.setdefault(reader, []).append(source)
         chains = self._usable_chains(needed, start, target)
         skipped = {name for chain in chains.values() for name in chain.inside}
-        values: dict[str, ops.Result] = {}
+        values: dict[str, Result] = {}
         for name in needed:
             if name in skipped:
                 continue
-            module = self._modules[self.layers[name]]
+            module = self.get_submodule(self.layers[name])
             if name == start:
                 values[name] = module(x) if self.nodes[name].op == "Placeholder" else x
             elif name in chains:
                 values[name] = module(computed=chains[name].compute(self._modules, values))
             else:
-                values[name] = module(*(ops.pick(values, source) for source in self.nodes[name].inputs))
+                values[name] = module(*(pick(values, source) for source in self.nodes[name].inputs))
             for member in chains[name].members if name in chains else (name,):
                 for source in finished.get(member, ()):
                     values.pop(source, None)
@@ -339,7 +342,7 @@ class GraphModule(nn.Module):
             chain = self._chains.get(name)
             if chain is None or name == start or {start, target} & set(chain.inside):
                 continue
-            watched = any(_hooked(self._modules[self.layers[inside]]) for inside in chain.inside)
+            watched = any(_hooked(self.get_submodule(self.layers[inside])) for inside in chain.inside)
             if not watched and all(set(chain.readers[inside]) & present <= chain.members for inside in chain.inside):
                 usable[name] = chain
         return usable

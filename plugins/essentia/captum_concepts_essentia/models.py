@@ -47,6 +47,7 @@ class Model:
         algorithm: Essentia's, which makes the patches.
         classes: names of the output's columns; empty if nothing tells.
         chained: whether a head is part of it.
+        sample_rate: Hz that the card states; None if it states none.
         listed: whether a card says what the outputs are, so that one that it leaves out is not meant.
     """
 
@@ -58,6 +59,7 @@ class Model:
     algorithm: str
     classes: tuple[str, ...]
     chained: bool
+    sample_rate: int | None
     listed: bool
 
 
@@ -74,18 +76,19 @@ def read_model(kind: str, weights: str | PathLike[str] | None, **options: Any) -
         as_head = {"head": path, "head_card": options.get("card"), "card": None, "embedding_weights": None}
         return read_model(kind, below, **options | as_head)
     algorithm = _algorithm(kind, path, options.get("algorithm"), own)
-    input = options.get("input") or (own and own.input)
-    output = options.get("output") or (own and own.predictions)
-    embedding = options.get("embedding") or (own and own.embeddings)
+    input = options.get("input") or (own.input if own else None)
+    output = options.get("output") or (own.predictions if own else None)
+    embedding = options.get("embedding") or (own.embeddings if own else None)
     classes = _names(options.get("classes", ())) or (own.classes if own else ())
+    rate = own.sample_rate if own else None
     nodes = flat_graph(path, input)
     if options.get("head") is None:
-        return Model(path, nodes, input, output, embedding, algorithm, classes, False, own is not None)
+        return Model(path, nodes, input, output, embedding, algorithm, classes, False, rate, own is not None)
     if embedding is None:
         raise InputError(f"{path.name}: nothing names the embedding that the head takes; give embedding=, or its card=")
     card, nodes, output = _with_head(path, nodes, split_reference(embedding), own, options)
     classes = _names(options.get("classes", ())) or (card.classes if card else ())
-    return Model(path, nodes, input, output, embedding, algorithm, classes, True, card is not None)
+    return Model(path, nodes, input, output, embedding, algorithm, classes, True, rate, card is not None)
 
 
 def _algorithm(kind: str, path: Path, given: str | None, card: ModelCard | None) -> str:
@@ -109,8 +112,8 @@ def _with_head(
     if card is not None and card.embedding_model and card.embedding_model != path.stem:
         logger.warning("%s was trained on embeddings of %s, not of %s", above.name, card.embedding_model, path.stem)
     head = flat_graph(above)
-    names = (card and card.input, options.get("output") or (card and card.predictions))
-    module = GraphModule(head, *names, shown(str(above), 200))
+    predictions = options.get("output") or (card.predictions if card else None)
+    module = GraphModule(head, card.input if card else None, predictions, shown(str(above), 200))
     if module.output_name is None or module.input_name is None:
         raise InputError(f"{above.name}: several nodes could be its predictions; give output=, or head_card=")
     return card, join(nodes, embedding, head, module.input_name), f"head/{module.output_name}"

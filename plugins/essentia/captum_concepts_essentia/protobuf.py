@@ -208,7 +208,8 @@ class _Reader:
                 into.text_lists[key] = tuple(texts)
 
     def tensor(self, into: Attributes, key: str, message: memoryview) -> None:
-        code, shape, content = 0, (), None
+        code, content = 0, None
+        shape: tuple[int, ...] = ()
         values: dict[int, list[memoryview | int]] = {}
         for number, value in _fields(message):
             if number == 1:
@@ -245,8 +246,11 @@ class _Reader:
         return np.concatenate([single, np.full(missing, last, single.dtype)]).reshape(shape)
 
     def function(self, message: memoryview) -> Function:
-        name, arguments, outputs = "", [], []
-        nodes, returned = [], {}
+        name = ""
+        arguments: list[str] = []
+        outputs: list[str] = []
+        nodes: list[Node] = []
+        returned: dict[str, str] = {}
         for number, value in _fields(message):
             if number == 1:
                 for inner, part in _fields(_message(value)):

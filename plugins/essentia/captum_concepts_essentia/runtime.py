@@ -48,11 +48,12 @@ def load_essentia() -> ModuleType:
         import essentia
 
         essentia.log.infoActive = essentia.log.warningActive = False
-        import essentia.standard
+        from essentia import standard
     except ImportError:
         raise InputError(f"this graph runs only in Essentia, which is not installed; {INSTALL}") from None
     _loaded_in = os.getpid()
-    return essentia.standard
+    loaded: ModuleType = standard
+    return loaded
 
 
 class Session:

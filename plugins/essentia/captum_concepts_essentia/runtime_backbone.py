@@ -189,7 +189,8 @@ class RuntimeBackbone:
 
     def _logits(self, found: dict[str, np.ndarray]) -> np.ndarray:
         values = found[self._output]
-        return self._to_logits(values.reshape(len(values), -1).astype(np.float64))
+        logits: np.ndarray = self._to_logits(values.reshape(len(values), -1).astype(np.float64))
+        return logits
 
     def _run(self, start: str, outputs: Sequence[str], x: np.ndarray) -> dict[str, np.ndarray]:
         key = (start, tuple(outputs))

@@ -124,6 +124,14 @@ def test_a_head_of_another_algorithm(models, tiny):
         make(models, head=str(models / "tiny-moods-1.pb"))
 
 
+def test_a_card_with_another_rate(models):
+    card = json.loads((models / "tiny-tagger-1.json").read_text())
+    card["inference"]["sample_rate"] = 44100
+    (models / "tiny-tagger-1.json").write_text(json.dumps(card))
+    with pytest.raises(InputError, match="44100 Hz, and TensorflowPredictMusiCNN hears 16000"):
+        make(models)
+
+
 def test_without_a_card(models, tone):
     (models / "tiny-tagger-1.json").unlink()
     with pytest.raises(InputError, match=r"card=, or algorithm="):
