@@ -38,12 +38,14 @@ class Observations:
         shows: float64 (M, K), 1 where an observation shows a concept.
         weights: float64 (M,), summed weights of the rows.
         fold: int64 (M,), the fold of its group.
+        group: int64 (M,), the number of its group.
     """
 
     values: Tensor
     shows: Tensor
     weights: Tensor
     fold: Tensor
+    group: Tensor
 
 
 def observations(
@@ -88,6 +90,7 @@ def observations(
         labels.to(activations.device)[torch.as_tensor(first, device=activations.device)].double()[kept],
         total[kept],
         torch.as_tensor(fold, device=activations.device)[kept],
+        torch.as_tensor(number[first].astype(np.int64), device=activations.device)[kept],
     )
 
 
@@ -118,6 +121,7 @@ class MeanSpace:
         shows = self.observed.shows * weights[:, None]
         total = shows.sum(0).clamp_min(_TINY)
         means = shows.T @ self.values / total[:, None] - weights @ self.values / weights.sum()
+        means = means * (shows.sum(0) > 0)[:, None]  # a concept that a sample misses lies nowhere
         shared = shows.T @ shows / (total[:, None] * total[None, :])
         return means @ means.T - shared * (self.noise[:, None] + self.noise[None, :]) / 2
 

@@ -1,0 +1,157 @@
+"""How sure a mined hierarchy is: what remains of it when the groups are drawn again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import networkx as nx
+import numpy as np
+import torch
+from torch import Tensor
+
+from captum_concepts.concept_means import MeanSpace, mean_space, observations, scaled_products
+from captum_concepts.errors import InputError
+from captum_concepts.hierarchy import ConceptHierarchy
+from captum_concepts.miners import Miner, mine
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Support:
+    """A hierarchy and how often resampling finds it again.
+
+    Attributes:
+        hierarchy: the mined one; the ``support`` of an edge is the share of samples that have this edge.
+        above: float (K, K), ``above[a, b]`` is the share of samples in which a is an ancestor of b.
+        stability: concept -> share of samples in which it has the parents that the hierarchy gives it (for a root:
+            none).
+        samples: how many.
+    """
+
+    hierarchy: ConceptHierarchy
+    above: np.ndarray
+    stability: dict[str, float]
+    samples: int
+
+    def consensus(self, least: float = 0.5) -> ConceptHierarchy:
+        """Every concept under its nearest ancestor that at least this share of the samples puts above it.
+
+        Links that are not found again collapse to an ancestor rather than guess; without one, the concept is a root.
+        The support of an edge is then the share of samples in which the one is above the other.
+
+        Raises:
+            InputError: ``least`` is not in (0, 1].
+        """
+        if not 0 < least <= 1:
+            raise InputError(f"consensus: least = {least}; give a share above 0 and at most 1")
+        names = self.hierarchy.names
+        index = {name: i for i, name in enumerate(names)}
+        edges = []
+        for child in names:
+            front = [
+                (parent, self.hierarchy.graph.edges[parent, child]["weight"])
+                for parent in self.hierarchy.parents(child)
+            ]
+            seen = {child}
+            while front:
+                parent, weight = front.pop(0)
+                if parent in seen:
+                    continue
+                seen.add(parent)
+                share = float(self.above[index[parent], index[child]])
+                if share >= least:
+                    edges.append((parent, child, weight, share))
+                else:
+                    front += [(upper, weight) for upper in self.hierarchy.parents(parent)]
+        return ConceptHierarchy.from_edges(names, edges)
+
+
+def bootstrap_support(
+    hierarchy: ConceptHierarchy,
+    resampled: Iterable[Tensor | np.ndarray],
+    miner: str | Miner = "spanning_tree",
+    *,
+    progress: Progress | None = None,
+    **options: object,
+) -> Support:
+    """Mine resampled similarities and count what they share with the hierarchy.
+
+    Args:
+        hierarchy: mined from all clips.
+        resampled: (K, K) matrices over its concepts in their order, e.g. :class:`ResampledDiscriminant`.
+        miner: the miner that made the hierarchy, with its ``options``.
+        progress: called as ``progress("bootstrap", samples done, samples)`` where ``resampled`` has a length.
+
+    Raises:
+        InputError: no sample, or what ``mine`` refuses.
+    """
+    names = hierarchy.names
+    index = {name: i for i, name in enumerate(names)}
+    edges = dict.fromkeys(hierarchy.graph.edges, 0)
+    same = dict.fromkeys(names, 0)
+    above = np.zeros((len(names), len(names)))
+    done = 0
+    for matrix in resampled:
+        again = mine(matrix, names, miner, **options)
+        for edge in edges:
+            edges[edge] += again.graph.has_edge(*edge)
+        for name in names:
+            same[name] += set(again.graph.pred[name]) == set(hierarchy.graph.pred[name])
+        lines: dict[str, set[int]] = {}
+        for name in nx.topological_sort(again.graph):
+            lines[name] = {a for parent in again.graph.pred[name] for a in (*lines[parent], index[parent])}
+            above[list(lines[name]), index[name]] += 1
+        done += 1
+        if progress and hasattr(resampled, "__len__"):
+            progress("bootstrap", done, len(resampled))
+    if not done:
+        raise InputError("bootstrap_support: no samples; give at least one resampled similarity")
+    supported = [(p, c, w, edges[p, c] / done) for p, c, w, _ in hierarchy.edges]
+    return Support(
+        ConceptHierarchy.from_edges(names, supported),
+        above / done,
+        {name: count / done for name, count in same.items()},
+        done,
+    )
+
+
+@dataclass(frozen=True)
+class ResampledDiscriminant:
+    """The similarity "discriminant" of bootstrap samples of the groups, one matrix after the other.
+
+    The space is fitted once, to all clips; a sample draws as many groups as there are, with replacement, and only the
+    means are made again, one matrix product. A concept that a sample misses is 0 to all others.
+
+    Args:
+        activations: (N, D). labels: (N, K). weights: (N,). groups: (N,), as for ``similarity``.
+        samples: how many.
+        seed: of the draws. Same seed, same matrices.
+    """
+
+    activations: Tensor
+    labels: Tensor
+    weights: Tensor | None = None
+    groups: Sequence[str] | np.ndarray | None = None
+    samples: int = 200
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise InputError(f"samples = {self.samples}; give at least 1")
+
+    def __len__(self) -> int:
+        return self.samples
+
+    def __iter__(self) -> Iterator[Tensor]:
+        parts = (torch.as_tensor(self.activations), torch.as_tensor(self.labels))
+        weights = None if self.weights is None else torch.as_tensor(self.weights)
+        space: MeanSpace = mean_space(observations(*parts, weights, self.groups))
+        number = space.observed.group.cpu().numpy()
+        _, number = np.unique(number, return_inverse=True)
+        rng = np.random.default_rng(self.seed)
+        groups = int(number.max()) + 1
+        for _ in range(self.samples):
+            drawn = np.bincount(rng.integers(groups, size=groups), minlength=groups)[number]
+            yield scaled_products(space.inner_products(torch.as_tensor(drawn).to(space.values)))
