@@ -1,14 +1,15 @@
 """The one pass over audio: activations of all layers, or logits and gradients of all targets, clip by clip.
 
 With a store, what was computed before is reused: a clip is known by the hash of its file's bytes and its seconds, the
-model by ``Backbone.fingerprint``. What is computed is committed every ``COMMIT_CLIPS`` clips and when a run is
-interrupted, so a killed run goes on where it was.
+model by ``Backbone.fingerprint``. What is computed is committed every ``COMMIT_CLIPS`` clips or
+``COMMIT_SECONDS``, and when a run is interrupted, so a killed run goes on where it was.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 COMMIT_CLIPS = 128
+COMMIT_SECONDS = 10.0
 
 
 @dataclass
@@ -114,11 +116,11 @@ def extract(
     shelf = _Shelf(store, backbone.fingerprint() if store is not None else None, names)
     wanted = [i for i in range(len(clips)) if i not in problems]
     absent = shelf.absent([keys[i] for i in wanted])
-    # Clips of the same sound are heard once. What a file's ending promises is part of whether it can be used.
-    alike: dict[tuple[str, str], list[int]] = {}
+    # Clips of the same sound are heard once.
+    alike: dict[str, list[int]] = {}
     for i in wanted:
         if keys[i] in absent:
-            alike.setdefault((keys[i], Path(clips[i].path).suffix.lower()), []).append(i)
+            alike.setdefault(keys[i], []).append(i)
     groups = {same[0]: same for same in alike.values()}
     done = len(clips) - sum(map(len, groups.values()))
     if progress is not None:
@@ -183,7 +185,10 @@ def shard_of(clips: Sequence[Clip], number: int, total: int) -> list[Clip]:
 def _identify(
     clips: Sequence[Clip], problems: dict[int, Problem], on_bad: str
 ) -> tuple[dict[str, str], dict[int, str]]:
-    """sha256 of every file, and the key of every clip: content and seconds, never the path."""
+    """sha256 of every file, and the key of every clip: content, seconds and the file's ending, never the path.
+
+    What an ending promises is part of whether a file can be used, so the same sound under another one is another clip.
+    """
     digests: dict[str, str] = {}
     faults: dict[str, Problem] = {}
     keys: dict[int, str] = {}
@@ -197,7 +202,7 @@ def _identify(
             _refuse_or_keep(problems, i, faults[clip.path], on_bad)
         else:
             end = None if clip.end is None else float(clip.end)
-            keys[i] = f"{digests[clip.path]} {float(clip.start)!r} {end!r}"
+            keys[i] = f"{digests[clip.path]}{Path(clip.path).suffix.lower()} {float(clip.start)!r} {end!r}"
     return digests, keys
 
 
@@ -210,6 +215,7 @@ class _Shelf:
         self._names = names.all
         self._lacking: dict[str, set[str]] = {}
         self._rows: dict[str, dict[str, Tensor]] = {}
+        self._committed = time.monotonic()
 
     def absent(self, keys: Sequence[str]) -> set[str]:
         """Which clips have to go through the model."""
@@ -226,13 +232,14 @@ class _Shelf:
             self._lacking[name].discard(key)
         if fresh:
             self._rows[key] = fresh
-        if len(self._rows) >= COMMIT_CLIPS:
+        if len(self._rows) >= COMMIT_CLIPS or time.monotonic() - self._committed > COMMIT_SECONDS:
             self.commit()
 
     def commit(self) -> None:
         if self._store is not None and self._rows:
             rows, self._rows = self._rows, {}
             self._store.put(self._namespace, rows)
+        self._committed = time.monotonic()
 
     def take(self, keys: Sequence[str]) -> tuple[dict[str, Tensor], np.ndarray]:
         """Array name -> (patches, ...) of the clips one after the other, and the patches of each clip."""

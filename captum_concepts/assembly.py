@@ -29,7 +29,7 @@ TESTS = {
     "statistic": "magnitude x distance of positives from negatives along the CAV",
     "p_value": "rank among random concepts of the same number of groups",
     "correction": "Benjamini-Hochberg",
-    "family": "targets x concepts within a layer",
+    "family": "targets x concepts within a layer; not testable concepts count as not rejected",
     "interval": "95 % percentile bootstrap of the score over groups of explained clips",
 }
 
@@ -97,7 +97,7 @@ def concept_warnings(concepts: ConceptSet, min_groups: int) -> list[str]:
     """What to know about the examples, at most ``MOST_LINES`` lines of one kind."""
     lines = concepts.warnings()
     if len(lines) > MOST_LINES:
-        lines = [*lines[:MOST_LINES], f"{len(lines) - MOST_LINES} more such lines; see ConceptSet.warnings()"]
+        lines = [*lines[:MOST_LINES], f"{len(lines) - MOST_LINES} more such lines (in Python: ConceptSet.warnings())"]
     few = concepts.check(min_groups)
     if few:
         some = ", ".join(f"{shown(name, 30)} {why}" for name, why in list(few.items())[:3])
@@ -117,7 +117,8 @@ def pass_warnings(heard: Extraction, explained: Extraction | None) -> list[str]:
             lines.append(f"{len(part.problems)} of the {what} clips left out: {counted}")
         if part.short:
             lines.append(
-                f"{part.short} of {len(part.clips)} {what} clips are shorter than one patch; see the backbone's short="
+                f"{part.short} of {len(part.clips)} {what} clips are shorter than one patch and looped to fill it, "
+                "unless you said otherwise (--option short=pad or short=skip; in Python short=)"
             )
     if explained is not None:
         digests = {heard.digests[clip.path] for clip in heard.clips}

@@ -7,7 +7,9 @@ import hashlib
 import io
 import json
 import math
+import os
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -83,13 +85,25 @@ def save_explanation(explanation: Explanation, folder: Path) -> Path:
         packed = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
         content["arrays_sha256"] = hashlib.sha256(packed).hexdigest()
         text = json.dumps(content, ensure_ascii=True, indent=1, allow_nan=False) + "\n"
-        (folder / "arrays.safetensors").write_bytes(packed)
-        (folder / "explanation.json").write_text(text, encoding="utf-8")
-        write_scores(explanation.scores, folder / "scores.csv")
-        for layer, stem in layer_files(explanation.layers).items():
-            if layer in explanation.hierarchies:
-                explanation.hierarchies[layer].to_graphml(folder / f"hierarchy-{stem}.graphml")
-                explanation.hierarchies[layer].to_gexf(folder / f"hierarchy-{stem}.gexf")
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as made:
+            # All is written before anything that lay there is replaced or, being of another explanation, removed.
+            fresh = Path(made)
+            (fresh / "arrays.safetensors").write_bytes(packed)
+            (fresh / "explanation.json").write_text(text, encoding="utf-8")
+            write_scores(explanation.scores, fresh / "scores.csv")
+            for layer, stem in layer_files(explanation.layers).items():
+                if layer in explanation.hierarchies:
+                    explanation.hierarchies[layer].to_graphml(fresh / f"hierarchy-{stem}.graphml")
+                    explanation.hierarchies[layer].to_gexf(fresh / f"hierarchy-{stem}.gexf")
+            if (folder / "explanation.json").exists():
+                for stale in (
+                    *folder.glob("hierarchy-*.graphml"),
+                    *folder.glob("hierarchy-*.gexf"),
+                    folder / "report.html",
+                ):
+                    stale.unlink(missing_ok=True)
+            for path in sorted(fresh.iterdir()):
+                os.replace(path, folder / path.name)
     except OSError as error:
         raise InputError(
             f"{shown(str(folder))}: cannot be written ({error.strerror or error}); choose another folder"

@@ -15,7 +15,7 @@ from captum_concepts.cavs import ConceptBank, FitFunction, group_weights, run_fi
 from captum_concepts.discriminants import separation
 from captum_concepts.errors import InputError, shown
 from captum_concepts.explanation import SCORE_COLUMNS
-from captum_concepts.significance import benjamini_hochberg, bootstrap_interval, pseudo_concepts, rank_test
+from captum_concepts.significance import benjamini_hochberg, pseudo_concepts, rank_test, share_interval
 from captum_concepts.tcav import magnitude, sensitivities, tcav_score
 
 FEWEST_NULLS, MOST_NULLS = 999, 4999
@@ -88,7 +88,7 @@ def score_layer(
     """
     per_clip = sensitivities(clip_gradients, bank.directions)
     score, size = tcav_score(per_clip), magnitude(per_clip)
-    low, high = bootstrap_interval((per_clip > 0).to(per_clip.dtype), clip_groups, bootstrap, plan.seed)
+    low, high = share_interval(per_clip > 0, clip_groups, bootstrap, plan.seed)
     ok = (bank.quality["status"] == "ok").to_numpy()
     p_values, warnings = _p_values(bank, data, clip_gradients.mean(0), size, ok, plan)
     frame = pd.DataFrame(
@@ -107,7 +107,10 @@ def score_layer(
         }
     )
     frame.loc[frame["status"] != "ok", ["score", "magnitude", "low", "high", "p_value"]] = np.nan
-    frame["q_value"] = benjamini_hochberg(frame["p_value"].to_numpy())
+    # Which concepts pass the gate depends on the data that is tested next; leaving the others out of the family would
+    # select. They stay in it as hypotheses that were not rejected.
+    family = frame["p_value"].mask(frame["status"] == "not testable", 1.0)
+    frame["q_value"] = np.where(frame["status"] == "ok", benjamini_hochberg(family.to_numpy()), np.nan)
     return frame[list(SCORE_COLUMNS)], per_clip, warnings
 
 
@@ -130,7 +133,8 @@ def _p_values(
     )
     effect = size * distance.to(size)
     warnings: list[str] = []
-    count = plan.count if plan.count is not None else enough_nulls(size.shape[0] * int(ok.sum()))
+    asked = size.shape[0] * int((ok | (bank.quality["status"] == "not testable").to_numpy()).sum())
+    count = plan.count if plan.count is not None else enough_nulls(asked)
     too_small: dict[int, str] = {}
     for (n_groups, mask), members in _families(data, ok, plan).items():
         eligible = np.frombuffer(mask, dtype=bool)
@@ -148,8 +152,8 @@ def _p_values(
             f"{shown(bank.layer)}: no p-values for {len(too_small)} concepts ({some}{more}): "
             f"{next(iter(too_small.values()))}"
         )
-    family = size.shape[0] * (int(ok.sum()) - len(too_small))
-    if count < family / 0.05 - 1:
+    family = asked - size.shape[0] * len(too_small)
+    if ok.any() and count < family / 0.05 - 1:
         warnings.append(
             f"{shown(bank.layer)}: the smallest p-value of {count} random concepts is {1 / (count + 1):.2g}; one "
             f"rejection alone in a family of {family} would need n_nulls={int(np.ceil(family / 0.05 - 1))}"

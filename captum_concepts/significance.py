@@ -118,6 +118,28 @@ def bootstrap_weights(groups: Sequence[str] | np.ndarray, count: int, seed: int)
     return torch.from_numpy(weights[:, index])
 
 
+def share_interval(
+    hits: Tensor, groups: Sequence[str] | np.ndarray, count: int = 1000, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """95 % interval of the share of clips, resampling groups.
+
+    Where all clips agree there is nothing to resample: the interval is then Wilson's (1927) for as many observations as
+    there are groups, e.g. [n / (n + 3.84), 1] for n groups that all hit.
+
+    Args:
+        hits: bool (clips, ...).
+        groups, count, seed: as in ``bootstrap_interval``.
+
+    Returns:
+        low, high, each (...) float32.
+    """
+    low, high = bootstrap_interval(hits.float(), groups, count, seed)
+    n = len(set(map(str, groups)))
+    reach = 1.959963984540054**2 / (n + 1.959963984540054**2)
+    low = torch.where(hits.all(0), 1 - reach, low)
+    return low, torch.where(hits.any(0), high, reach)
+
+
 def bootstrap_interval(
     values: Tensor, groups: Sequence[str] | np.ndarray, count: int = 1000, seed: int = 0
 ) -> tuple[Tensor, Tensor]:

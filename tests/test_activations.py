@@ -500,3 +500,21 @@ def test_gpu_gives_what_the_cpu_gives(clips):
     found = extract(net(device="cuda"), clips, LAYERS, targets=[0, 1])
     assert found.logits.device.type == "cpu"
     same(found, extract(net(), clips, LAYERS, targets=[0, 1]), 1e-4)
+
+
+def test_a_mislabelled_copy_is_refused_whatever_the_store_holds(clips, tmp_path):
+    good = Path(clips[0].path)
+    wrong = tmp_path / f"{good.stem}.mp3"
+    wrong.write_bytes(good.read_bytes())
+    store = ActivationStore(tmp_path / "store")
+    both = [clips[0], Clip(str(wrong))]
+    first = extract(net(), both, LAYERS, store=store)
+    again = extract(net(), both, LAYERS, store=store)
+    assert [problem.status for problem in first.problems] == ["mislabelled"]
+    assert first.problems == again.problems
+
+
+def test_what_was_heard_is_kept_after_some_seconds_too(clips, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "COMMIT_SECONDS", 0.0)
+    extract(net(), clips[:3], LAYERS, store=ActivationStore(tmp_path / "store"))
+    assert len(list((tmp_path / "store").rglob("*.safetensors"))) == 3

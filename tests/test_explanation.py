@@ -262,3 +262,30 @@ def test_top_keeps_the_order_of_targets_and_ranks_by_magnitude():
     assert (explanation.top()["layer"] == "m").all()
     with pytest.raises(InputError, match="layer 'x' was not explained; choose one of l, m"):
         explanation.top("x")
+
+
+def test_saving_into_a_used_folder_leaves_nothing_of_what_lay_there(tmp_path):
+    explanation = example()
+    explanation.save(tmp_path)
+    (tmp_path / "report.html").write_text("of the first")
+    (tmp_path / "hierarchy-gone.graphml").write_text("of the first")
+    (tmp_path / "notes.txt").write_text("a user's own")
+    explanation.save(tmp_path)
+    assert not (tmp_path / "report.html").exists()
+    assert not (tmp_path / "hierarchy-gone.graphml").exists()
+    assert (tmp_path / "notes.txt").read_text() == "a user's own"
+    assert not list(tmp_path.glob(".saving-*"))
+
+
+def test_a_save_that_fails_leaves_what_lay_there(tmp_path, monkeypatch):
+    explanation = example()
+    explanation.save(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("captum_concepts.persistence.write_scores", full)
+    with pytest.raises(InputError, match="No space left on device"):
+        explanation.save(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -31,7 +31,7 @@ def test_most_planted_causes_that_can_be_tested_are_significant(demo):
     scores = result.explanation.scores
     rows = scores[(scores["layer"] == result.layer) & (scores["status"] == "ok")].set_index(["target", "concept"])
     q = [rows.loc[(target, cause), "q_value"] for target, own in causes.items() for cause in own]
-    assert sum(value < 0.05 for value in q) >= 0.9 * len(q)
+    assert sum(value < 0.05 for value in q) >= 0.8 * len(q)
 
 
 def test_the_families_are_mostly_found(demo):
