@@ -5,6 +5,9 @@ Each agrees with essentia's own ``TensorflowInput*`` (tests/test_frontends.py).
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor
 
 from captum_concepts.errors import InputError, shown
@@ -17,6 +20,7 @@ PATCHES = {
     "TensorflowPredictEffnetDiscogs": (128, 62),
     "TensorflowPredictMAEST": (1876, 1875),
     "TensorflowPredictTempoCNN": (256, 128),
+    "TensorflowPredictFSDSINet": (101, 50),
 }
 #: MAEST's patch frames -> frames between patches, for models of 5, 10, 20 and 30 s.
 MAEST_HOPS = {316: 313, 626: 625, 1256: 1250, 1876: 1875}
@@ -30,12 +34,38 @@ class MaestFrontend(Frontend):
         return (super().forward(waveforms) - MAEST_MEAN) / MAEST_SPREAD
 
 
-class TempoFrontend(Frontend):
-    """TempoCNN's mel magnitudes, (B, 40, 256, 1): neither compressed nor in the usual order."""
+class _UncompressedFrontend(Frontend):
+    """Mel bands by a subclass's own last step; what ``compression`` says does not count."""
+
+    def bands(self, waveforms: Tensor) -> Tensor:
+        """Waveforms (B, patch_samples) to mel bands (B, frames, mel)."""
+        frames = waveforms.to(self.mel.dtype).unfold(1, self.window_samples, self.frame_hop) * self.window
+        magnitudes = torch.fft.rfft(frames, n=self.n_fft).abs()
+        return (magnitudes if self.power == 1 else magnitudes.square()) @ self.mel
+
+
+class TempoFrontend(_UncompressedFrontend):
+    """TempoCNN's mel magnitudes, (B, 40, frames, 1): each patch has mean 0 and variance 1."""
 
     def forward(self, waveforms: Tensor) -> Tensor:
-        # The parent's last step is ln(x + 0.01).
-        return (super().forward(waveforms).exp() - 0.01).transpose(1, 2)[..., None]
+        bands = self.bands(waveforms)
+        centred = bands - bands.mean((1, 2), keepdim=True)
+        spread = centred.square().mean((1, 2), keepdim=True).sqrt()
+        return (centred / spread.where(spread > 0, 1)).transpose(1, 2)[..., None]
+
+
+class SinetFrontend(_UncompressedFrontend):
+    """FSD-SINet's log-mel (B, frames, 96).
+
+    Essentia also scales each file to a peak of 1 by default. Patches do not know their file: normalise it before.
+    """
+
+    def __init__(self, *args: Any, **numbers: Any) -> None:
+        super().__init__(*args, **numbers)
+        self.window.copy_(torch.hamming_window(self.window_samples))
+
+    def forward(self, waveforms: Tensor) -> Tensor:
+        return torch.log10(self.bands(waveforms) + 1e-30)
 
 
 def algorithm_frontend(algorithm: str, frames: int | None = None, hop: int | None = None) -> Frontend:
@@ -58,28 +88,27 @@ def algorithm_frontend(algorithm: str, frames: int | None = None, hop: int | Non
     between = hop or (between if frames in (default, *MAEST_HOPS) else frames)
     if algorithm == "TensorflowPredictVGGish":
         return frontend("vggish", patch_frames=frames, hop_samples=between * 160)
-    if algorithm == "TensorflowPredictTempoCNN":
-        return _tempo(frames, between)
-    numbers = dict(PRESETS["musicnn"].keywords)  # type: ignore[attr-defined]
-    kind = MaestFrontend if algorithm == "TensorflowPredictMAEST" else Frontend
-    return kind(**numbers | {"patch_frames": frames, "hop_samples": between * 256})
+    kind, numbers = _NUMBERS.get(algorithm, (Frontend, dict(PRESETS["musicnn"].keywords)))  # type: ignore[attr-defined]
+    return kind(**numbers | {"patch_frames": frames, "hop_samples": between * numbers["frame_hop"]})
 
 
-def _tempo(frames: int, between: int) -> Frontend:
-    return TempoFrontend(
-        sample_rate=11025,
-        n_fft=1024,
-        window_samples=1024,
-        frame_hop=512,
-        n_mels=40,
-        f_min=20.0,
-        f_max=5000.0,
-        mel_scale="slaney",
-        mel_norm="slaney",
-        power=1,
-        periodic=False,
-        compression="ln(x+0.01)",
-        patch_frames=frames,
-        hop_samples=between * 512,
-        centre="clip",
-    )
+#: Algorithm -> its front-end, where that is not MusiCNN's own.
+_NUMBERS: dict[str, tuple[type[Frontend], dict[str, Any]]] = {
+    "TensorflowPredictMAEST": (MaestFrontend, dict(PRESETS["musicnn"].keywords)),  # type: ignore[attr-defined]
+    "TensorflowPredictTempoCNN": (
+        TempoFrontend,
+        {
+            **{"sample_rate": 11025, "n_fft": 1024, "window_samples": 1024, "frame_hop": 512, "periodic": False},
+            **{"n_mels": 40, "f_min": 20.0, "f_max": 5000.0, "mel_scale": "slaney", "mel_norm": "slaney", "power": 1},
+            **{"compression": "dB", "centre": "clip"},
+        },
+    ),
+    "TensorflowPredictFSDSINet": (
+        SinetFrontend,
+        {
+            **{"sample_rate": 22050, "n_fft": 2048, "window_samples": 660, "frame_hop": 220, "periodic": True},
+            **{"n_mels": 96, "f_min": 50.0, "f_max": 10500.0, "mel_scale": "slaney", "mel_norm": None, "power": 2},
+            **{"compression": "dB", "centre": "clip"},
+        },
+    ),
+}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from captum_concepts_essentia.frontends import MAEST_MEAN, MAEST_SPREAD, algorithm_frontend
+from captum_concepts_essentia.frontends import MAEST_MEAN, MAEST_SPREAD, PATCHES, algorithm_frontend
 
 from captum_concepts.audio import Clip
 from captum_concepts.backbones import TorchBackbone
@@ -46,16 +46,38 @@ def essentia_frames(audio, algorithm: str, size: int, hop: int) -> np.ndarray:
         ("TensorflowPredictMusiCNN", "TensorflowInputMusiCNN", 512, 256, 1e-3),
         ("TensorflowPredictEffnetDiscogs", "TensorflowInputMusiCNN", 512, 256, 1e-3),
         ("TensorflowPredictVGGish", "TensorflowInputVGGish", 400, 160, 1e-3),
-        ("TensorflowPredictTempoCNN", "TensorflowInputTempoCNN", 1024, 512, 1e-3),
+        ("TensorflowPredictFSDSINet", "TensorflowInputFSDSINet", 660, 220, 1e-3),
     ],
 )
 def test_agrees_with_essentia(audio, tmp_path, algorithm, own, size, hop, tolerance):
     expected = essentia_frames(audio, own, size, hop)
     front = algorithm_frontend(algorithm, frames=64, hop=64)
-    found = ours(audio, tmp_path, front).reshape(-1, *((40, 64) if "Tempo" in algorithm else (64, front.n_mels)))
-    rows = (found.transpose(1, 2) if "Tempo" in algorithm else found).reshape(-1, front.n_mels).numpy()
+    rows = ours(audio, tmp_path, front).reshape(-1, front.n_mels).numpy()
     assert len(rows) >= len(expected) // 64 * 64
     assert np.abs(rows[: len(expected)] - expected[: len(rows)]).max() < tolerance
+
+
+def test_tempocnn_agrees_with_essentia(audio, tmp_path):
+    """The whole way, by a graph that gives back what TensorflowPredictTempoCNN feeds it."""
+    pytest.importorskip("essentia")
+    from captum_concepts_essentia.builder import GraphBuilder
+    from captum_concepts_essentia.runtime import load_essentia
+
+    graph = GraphBuilder()
+    x = graph.placeholder("input", (None, 40, 256, 1))
+    graph.add("Reshape", "output", x, graph.constant("flat", np.array([-1, 10240], np.int32)), Tshape=np.dtype("int32"))
+    (tmp_path / "tempo.pb").write_bytes(graph.content)
+    given = np.tile(audio, 3)  # longer than one patch of 12 s at 11,025 Hz
+    expected = load_essentia().TensorflowPredictTempoCNN(graphFilename=str(tmp_path / "tempo.pb"))(given)
+    found = ours(given, tmp_path, algorithm_frontend("TensorflowPredictTempoCNN")).flatten(1).numpy()
+    assert np.abs(found[0] - expected[0]).max() < 5e-4 * np.abs(expected[0]).max()
+    assert np.abs(expected[0]).max() > 1
+
+
+def test_silence_is_no_nan():
+    for algorithm in PATCHES:
+        front = algorithm_frontend(algorithm)
+        assert front(torch.zeros(1, front.patch_samples)).isfinite().all()
 
 
 def test_maest_is_centred_and_scaled(audio):
