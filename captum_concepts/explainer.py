@@ -41,6 +41,7 @@ from captum_concepts.plugins import get_plugin_manager, lookup
 from captum_concepts.scoring import LayerData, NullPlan, score_layer
 from captum_concepts.similarity import similarity as compute_similarity
 from captum_concepts.store import ActivationStore
+from captum_concepts.support import ResampledDiscriminant, bootstrap_support
 from captum_concepts.tcav import clip_means, magnitude, sensitivities, tcav_score
 
 
@@ -58,6 +59,8 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
         n_nulls: pseudo-concepts per concept size in the rank test; default: as many as the family of tests needs,
             between 999 and 4,999.
         bootstrap: samples for the intervals.
+        support: bootstrap samples for the support of every link, see ``support.bootstrap_support``; 0: none. Needs the
+            similarity "discriminant".
         min_groups: concepts with fewer groups of positives or negatives are not fitted.
         seed: of folds, pseudo-concepts and bootstrap. Same seed, same bytes.
         store: an ``ActivationStore``, a folder for one, or None to keep nothing.
@@ -82,6 +85,7 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
         miner_options: dict[str, Any] | None = None,
         n_nulls: int | None = None,
         bootstrap: int = 1000,
+        support: int = 0,
         min_groups: int = 5,
         seed: int = 0,
         store: ActivationStore | str | Path | None = None,
@@ -111,6 +115,9 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
         self.pool = pool
         self.n_nulls = n_nulls
         self.bootstrap = bootstrap
+        self.support = support
+        if support < 0 or (support and similarity != "discriminant"):
+            raise InputError(f"support={support}: give 0, or a number of samples and similarity='discriminant'")
         self.min_groups = min_groups
         self.seed = seed
         self.store = ActivationStore(store) if isinstance(store, (str, Path)) else store
@@ -253,7 +260,10 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
         classes = self.backbone.classes
         if targets is None:
             if len(classes) > 20:
-                raise InputError(f"targets: {self.backbone.name} has {len(classes)} classes; name those to explain")
+                raise InputError(
+                    f"no target given: {self.backbone.name} has {len(classes)} classes; name those to explain "
+                    "(--target NAME; in Python targets=)"
+                )
             return list(range(len(classes)))
         given = [targets] if isinstance(targets, (str, int)) else targets
         return list(dict.fromkeys(target_index(self.backbone, target) for target in given))
@@ -329,11 +339,25 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
         ).cpu()
         result.similarities[layer][np.ix_(columns, columns)] = matrix.numpy()
         hierarchy = mine(matrix, usable, self.miner, **self.miner_options)
+        if self.support:
+            shown_rows = (data.activations, data.positives[:, columns], group_weights(data.groups), data.groups)
+            resampled = ResampledDiscriminant(*shown_rows, samples=self.support, seed=self.seed)
+            hierarchy = bootstrap_support(hierarchy, resampled, self.miner, **self.miner_options).hierarchy
         get_plugin_manager().hook.captum_concepts_hierarchy_mined(hierarchy=hierarchy)
         result.hierarchies[layer] = hierarchy
 
     def _provenance(self, concepts: ConceptSet, heard: Extraction, explained: Extraction | None) -> dict[str, Any]:
-        names = ("similarity", "miner", "cav", "cav_options", "miner_options", "pool", "n_nulls", "bootstrap")
+        names = (
+            "similarity",
+            "miner",
+            "cav",
+            "cav_options",
+            "miner_options",
+            "pool",
+            "n_nulls",
+            "bootstrap",
+            "support",
+        )
         more = ("min_groups", "on_bad", "batch_size", "layers")
         return {
             "versions": versions(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 
 import networkx as nx
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_concepts.concept_means import MeanSpace, mean_space, observations, scaled_products
+from captum_concepts.concept_means import mean_space, observations, scaled_products
 from captum_concepts.errors import InputError
 from captum_concepts.hierarchy import ConceptHierarchy
 from captum_concepts.miners import Miner, mine
@@ -104,7 +104,7 @@ def bootstrap_support(
             lines[name] = {a for parent in again.graph.pred[name] for a in (*lines[parent], index[parent])}
             above[list(lines[name]), index[name]] += 1
         done += 1
-        if progress and hasattr(resampled, "__len__"):
+        if progress and isinstance(resampled, Sized):
             progress("bootstrap", done, len(resampled))
     if not done:
         raise InputError("bootstrap_support: no samples; give at least one resampled similarity")
@@ -130,9 +130,9 @@ class ResampledDiscriminant:
         seed: of the draws. Same seed, same matrices.
     """
 
-    activations: Tensor
-    labels: Tensor
-    weights: Tensor | None = None
+    activations: Tensor | np.ndarray
+    labels: Tensor | np.ndarray
+    weights: Tensor | np.ndarray | None = None
     groups: Sequence[str] | np.ndarray | None = None
     samples: int = 200
     seed: int = 0
@@ -145,9 +145,10 @@ class ResampledDiscriminant:
         return self.samples
 
     def __iter__(self) -> Iterator[Tensor]:
-        parts = (torch.as_tensor(self.activations), torch.as_tensor(self.labels))
-        weights = None if self.weights is None else torch.as_tensor(self.weights)
-        space: MeanSpace = mean_space(observations(*parts, weights, self.groups))
+        activations = torch.as_tensor(self.activations)
+        labels = torch.as_tensor(self.labels, device=activations.device)
+        weights = None if self.weights is None else torch.as_tensor(self.weights, device=activations.device)
+        space = mean_space(observations(activations, labels, weights, self.groups))
         number = space.observed.group.cpu().numpy()
         _, number = np.unique(number, return_inverse=True)
         rng = np.random.default_rng(self.seed)

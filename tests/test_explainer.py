@@ -217,6 +217,13 @@ def test_without_a_head_there_is_a_hierarchy_but_no_scores(concepts, sounds, tmp
     assert cc.Explanation.load(tmp_path).scores.equals(found.scores)
 
 
+def test_links_carry_their_support(backbone, concepts, sounds, explanation):
+    found = explainer(backbone, support=20).explain(sounds / "explain", concepts)
+    for layer, hierarchy in found.hierarchies.items():
+        assert set(hierarchy.graph.edges) == set(explanation.hierarchies[layer].graph.edges)
+        assert all(support * 20 == round(support * 20) for *_, support in hierarchy.edges)
+
+
 def test_clips_that_cannot_be_used_are_counted_or_refused(backbone, concepts, sounds, tmp_path):
     (tmp_path / "broken.wav").write_bytes(b"no audio")
     clips = [tmp_path / "broken.wav", *sorted((sounds / "explain").iterdir())]
@@ -281,6 +288,8 @@ def test_cheap_faults_are_found_before_audio_is_heard(backbone, concepts, sounds
         ({"cav_options": {"depth": 3}}, "cav_options="),
         ({"miner_options": {"depth": 3}}, "miner_options="),
         ({"bootstrap": 3}, "bootstrap=3 must be at least 100"),
+        ({"support": -1}, "support=-1"),
+        ({"support": 50, "similarity": "cosine"}, "similarity='discriminant'"),
         ({"n_nulls": 3}, "n_nulls=3 must be at least 19"),
         ({"min_groups": 1}, "min_groups=1 must be at least 2"),
     ],
