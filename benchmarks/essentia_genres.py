@@ -73,6 +73,9 @@ def main() -> None:
     parser.add_argument("--patches", type=int, default=5, help="of one track per genre, compared with differences")
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
+    if not Path(args.weights).is_file() or not args.gtzan.is_dir():
+        print(f"{args.weights} or {args.gtzan} is not at hand: give --weights, --head and --gtzan")
+        return
     exact = cc.load_backbone("essentia-musicnn", args.weights, args.device, hop_seconds=args.hop_seconds)
     first, second = halves(args.gtzan)
     places = defaultdict(list)

@@ -114,6 +114,9 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--minutes", type=int, help="measure memory with a file this long instead")
     args = parser.parse_args()
+    if not Path(args.weights).is_file() or not (args.minutes or args.gtzan.is_dir()):
+        print(f"{args.weights} or {args.gtzan} is not at hand: give --weights and --gtzan")
+        return
     torch.set_num_threads(args.threads)
     backbone = cc.load_backbone("essentia-musicnn", args.weights, args.device)
     print(f"MusiCNN, {args.device}, {args.threads} threads, batches of {args.batch_size}")

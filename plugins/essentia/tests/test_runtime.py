@@ -138,6 +138,34 @@ def test_differences_are_the_gradients(backbones, tmp_path):
     torch.testing.assert_close(other.gradients[LAYER], one.gradients[LAYER], rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("op", ["Sigmoid", "Softmax"])
+def test_logits_hidden_in_a_function(tmp_path, tiny, op):
+    """TensorFlow cannot be asked for them: log-odds of sigmoids, log-probabilities of a softmax."""
+    arrays = tiny.weights()
+    arrays["out"] = arrays["out"] / 20  # far from certainty, where single precision is exact enough
+    graph, body = tiny.tagger(arrays), GraphBuilder()
+    body.add("Identity", "before", "x")
+    body.add(op, "inner", "before:output:0")
+    name = {"Sigmoid": "y", "Softmax": "softmax"}[op]
+    graph.function("last", ["x"], {"out": f"inner:{name}:0"}, body)
+    graph.call("PartitionedCall", "last", "model/dense_1/BiasAdd")
+    (tmp_path / "hidden.pb").write_bytes(graph.content)
+    options = {"output": "PartitionedCall", "embedding": LAYER, "layers": LAYER}
+    both = [
+        FACTORIES["essentia-musicnn"](str(tmp_path / "hidden.pb"), "cpu", gradients=kind, **options)
+        for kind in ("exact", "differences")
+    ]
+    inputs = torch.from_numpy(tone(3.1)[: both[0].patch_samples]).float()[None]
+    one, other = (backbone.gradients(inputs, [LAYER], [0, 1]) for backbone in both)
+    expected, gradient = one.logits, one.gradients[LAYER]
+    if op == "Softmax":
+        expected = expected.log_softmax(1)
+        every = both[0].gradients(inputs, [LAYER], [0, 1, 2]).gradients[LAYER]
+        gradient = gradient - (one.logits.softmax(1)[:, None] @ every)
+    torch.testing.assert_close(other.logits, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(other.gradients[LAYER], gradient, rtol=2e-2, atol=1e-3)
+
+
 def test_sensitivities_along_cavs_at_a_map(backbones, tmp_path):
     """A layer with time: all its frames move together, as the pooled activation does."""
     soundfile.write(tmp_path / "a.wav", tone(6), 16000)
