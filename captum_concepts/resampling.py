@@ -23,6 +23,7 @@ from captum_concepts.folds import random_key
 from captum_concepts.logistic import fit_logistic
 
 MOST_DUAL_ROWS = 512
+MOST_DUAL_BLOCKS = 8
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 
 
@@ -103,8 +104,8 @@ def fit_sets(
         sets: block numbers of each set, at least two, each once; row c of a set's weights belongs to its c-th block.
         method: "pattern", difference of means (Haufe et al. 2014); "lda", that difference whitened by the shrunk
             covariance within all blocks of the call; "logistic", L2-regularised, the problem of scikit-learn's
-            ``LogisticRegression(C=C)``: in the dual where a set has at most ``MOST_DUAL_ROWS`` rows or fewer rows than
-            features, else in the primal.
+            ``LogisticRegression(C=C)``: in the dual for sets of at most ``MOST_DUAL_BLOCKS`` blocks with at most
+            ``MOST_DUAL_ROWS`` rows or fewer rows than features, else in the primal.
         chunk_bytes: bound of the working memory, beside the rows, a copy of them in double precision for "lda", and
             the chunk that is given out; at least one set is always taken.
         precision: of products of rows: "float32", "float64" or "bfloat16". Cosine to the exact direction of
@@ -240,7 +241,8 @@ def _logistic(rows: Tensor, train: Sequence[Tensor], precision: torch.dtype, C: 
 
     def fit(members: Tensor) -> tuple[Tensor, Tensor]:
         largest = max(sum(len(train[block]) for block in chosen) for chosen in members.tolist())
-        if largest > MOST_DUAL_ROWS and largest >= rows.shape[1]:
+        # One against the rest of many share all their rows, which the primal does at once.
+        if members.shape[1] > MOST_DUAL_BLOCKS or (largest > MOST_DUAL_ROWS and largest >= rows.shape[1]):
             return _logistic_primal(rows, train, members, C)
         return _logistic_dual(rows, centre, train, members, C, precision)
 

@@ -9,7 +9,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 
 from captum_concepts.errors import InputError
-from captum_concepts.resampling import METHODS, MOST_DUAL_ROWS, Blocks, SetFits, fit_sets, held_out
+from captum_concepts.resampling import METHODS, MOST_DUAL_BLOCKS, MOST_DUAL_ROWS, Blocks, SetFits, fit_sets, held_out
 
 COUNTS = [12, 9, 15, 12, 7]
 SETS = [(0, 3), (0, 4), (2, 1), (1, 0), (0, 1, 2), (4, 2, 3)]
@@ -64,6 +64,16 @@ def test_large_sets_are_fitted_in_the_primal():
     reference = LogisticRegression(C=1.0, tol=1e-10, max_iter=100_000).fit(rows.double(), np.repeat([0, 1], counts))
     assert cosine(weights[1], reference.coef_) > 1 - 1e-5
     assert biases[1].item() == pytest.approx(reference.intercept_[0], rel=1e-2)
+
+
+def test_sets_of_many_blocks_are_fitted_in_the_primal():
+    counts = [6] * (MOST_DUAL_BLOCKS + 2)
+    rows = data(40, counts)
+    weights, _, _ = collected(fit_sets(Blocks(rows, counts), [tuple(range(len(counts)))], "logistic"))[0]
+    owner = np.repeat(np.arange(len(counts)), counts)
+    for column in range(len(counts)):
+        reference = LogisticRegression(C=1.0, tol=1e-10, max_iter=100_000).fit(rows.double(), owner == column)
+        assert cosine(weights[column], reference.coef_) > 1 - 1e-5
 
 
 def test_pattern_is_the_difference_of_means():
