@@ -7,7 +7,7 @@ A bank is anything with ``names`` (K), ``directions`` (K, D), ``biases`` (K,) an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -140,6 +140,32 @@ def _blocks(
         rows = activations[part].to(**to)
         weight = rows.new_ones(len(rows), 1) if weights is None else weights[part].to(**to)[:, None]
         yield rows, None if labels is None else labels[part].to(**to), weight
+
+
+def combine(matrices: Mapping[str, Tensor | np.ndarray]) -> Tensor:
+    """Mean of the similarities of several layers, each divided by its mean diagonal: one hierarchy for all of them.
+
+    Args:
+        matrices: layer -> (K, K) over the same concepts, of the same measure.
+
+    Raises:
+        InputError: no matrix, shapes that differ, numbers that are not finite, or a mean diagonal that is not above 0.
+    """
+    parts = {layer: torch.as_tensor(matrix) for layer, matrix in matrices.items()}
+    if not parts:
+        raise InputError("combine: no layers; give at least one similarity")
+    shape = next(iter(parts.values())).shape
+    for layer, matrix in parts.items():
+        if matrix.shape != shape or len(shape) != 2 or shape[0] != shape[1]:
+            raise InputError(
+                f"combine: shape {tuple(matrix.shape)} at {shown(layer)}; give (K, K) of the same concepts"
+            )
+        if not bool(torch.isfinite(matrix).all()):
+            raise InputError(f"combine: not finite at {shown(layer)}; leave out concepts without a usable vector")
+        if not float(matrix.diagonal().mean()) > 0:
+            raise InputError(f"combine: {shown(layer)} tells no concept from the others; leave the layer out")
+    total = sum(matrix / matrix.diagonal().mean() for matrix in parts.values())
+    return torch.as_tensor(total) / len(parts)
 
 
 def cosine(

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from captum_concepts.errors import InputError
-from captum_concepts.similarity import SIMILARITIES, Measure, similarity
+from captum_concepts.similarity import SIMILARITIES, Measure, combine, similarity
 
 
 @dataclass
@@ -128,3 +128,24 @@ def test_bad_input(measure: object, changes: dict, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         similarity(BANK, measure, **given)
     assert "\n" not in str(caught.value)
+
+
+def test_combine_is_the_mean_of_the_scaled_layers() -> None:
+    a, b = torch.tensor([[2.0, 1.0], [1.0, 4.0]]), np.array([[1.0, -1.0], [-1.0, 1.0]])
+    np.testing.assert_allclose(combine({"a": a, "b": b}).numpy(), [[5 / 6, -1 / 3], [-1 / 3, 7 / 6]], rtol=1e-6)
+    assert torch.equal(combine({"a": a}), a / 3)
+
+
+@pytest.mark.parametrize(
+    ("matrices", "text"),
+    [
+        ({}, "no layers"),
+        ({"a": torch.eye(2), "b": torch.eye(3)}, "at b"),
+        ({"a": torch.full((2, 2), float("nan"))}, "not finite at a"),
+        ({"a": torch.zeros(2, 2)}, "a tells no concept"),
+    ],
+)
+def test_combine_refuses(matrices: dict[str, torch.Tensor], text: str) -> None:
+    with pytest.raises(InputError) as error:
+        combine(matrices)
+    assert text in str(error.value).replace("'", "") and "\n" not in str(error.value)
