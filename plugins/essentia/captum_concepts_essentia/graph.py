@@ -60,7 +60,7 @@ class Operation(nn.Module):
             raise InputError(f"node {shown(self.name)} ({self.op}): {reason} is not supported") from None
         except torch.cuda.OutOfMemoryError:
             raise
-        except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
+        except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, MemoryError) as error:
             sizes = [tuple(getattr(value, "shape", ())) for value in inputs]
             said = str(error).partition("\n")[0]
             raise InputError(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -226,6 +228,25 @@ def test_a_graph_frozen_for_one_size_of_batch_takes_any():
     nodes = free_batch(nodes_of(graph), 64)
     assert GraphModule(nodes)(torch.ones(5, 2, 3)).shape == (5, 6)
     assert nodes_of(graph)["shape"].attributes.tensors["value"].tolist() == [64, 6]
+
+
+def test_a_graph_that_asks_for_too_much_memory():
+    graph = GraphBuilder()
+    limits = [graph.constant(f"c{i}", np.array(value, np.int64)) for i, value in enumerate((0, 2**60, 1))]
+    graph.add("Range", "huge", *limits, Tidx=np.dtype("int64"))
+    graph.add("AddV2", "y", graph.placeholder("x", (None, 2)), "huge")
+    with pytest.raises(InputError, match="node 'huge'") as error:
+        module_of(graph)(torch.ones(1, 2))
+    assert "\n" not in str(error.value)
+
+
+def test_a_copy_is_independent(tiny, arrays, x):
+    module = module_of(tiny.tagger(arrays))
+    other = copy.deepcopy(module)
+    with torch.no_grad():
+        other.get_parameter("weights/out_bias.value").add_(1)
+    assert not torch.equal(module(x), other(x))
+    torch.testing.assert_close(module(x, output="model/pool"), other(x, output="model/pool"))
 
 
 @pytest.mark.gpu

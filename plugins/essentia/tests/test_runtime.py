@@ -104,6 +104,12 @@ def test_a_forked_process_is_told_so_instead_of_hanging():
     os.waitpid(child, 0)
 
 
+def test_without_essentia_the_remedy_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "essentia", None)
+    with pytest.raises(InputError, match=r"not installed; pip install 'captum-concepts-essentia\[runtime\]'"):
+        load_essentia()
+
+
 def test_nothing_is_written_to_the_terminal(models, tmp_path):
     """Essentia warns about every patch, TensorFlow about every library that it does not find."""
     code = (
