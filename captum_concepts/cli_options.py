@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 BUILT_IN = {
     "cav_methods": ("lda", "logistic", "pattern"),
     "similarities": ("activation", "correlation", "cosine", "discriminant", "overlap"),
-    "miners": ("agglomerative", "branching", "generality", "heymann", "spanning_tree"),
+    "miners": ("agglomerative", "branching", "generality", "heymann", "spanning_tree", "subsumption"),
 }
 TABLES = (".csv", ".tsv", ".txt", ".parquet")
 TRIAL = 50  # concepts, at most, of the trial run of a miner
@@ -68,8 +68,10 @@ model = _together(
         "options",
         multiple=True,
         metavar="KEY=VALUE",
-        help="Option of the backbone, e.g. hop_seconds=1.5; may be repeated.",
+        help="Option of the backbone, e.g. hop_seconds=1.5; may be repeated. --card FILE is short for "
+        "--option card=FILE.",
     ),
+    click.option("--card", type=click.Path(), hidden=True, help="Short for --option card=FILE."),
     click.option("--device", default="auto", show_default=True, help="auto (CUDA if there is one), cpu or cuda[:N]."),
     click.option(
         "--pool",
@@ -99,7 +101,14 @@ concepts = _together(
         "columns",
         multiple=True,
         metavar="NAME",
-        help="Column of the table that names concepts; may be repeated.",
+        help="Column of the table that names concepts; may be repeated. A | in a cell parts several concepts: see "
+        "--concept-separator.",
+    ),
+    click.option(
+        "--concept-separator",
+        "separator",
+        metavar="TEXT",
+        help='What parts several concepts in one cell; "" if nothing does, as names hold a |.  [default: |]',
     ),
     click.option(
         "--group-column",
@@ -296,7 +305,8 @@ def load_model(given: dict[str, Any]) -> Backbone:
     from captum_concepts.backbones import load_backbone, target_index
 
     name = given["backbone"]
-    options = method_options("backbones", name, given["options"], "--option")
+    card = () if given["card"] is None else (f"card={given['card']}",)
+    options = method_options("backbones", name, (*given["options"], *card), "--option")
     try:
         backbone = load_backbone(name, weights=given["weights"], device=given["device"], **options)
     except InputError:
@@ -316,12 +326,13 @@ def read_concepts(given: dict[str, Any]) -> ConceptSet:
     from captum_concepts.concepts import ConceptSet
     from captum_concepts.parents import read_parents
 
-    spec, columns, group = given["concept_spec"], given["columns"], given["group_column"]
+    spec, columns, group, separator = (given[key] for key in ("concept_spec", "columns", "group_column", "separator"))
     parents = read_parents(given["reference"])
     name, colon, argument = spec.partition(":")
     table = os.path.isfile(spec)
-    for option, value in (("--concept-column", columns), ("--group-column", group)):
-        if value and not table and (colon or os.path.isdir(spec)):
+    of_tables = {"--concept-column": columns or None, "--concept-separator": separator, "--group-column": group}
+    for option, value in of_tables.items():
+        if value is not None and not table and (colon or os.path.isdir(spec)):
             raise InputError(f"{option} {shown(value)}: only a table has columns, {shown(spec, 200)} is none")
     if colon and not os.path.exists(spec):
         from captum_concepts.plugins import lookup
@@ -331,8 +342,14 @@ def read_concepts(given: dict[str, Any]) -> ConceptSet:
         return found if given["negatives"] is None else found.with_negatives(given["negatives"])
     if not os.path.exists(spec):
         raise InputError(f"--concepts {shown(spec, 200)}: no such file or folder; check the path")
+    # What is None is left to from_table; a folder would not know it.
     return ConceptSet.from_spec(
-        spec, column=list(columns) or None, group=group, negatives=given["negatives"], parents=parents
+        spec,
+        column=list(columns) or None,
+        group=group,
+        separator=separator,
+        negatives=given["negatives"],
+        parents=parents,
     )
 
 

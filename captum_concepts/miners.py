@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 
+import networkx as nx
 import numpy as np
 import torch
 from torch import Tensor
@@ -267,6 +268,31 @@ def spanning_tree(similarity: Tensor, names: Sequence[str], *, root_factor: floa
     return ConceptHierarchy.from_edges(names, edges)
 
 
+# ---------------------------------------------------------------------- subsumption
+
+
+def subsumption(similarity: Tensor, names: Sequence[str], *, threshold: float = 0.8) -> ConceptHierarchy:
+    """Sanderson & Croft (SIGIR 1999): p is above c if ``S[p, c] >= threshold`` and ``S[p, c] > S[c, p]``.
+
+    With the similarity "overlap", ``S[p, c]`` is the share of c's clips that show p too, so this reads the labels, not
+    the model. A concept may have several parents; links that lead around another one are left out (a above b above c
+    needs no a above c). In a similarity where links could run in a circle, the stronger ones are kept (equal: the
+    earlier child, then the earlier parent).
+    """
+    if not 0 <= threshold <= 1:
+        raise InputError(f"subsumption: threshold = {threshold}; give a number from 0 to 1")
+    sim = _without_diagonal(similarity)
+    parents, children = np.nonzero((sim >= threshold) & (sim > sim.T))
+    order = np.lexsort((parents, children, -sim[parents, children]))
+    graph = nx.DiGraph()
+    graph.add_nodes_from(range(len(names)))
+    for parent, child in zip(parents[order].tolist(), children[order].tolist(), strict=True):
+        if not nx.has_path(graph, child, parent):
+            graph.add_edge(parent, child)
+    kept = nx.transitive_reduction(graph).edges
+    return ConceptHierarchy.from_edges(names, [(names[p], names[c], float(sim[p, c])) for p, c in kept])
+
+
 # ---------------------------------------------------------------------- optimum branching
 
 
@@ -352,6 +378,7 @@ def agglomerative(
 MINERS: dict[str, Miner] = {
     "spanning_tree": spanning_tree,
     "heymann": heymann,
+    "subsumption": subsumption,
     "generality": attach_by_generality,
     "branching": branching,
     "agglomerative": agglomerative,

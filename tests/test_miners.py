@@ -213,7 +213,7 @@ def test_every_miner_keeps_the_laws(miner: str) -> None:
     sim = random_similarity(25, 4, symmetric=True)
     names = named(25)
     found = mine(sim, names, miner)
-    assert found.names == tuple(names) and found.is_forest
+    assert found.names == tuple(names) and (found.is_forest or miner == "subsumption")
     assert found == mine(sim.numpy(), names, miner)
     order = np.random.default_rng(5).permutation(25)
     shuffled = mine(sim[order][:, order], [names[i] for i in order], miner)
@@ -308,3 +308,32 @@ def test_spanning_tree_refuses() -> None:
         mine(torch.eye(3), named(3), "spanning_tree", root_factor=0)
     with pytest.raises(InputError, match="symmetric"):
         mine(random_similarity(4, 0), named(4), "spanning_tree")
+
+
+# ---------------------------------------------------------------------- subsumption
+
+
+def test_subsumption_is_that_of_sets() -> None:
+    rng = np.random.default_rng(0)
+    sets = {
+        "all": set(range(60)),
+        "left": set(range(30)),
+        "ll": set(range(12)),
+        "other": set(range(25, 55)),
+        "one": {40},
+    }
+    sets["twice"] = set(range(26, 30))  # within both "left" and "other"
+    names = [str(name) for name in rng.permutation(list(sets))]
+    share = torch.tensor([[len(sets[p] & sets[c]) / len(sets[c]) for c in names] for p in names], dtype=torch.float64)
+    mined = mine(share, names, "subsumption")
+    assert set(mined.graph.edges) == {
+        ("all", "left"), ("left", "ll"), ("all", "other"), ("other", "one"), ("left", "twice"), ("other", "twice"),
+    }  # fmt: skip
+    assert set(mine(share, names, "subsumption", threshold=0.1).ancestors("twice")) == {"all", "left", "other"}
+
+
+def test_subsumption_breaks_circles_and_refuses() -> None:
+    ring = torch.tensor([[1, 0.95, 0.1], [0.1, 1, 0.9], [0.85, 0.1, 1]])
+    assert set(mine(ring, named(3), "subsumption").graph.edges) == {("c0", "c1"), ("c1", "c2")}
+    with pytest.raises(InputError, match="threshold = 2"):
+        mine(ring, named(3), "subsumption", threshold=2)
