@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import networkx as nx
+import numpy as np
 
 from captum_concepts.errors import InputError, shown
 
@@ -309,6 +310,70 @@ class ConceptHierarchy:
                     turn = ("└─ ", "   ") if last else ("├─ ", "│  ")
                     stack.append((child, below + turn[0], below + turn[1], depth + 1))
         return "\n".join(lines)
+
+    def explain(self, concept: str, similarity: np.ndarray | None = None, candidates: int = 3) -> str:
+        """Why a concept sits where it sits, in words.
+
+        Args:
+            similarity: (K, K) in the order of ``names``, as it was mined; then the nearest other concepts are named,
+                by ``S[p, c] / sqrt(S[p, p] S[c, c])`` where both are above 0.
+            candidates: how many of them.
+
+        Raises:
+            InputError: an unknown concept, or a similarity of another shape.
+        """
+        parents = self.parents(concept)
+        lines = []
+        for parent in parents:
+            data = self.graph.edges[parent, concept]
+            known = "" if math.isnan(data["support"]) else f", found in {data['support']:.0%} of the resamples"
+            lines.append(f"{_one_line(concept)} is under {_one_line(parent)}: similarity {data['weight']:.2f}{known}.")
+        if not parents:
+            lines.append(f"{_one_line(concept)} is a root: no concept is nearer to it than all clips together are.")
+        if similarity is not None:
+            lines.append(self._nearest(concept, np.asarray(similarity, dtype=np.float64), candidates))
+        path = [concept]
+        while above := self.parents(path[-1]):
+            path.append(above[0])
+        if len(path) > 2:
+            lines.append(f"The way up: {' < '.join(map(_one_line, path))}.")
+        below = len(self.descendants(concept))
+        lines.append(
+            f"Below it: {below} concept{'' if below == 1 else 's'}, {len(self.children(concept))} of them next."
+        )
+        return "\n".join(lines)
+
+    def _nearest(self, concept: str, similarity: np.ndarray, candidates: int) -> str:
+        k = len(self.names)
+        if similarity.shape != (k, k):
+            raise InputError(f"similarity: shape {similarity.shape} for {k} concepts; give ({k}, {k}) in their order")
+        own = similarity.diagonal()
+        index = self._index[concept]
+        if not own[index] > 0:
+            return "It lies no farther from the mean of all clips than noise does."
+        with np.errstate(invalid="ignore", divide="ignore"):
+            values = np.where(own > 0, similarity[:, index] / np.sqrt(own * own[index]), -np.inf)
+        values[index] = -np.inf
+        best = [i for i in np.argsort(-values, kind="stable")[:candidates] if np.isfinite(values[i])]
+        named = ", ".join(f"{_one_line(self.names[i])} {values[i]:.2f}" for i in best)
+        return f"Most similar to it: {named}." if named else "There is no other concept to compare it with."
+
+    def diff(self, other: ConceptHierarchy) -> str:
+        """What changed from this hierarchy to another, one concept a line, in the order of ``names``.
+
+        Concepts that one side lacks come first; the others are compared by their parents.
+        """
+        lines = [f"- {_one_line(name)}: only in the first" for name in self.names if name not in other]
+        lines += [f"+ {_one_line(name)}: only in the second" for name in other.names if name not in self]
+        for name in self.names:
+            if name in other:
+                old, new = set(self.parents(name)), set(other.parents(name))
+                if old != new:
+                    lines.append(f"~ {_one_line(name)}: {self._under(old)} -> {other._under(new)}")
+        return "\n".join(lines)
+
+    def _under(self, parents: set[str]) -> str:
+        return "under " + " and ".join(map(_one_line, self._in_order(parents))) if parents else "root"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ConceptHierarchy):

@@ -9,6 +9,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import networkx as nx
+import numpy as np
 import pytest
 
 from captum_concepts.errors import InputError
@@ -197,3 +198,34 @@ def test_unknown_concepts() -> None:
         TREE.relabel({"rock": "jazz"})
     with pytest.raises(InputError, match="not among the names"):
         ConceptHierarchy(nx.DiGraph([("a", "b")]), ("a",))
+
+
+def test_explain_says_why_in_words() -> None:
+    tree = ConceptHierarchy.from_edges("abcd", [("a", "b", 0.9, 0.75), ("b", "c", 0.5)])
+    points = np.array([[1.0, 0], [1, 0.1], [1, 1], [0, 0]])
+    text = tree.explain("c", points @ points.T, candidates=1).splitlines()
+    assert text == [
+        "c is under b: similarity 0.50.",
+        "Most similar to it: b 0.77.",
+        "The way up: c < b < a.",
+        "Below it: 0 concepts, 0 of them next.",
+    ]
+    assert "found in 75% of the resamples" in tree.explain("b")
+    assert tree.explain("a").splitlines()[0].startswith("a is a root")
+    assert "than noise does" in tree.explain("d", points @ points.T)
+    with pytest.raises(InputError, match="no concept 'x'"):
+        tree.explain("x")
+    with pytest.raises(InputError, match="shape"):
+        tree.explain("a", np.eye(3))
+
+
+def test_diff_names_what_moved() -> None:
+    old = ConceptHierarchy.from_edges("abcd", [("a", "b"), ("b", "c"), ("a", "d")])
+    new = ConceptHierarchy.from_edges("abce", [("a", "b"), ("a", "c"), ("b", "e")])
+    assert old.diff(new).splitlines() == [
+        "- d: only in the first",
+        "+ e: only in the second",
+        "~ c: under b -> under a",
+    ]
+    assert old.diff(old) == ""
+    assert "~ b: under a -> root" in old.diff(ConceptHierarchy.from_edges("abcd", []))
