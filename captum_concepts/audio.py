@@ -145,7 +145,7 @@ def _short_patch(signal: Resampled, patch_samples: int, left: int, short: Short)
 
 def _too_short(source: Source, wanted: float) -> AudioError:
     have = source.end - source.start
-    remedy = "give a longer clip" if wanted <= SHORTEST else "give a longer clip, or short='repeat' to loop it"
+    remedy = "give a longer clip" if wanted <= SHORTEST else "give a longer clip, or the option short=repeat to loop it"
     return AudioError(source.clip.path, "too short", f"{have:.3f} s where {wanted:.3f} s are needed", remedy)
 
 

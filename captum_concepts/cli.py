@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from captum_concepts import __version__, cli_options, cli_saved, console
-from captum_concepts.errors import InputError
+from captum_concepts.errors import InputError, shown
 
 if TYPE_CHECKING:
     from captum_concepts.activations import Extraction
     from captum_concepts.backbones import Backbone
+    from captum_concepts.concepts import Skipped
     from captum_concepts.explanation import Explanation
 
 TREE_LINES = 60
@@ -145,17 +146,27 @@ def explain(out: str, no_report: bool, as_json: bool, quiet: bool, verbose: bool
     \b
     Files in --out:
       report.html              the page: open it in a browser, it needs no network
-      scores.csv               a row per layer, target, concept: score (share of clips that the concept pushes toward
-                               the target) with low and high (95 % interval), magnitude (mean push), p_value, q_value,
-                               cav_auc (how well the concept is told apart on held-out groups), status
+      scores.csv               a row per layer, target and concept; its columns are explained below
       hierarchy-LAYER.graphml  and .gexf (Gephi): the hierarchy mined at each layer
-      explanation.json         everything else, with versions, hashes and options; `report`, `mine` and `evaluate`
-      arrays.safetensors       read these two
+      explanation.json         everything else, with versions, hashes and options; `report`, `mine`, `evaluate`
+      arrays.safetensors       and `export` read these two
+
+    \b
+    Columns of scores.csv:
+      score, low, high         share of the explained clips that the concept pushes toward the target, and its 95 %
+                               interval over groups of clips
+      magnitude                mean push: how fast the target's logit grows along the concept's direction
+      p_value                  share of random concepts with an effect as strong: small if it is hardly chance
+      q_value                  the same after correction for testing many concepts (Benjamini-Hochberg)
+      n_groups                 groups of explained clips (not of the concept's examples) behind score and interval
+      cav_auc                  how well the layer tells the concept apart on held-out groups; 0.5 is chance, 1 perfect
+      status                   ok, or why the concept has no scores
     """
     console.set_up_logging(quiet, verbose)
     clips, concepts, arguments = _prepare(out, given)
     from captum_concepts.explainer import ConceptHierarchyExplainer
 
+    _say_skipped(concepts.skipped, quiet or not verbose, None)  # a note says how many, and the first
     with console.progress_bars(quiet) as progress, console.resumable(arguments["store"]):
         explainer = ConceptHierarchyExplainer(**arguments, progress=progress)
         explanation = explainer.explain(clips, concepts, list(given["targets"]) or None)
@@ -212,7 +223,8 @@ def extract(shard: str, as_json: bool, quiet: bool, verbose: bool, **given: Any)
 
     Run the same command with --shard 1/8 to 8/8 on eight machines that share the store (a Slurm array, xargs, ...).
     What a stopped run has done is kept; running it again does the rest. With --clips and --target, the gradients of
-    those clips are kept too. Prints how many clips there were, were computed now, and were left out.
+    those clips are kept too. Prints how many clips there were, were computed now, and were left out, and how many rows
+    of the table, or files, named no clip.
 
     \b
     captum-concepts extract --backbone msd-vgg --weights MSD_vgg.h5 --concepts clips.csv --concept-column instrument \\
@@ -227,7 +239,8 @@ def extract(shard: str, as_json: bool, quiet: bool, verbose: bool, **given: Any)
     if given["targets"]:
         _require(given, "clip_spec", "--clips")
     folder = cli_options.store_folder(given)
-    backbone, passes = _passes(given)
+    backbone, passes, skipped = _passes(given)
+    _say_skipped(skipped, quiet, None if verbose else 5)
     from captum_concepts.activations import extract as hear
     from captum_concepts.activations import shard_of
     from captum_concepts.store import ActivationStore
@@ -239,6 +252,8 @@ def extract(shard: str, as_json: bool, quiet: bool, verbose: bool, **given: Any)
         for what, clips, targets in passes:
             part = shard_of(clips, number, total)
             counts[what] = {"clips": len(part), "computed": 0, "left_out": 0}
+            if what == "concepts":
+                counts[what]["skipped"] = len(skipped)
             if part:
                 layers, stage = given["layers"] or tuple(backbone.layers), f"listening to {what}"
                 result = hear(
@@ -250,11 +265,14 @@ def extract(shard: str, as_json: bool, quiet: bool, verbose: bool, **given: Any)
         console.print_json(counts)
         return
     for what, row in counts.items():
-        click.echo(f"{what}: {row['clips']} clips, {row['computed']} computed now, {row['left_out']} left out")
+        skips = f"; {row['skipped']} rows or files skipped" if row.get("skipped") else ""
+        click.echo(f"{what}: {row['clips']} clips, {row['computed']} computed now, {row['left_out']} left out{skips}")
 
 
-def _passes(given: dict[str, Any]) -> tuple[Backbone, list[tuple[str, Sequence[Any], list[int]]]]:
-    """The backbone, and what is to be heard with which targets; nothing is heard here."""
+def _passes(
+    given: dict[str, Any],
+) -> tuple[Backbone, list[tuple[str, Sequence[Any], list[int]]], Sequence[Skipped]]:
+    """The backbone, what is to be heard with which targets, and what names no clip; nothing is heard here."""
     from captum_concepts.backbones import target_index
 
     backbone = cli_options.load_model(given)
@@ -263,15 +281,18 @@ def _passes(given: dict[str, Any]) -> tuple[Backbone, list[tuple[str, Sequence[A
             f"--backbone {given['backbone']}: nothing can be kept of a model that cannot be hashed; --verbose says why"
         )
     passes: list[tuple[str, Sequence[Any], list[int]]] = []
+    skipped: Sequence[Skipped] = ()
     if given["concept_spec"]:
-        passes.append(("concepts", cli_options.read_concepts(given).clips, []))
+        concepts = cli_options.read_concepts(given)
+        skipped = concepts.skipped
+        passes.append(("concepts", concepts.clips, []))
     if given["clip_spec"]:
         found = cli_options.read_clips(given["clip_spec"], given["clip_group_column"])
         passes.append(("clips", found, [target_index(backbone, target) for target in given["targets"]]))
-    return backbone, passes
+    return backbone, passes, skipped
 
 
-for _command in (cli_saved.mine, cli_saved.evaluate, cli_saved.report):
+for _command in (cli_saved.mine, cli_saved.evaluate, cli_saved.report, cli_saved.export):
     main.add_command(_command)
 
 
@@ -280,7 +301,7 @@ for _command in (cli_saved.mine, cli_saved.evaluate, cli_saved.report):
 def plugins(as_json: bool) -> None:
     """List what is loaded, what each plugin provides, and which distribution it is from.
 
-    The names are those that --backbone, --concepts NAME:..., --cav, --similarity and --miner take.
+    The names are those that --backbone, --concepts NAME:..., --cav, --similarity, --miner and `export` take.
     """
     from captum_concepts.plugins import list_plugins
 
@@ -328,8 +349,20 @@ def _say_warnings(explanation: Explanation, quiet: bool, most: int = 8) -> None:
         console.say(f"note: {len(explanation.warnings) - most} more notes in explanation.json", quiet)
 
 
+def _say_skipped(skipped: Sequence[Skipped], quiet: bool, most: int | None) -> None:
+    """Name the rows and files that named no clip, all of them or at most ``most``."""
+    for path, status, message in skipped[:most]:
+        console.say(f"skipped: {shown(path, 200)}: {status} ({message})", quiet)
+    if most is not None and len(skipped) > most:
+        console.say(f"skipped: {len(skipped) - most} more; --verbose names them", quiet)
+
+
 def _say_problems(found: Extraction, quiet: bool, most: int = 5) -> None:
     for problem in found.problems[:most]:
         console.say(f"left out: {problem.message}", quiet)
     if len(found.problems) > most:
         console.say(f"left out: {len(found.problems) - most} more; --verbose names them", quiet)
+
+
+if __name__ == "__main__":
+    main()

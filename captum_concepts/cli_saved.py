@@ -1,4 +1,4 @@
-"""The commands that work on what ``explain --out FOLDER`` saved: mine, evaluate, report."""
+"""The commands that work on what ``explain --out FOLDER`` saved: mine, evaluate, report, export."""
 
 from __future__ import annotations
 
@@ -173,6 +173,46 @@ def report(folder: str, out: str | None, limit_mb: float) -> None:
     captum-concepts report out/ --out page.html
     """
     click.echo(console.one_line(str(_load(folder).to_html(out or Path(folder) / "report.html", limit_mb=limit_mb))))
+
+
+class _Formats(click.Command):
+    """A command whose help ends with the formats that the package and the plugins provide."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from captum_concepts.plugins import BUILTIN, registry
+
+        with formatter.section("Formats"):
+            formatter.write_dl(
+                [
+                    (console.one_line(name), "built in" if entry.plugin == BUILTIN else f"of the plugin {entry.plugin}")
+                    for name, entry in registry("exporters").items()
+                ]
+            )
+
+
+@click.command(cls=_Formats, short_help="Write a saved explanation in another format.")
+@click.argument("folder", type=click.Path())
+@click.argument("format", metavar="FORMAT")
+@click.argument("path", type=click.Path())
+@click.option(
+    "--option",
+    "options",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Option of the format, e.g. limit_mb=5; may be repeated; a wrong name lists all.",
+)
+def export(folder: str, format: str, path: str, options: tuple[str, ...]) -> None:
+    """Write the explanation that `explain --out FOLDER` saved in another format, and print the path.
+
+    PATH is the file or folder to write; FORMAT is one of those below.
+
+    \b
+    captum-concepts export out/ html page.html --option limit_mb=5
+    """
+    given = cli_options.method_options("exporters", format, options, "--option")
+    explanation = _load(folder)
+    cli_options.check_writable(Path(path).parent, "PATH")
+    click.echo(console.one_line(str(explanation.export(format, path, **given))))
 
 
 def _root(name: str, parents: Mapping[str, str]) -> str:

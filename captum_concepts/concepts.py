@@ -181,7 +181,7 @@ class ConceptSet:
             which = ", ".join(shown(self.names[column], 30) for column in without[:5])
             raise InputError(
                 f"negatives: {len(without)} of {len(self.names)} concepts have none ({which}); "
-                "give a random pool, name their negatives, or leave them out with subset()"
+                "give a random pool, name their negatives, or leave these concepts out (in Python: subset())"
             )
         return mask
 

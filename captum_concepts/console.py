@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import math
+import re
 import sys
 import time
 import traceback
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 PROGRAM = "captum-concepts"
 BAD_INPUT, BUG, INTERRUPTED = 2, 1, 130
 LEAST_SECONDS = 0.05
+MOST_LETTERS = 60  # of a label in a tree
+_BRANCH = re.compile(r"(?P<lead>(?:│  |   )*(?:[├└]─ )?)(?P<label>.*?)(?P<note> \(above\)| \(\+\d+\))?")
 
 
 class Stopped(Exception):
@@ -261,12 +264,19 @@ def plain(value: object) -> str:
 
 
 def print_tree(text: str, most: int | None = None) -> None:
-    """A tree of concepts on stdout, at most ``most`` lines of it."""
+    """A tree of concepts (``ConceptHierarchy.to_text``) on stdout, at most ``most`` lines of it, long labels cut."""
     lines = text.split("\n")
     for line in lines[:most]:
-        click.echo(one_line(line))
+        click.echo(_branch(one_line(line)))
     if most is not None and len(lines) > most:
         click.echo(f"… {len(lines) - most} more lines, see the page and the graph files")
+
+
+def _branch(line: str) -> str:
+    parts = _BRANCH.fullmatch(line)
+    if parts is None or len(parts["label"]) <= MOST_LETTERS:
+        return line
+    return f"{parts['lead']}{parts['label'][: MOST_LETTERS - 1]}…{parts['note'] or ''}"
 
 
 def print_json(content: object) -> None:

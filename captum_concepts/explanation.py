@@ -91,7 +91,9 @@ class Explanation:
     def save(self, folder: str | Path) -> Path:
         """Write ``explanation.json``, ``scores.csv``, ``arrays.safetensors`` and every hierarchy as GraphML and GEXF.
 
-        The same explanation gives the same bytes. ``load`` gives back an equal one.
+        The same explanation gives the same bytes. ``load`` gives back an equal one. Labels stand in ``scores.csv`` as
+        they are, so that one which begins with ``=``, ``+``, ``-`` or ``@`` is a formula to a spreadsheet: import the
+        column as text if you do not trust your labels.
 
         Raises:
             InputError: the folder cannot be written.
@@ -116,6 +118,25 @@ class Explanation:
         from captum_concepts.report import write_report
 
         return write_report(self, path, limit_mb=limit_mb)
+
+    def export(self, format: str, path: str | Path, **options: Any) -> Path:
+        """Write the explanation in a registered format: ``"folder"`` (as `save`), ``"html"``, or a plugin's.
+
+        Args:
+            format: name of an exporter (hook ``captum_concepts_exporters``).
+            path: the file or folder to write.
+            options: of that exporter.
+
+        Returns:
+            ``path``.
+
+        Raises:
+            InputError: no such format.
+        """
+        from captum_concepts.plugins import lookup
+
+        lookup("exporters", format).factory(self, path, **options)
+        return Path(path)
 
     def top(self, layer: str | None = None, n: int = 10) -> pd.DataFrame:
         """The ``n`` tested concepts that push each target up most at one layer (default: the last), by magnitude.

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from captum_concepts import cli_options
 from captum_concepts.backbones import TorchBackbone, resolve_device
 from captum_concepts.cli import main
+from captum_concepts.concepts import ConceptSet
 from captum_concepts.errors import InputError
 from captum_concepts.evaluation import evaluate_hierarchy
 from captum_concepts.explanation import Explanation
@@ -35,6 +36,7 @@ from captum_concepts.plugins import get_plugin_manager, registry
 RATE = 4000
 PITCHES = {"low": 200.0, "middle": 500.0, "high": 1100.0}
 HOSTILE = "bad\n\x1b[2Jname"
+COMMANDS = ("demo", "explain", "extract", "mine", "evaluate", "report", "export", "plugins")
 FILES = ("explanation.json", "scores.csv", "arrays.safetensors", "hierarchy-bands.graphml", "hierarchy-bands.gexf")
 
 
@@ -72,10 +74,31 @@ def load_bands(
     )
 
 
+def load_many(weights: str | None, device: str) -> TorchBackbone:
+    model, device = Bands(), resolve_device(device)
+    model.head = nn.Linear(16, 21)
+    of_numbers = [str(number) for number in range(21)]
+    return TorchBackbone(
+        model, ["bands"], classes=of_numbers, sample_rate=RATE, patch_seconds=0.5, name="many", device=device
+    )
+
+
+def load_carded(weights: str | None, device: str, *, card: str | None = None) -> TorchBackbone:
+    raise InputError(f"card {card!r} was given")
+
+
+def write_names(explanation: Explanation, path: str | Path, *, ending: str = "\n") -> None:
+    Path(path).write_text("".join(name + ending for name in explanation.concepts))
+
+
 class Plugin:
     @hookimpl
     def captum_concepts_backbones(self):
-        return {"bands": load_bands}
+        return {"bands": load_bands, "carded": load_carded, "many": load_many}
+
+    @hookimpl
+    def captum_concepts_exporters(self):
+        return {"names": write_names}
 
 
 @pytest.fixture(autouse=True)
@@ -168,11 +191,11 @@ def test_without_arguments_the_help_is_shown() -> None:
     alone, asked = invoke(), invoke("--help")
     assert alone.exit_code == asked.exit_code == 0
     assert alone.stdout == asked.stdout
-    for command in ("demo", "explain", "extract", "mine", "evaluate", "report", "plugins"):
+    for command in COMMANDS:
         assert f"\n  {command} " in alone.stdout
 
 
-@pytest.mark.parametrize("command", ["demo", "explain", "extract", "mine", "evaluate", "report", "plugins"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_of_every_command_is_explained(command: str) -> None:
     result = invoke(command, "--help")
     assert result.exit_code == 0
@@ -226,6 +249,32 @@ def test_explain_as_json_is_json_and_quiet_is_quiet(sounds: SimpleNamespace, tmp
     assert [row["concept"] for row in rows] == list(scores["concept"])
     assert [row["magnitude"] for row in rows] == [None if x != x else x for x in scores["magnitude"]]
     assert not (tmp_path / "out" / "report.html").exists()
+
+
+def test_a_target_given_twice_is_one(sounds: SimpleNamespace, tmp_path: Path) -> None:
+    twice = ["--target", "dark", "--target", "dark", "--no-report"]
+    assert invoke(*explain_arguments(sounds, tmp_path / "out", *twice)).exit_code == 0
+    assert Explanation.load(tmp_path / "out").targets == ("dark",)
+
+
+def test_the_help_explains_every_column_of_the_scores(saved: Path) -> None:
+    columns = (saved / "scores.csv").read_text().splitlines()[0].split(",")
+    explained = invoke("explain", "--help").stdout.split("Columns of scores.csv:")[1].split("Options:")[0]
+    named = {name for line in explained.splitlines() for name in line.strip().split("  ")[0].split(", ")}
+    assert {*columns} - {"layer", "target", "concept"} <= named
+    assert "n_groups                 groups of explained clips" in explained
+
+
+def test_hints_serve_command_line_and_library(sounds: SimpleNamespace, tmp_path: Path) -> None:
+    (tmp_path / "short").mkdir()
+    sf.write(tmp_path / "short" / "a.wav", 0.1 * np.random.default_rng(0).normal(size=RATE // 4), RATE)
+    short = explain_arguments(sounds, tmp_path / "out", "--clips", str(tmp_path / "short"), "--no-report")
+    assert "looped to fill it, unless you said otherwise (--option short=pad" in invoke(*short).stderr
+    many = explain_arguments(sounds, tmp_path / "out", "--backbone", "many", "--quiet")
+    assert_refused(invoke(*many), "no target given", "many has 21 classes", "--target NAME; in Python targets=")
+    alone = ConceptSet.from_playlists({"noise": [sounds.root / "clips" / "0.wav"]})
+    with pytest.raises(InputError, match=r"leave these concepts out \(in Python: subset\(\)\)"):
+        alone.negative_mask()
 
 
 def test_the_same_command_hears_nothing_again(sounds: SimpleNamespace, tmp_path: Path) -> None:
@@ -295,6 +344,9 @@ def nothing_is_heard(*_: object, **__: object) -> None:
         (["--concepts", f"{HOSTILE}/x"], ["no such file"]),
         (["--concept-column", "pitch"], ["--concept-column", "only a table"]),
         (["--group-column", "pitch"], ["--group-column", "only a table"]),
+        (["--concept-separator", ""], ["--concept-separator ''", "only a table"]),
+        (["--card", "x.json"], ["'card'", "bands has no such option"]),
+        (["--backbone", "carded", "--card", "007"], ["card '007' was given"]),
         (["--clip-group-column", "g"], ["--clip-group-column 'g'", "only a table"]),
         (["--clips", "nowhere"], ["--clips 'nowhere'", "no such"]),
         (["--reference", "nowhere.json"], ["nowhere.json"]),
@@ -304,8 +356,9 @@ def nothing_is_heard(*_: object, **__: object) -> None:
 def test_bad_input_is_refused_in_one_line_before_anything_is_heard(
     more: list[str], texts: list[str], sounds: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The explainer first: it takes extract along when it is imported, which may be here.
+    monkeypatch.setattr("captum_concepts.explainer.extract", nothing_is_heard)
     monkeypatch.setattr("captum_concepts.activations.extract", nothing_is_heard)
-    monkeypatch.setattr("captum_concepts.explainer.extract", nothing_is_heard, raising=False)
     monkeypatch.chdir(tmp_path)
     assert_refused(invoke(*explain_arguments(sounds, tmp_path / "out", *more)), *texts)
     assert not (tmp_path / "out").exists()
@@ -366,7 +419,7 @@ def test_shards_together_do_all_the_work(sounds: SimpleNamespace, tmp_path: Path
     assert first["concepts"]["computed"] + second["concepts"]["computed"] == 24
     assert first["clips"]["computed"] + second["clips"]["computed"] == 6
     assert again == {
-        "concepts": {"clips": 24, "computed": 0, "left_out": 0},
+        "concepts": {"clips": 24, "computed": 0, "left_out": 0, "skipped": 0},
         "clips": {"clips": 6, "computed": 0, "left_out": 0},
     }
 
@@ -390,6 +443,55 @@ def test_extract_names_what_it_left_out(sounds: SimpleNamespace, tmp_path: Path)
     result = invoke("extract", "--backbone", "bands", "--clips", tmp_path / "x")
     assert result.stdout == "clips: 2 clips, 1 computed now, 1 left out\n"
     assert "bad.wav" in result.stderr
+
+
+def test_rows_that_name_no_clip_are_counted_and_named(sounds: SimpleNamespace, tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    rows = [f"{sounds.root}/concepts/low/0.wav,low", *(f"gone{i}.wav,low" for i in range(7))]
+    table.write_text("\n".join(["file,pitch", *rows]))
+    arguments = ["extract", "--backbone", "bands", "--concepts", table, "--concept-column", "pitch"]
+    result = invoke(*arguments)
+    assert result.stdout == "concepts: 1 clips, 1 computed now, 0 left out; 7 rows or files skipped\n"
+    lines = [line for line in result.stderr.splitlines() if line.startswith("skipped: ")]
+    assert [f"gone{i}.wav': missing (no such file)" in line for i, line in enumerate(lines)] == [True] * 5 + [False]
+    assert lines[-1] == "skipped: 2 more; --verbose names them"
+    all_named, nothing = invoke(*arguments, "--verbose"), invoke(*arguments, "--quiet", "--json")
+    assert all_named.stderr.count("\nskipped: ") + all_named.stderr.startswith("skipped: ") == 7
+    assert json.loads(nothing.stdout)["concepts"]["skipped"] == 7
+    assert nothing.stderr == ""
+
+
+def test_explain_names_every_skipped_row_with_verbose(sounds: SimpleNamespace, tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    head, *rows = Path(sounds.table).read_text().splitlines()
+    table.write_text("\n".join([head, *(f"{sounds.root}/{row}" for row in rows), "gone1.wav,low", "gone2.wav,low"]))
+    of_table = ["--concepts", str(table), "--concept-column", "pitch", "--no-report"]
+    result = invoke(*explain_arguments(sounds, tmp_path / "out", *of_table))
+    assert "note: 2 rows or files skipped, the first " in result.stderr
+    assert "gone2.wav" not in result.stderr
+    result = invoke(*explain_arguments(sounds, tmp_path / "out", *of_table, "--verbose"))
+    assert "gone1.wav': missing" in result.stderr
+    assert "gone2.wav': missing" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        ([], {"low", "high"}),
+        (["--concept-separator", "|"], {"low", "high"}),
+        (["--concept-separator", ""], {"low|high"}),
+        (["--concept-separator", "ow|h"], {"l", "igh"}),
+    ],
+)
+def test_what_parts_the_concepts_in_a_cell(given: list[str], names: set[str], tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(b"")
+    (tmp_path / "table.csv").write_text("file,tag\na.wav,low|high\n")
+    command = main.commands["extract"]
+    context = command.make_context(
+        "extract",
+        ["--backbone", "bands", "--concepts", str(tmp_path / "table.csv"), "--concept-column", "tag", *given],
+    )
+    assert set(cli_options.read_concepts(context.params).names) == names
 
 
 # ---------------------------------------------------------------------- saved explanations
@@ -479,6 +581,36 @@ def test_report_writes_the_page_anew_and_prints_its_path(saved: Path, tmp_path: 
     assert_refused(invoke("report", saved, "--out", tmp_path), "--out")
 
 
+def test_export_writes_what_a_plugin_or_the_package_provides(saved: Path, tmp_path: Path) -> None:
+    names = tmp_path / "new" / "names.txt"
+    result = invoke("export", saved, "names", names, "--option", "ending=;")
+    assert result.stdout == f"{names}\n"
+    assert names.read_text() == "".join(f"{name};" for name in Explanation.load(saved).concepts)
+    assert invoke("export", saved, "html", tmp_path / "page.html").exit_code == 0
+    assert "<html" in (tmp_path / "page.html").read_text()
+    assert invoke("export", saved, "folder", tmp_path / "copy").exit_code == 0
+    assert (tmp_path / "copy" / "scores.csv").read_bytes() == (saved / "scores.csv").read_bytes()
+
+
+def test_the_help_of_export_lists_the_formats() -> None:
+    formats = invoke("export", "--help").stdout.split("Formats:\n")[1].splitlines()
+    listed = dict(line.split(maxsplit=1) for line in formats)
+    assert listed.keys() == registry("exporters").keys()
+    assert (listed["html"], listed["names"]) == ("built in", "of the plugin bands-by-hand")
+
+
+def test_export_refuses(saved: Path, tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    assert_refused(invoke("export", saved, "nams", path), "'nams'", "folder, html, names", "did you mean 'names'")
+    assert_refused(invoke("export", saved, "names", path, "--option", "end=;"), "--option 'end'", "it has ending")
+    assert_refused(invoke("export", saved, "html", path, "--option", "limit_mb=much"), "limit_mb='much'", "float")
+    assert_refused(invoke("export", tmp_path / "nowhere", "names", path), "explanation.json")
+    (tmp_path / "file").write_text("")
+    assert_refused(invoke("export", saved, "names", tmp_path / "file" / "x"), "PATH")
+    assert_refused(invoke("export", saved, "names", tmp_path), "directory")
+    assert not path.exists()
+
+
 @pytest.mark.parametrize("name", FILES[:3])
 @pytest.mark.parametrize("content", [None, b"", b"\xff\x00damaged", b"[]"])
 def test_a_damaged_folder_is_refused(
@@ -499,9 +631,12 @@ def test_a_damaged_folder_is_refused(
 
 def test_plugins_lists_who_provides_what() -> None:
     rows = {row["name"]: row for row in json.loads(invoke("plugins", "--json").stdout)}
-    assert rows["bands-by-hand"]["provides"] == {"backbones": ["bands"]}
+    assert rows["bands-by-hand"]["provides"] == {"backbones": ["bands", "carded", "many"], "exporters": ["names"]}
     assert "generality" in rows["builtin"]["provides"]["miners"]
-    assert "bands-by-hand  (registered by hand)\n  backbones: bands\n" in invoke("plugins").stdout
+    assert (
+        "bands-by-hand  (registered by hand)\n  backbones: bands, carded, many\n  exporters: names\n"
+        in invoke("plugins").stdout
+    )
 
 
 # ---------------------------------------------------------------------- options as text
@@ -554,6 +689,15 @@ main()
 
 def program(pause: float) -> list[str]:
     return [sys.executable, "-c", PROGRAM.format(folder=str(Path(__file__).parent), pause=pause)]
+
+
+@pytest.mark.parametrize("module", ["captum_concepts", "captum_concepts.cli"])
+def test_the_package_can_be_run_as_a_module(module: str) -> None:
+    for arguments, code, text in ((["--version"], 0, "captum-concepts"), (["nothing"], 2, "nothing")):
+        done = subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, text=True)
+        assert done.returncode == code
+        assert text in done.stdout + done.stderr
+        assert len((done.stdout + done.stderr).splitlines()) == 1
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends no SIGINT to one process")

@@ -18,6 +18,7 @@ from click.testing import CliRunner
 
 from captum_concepts import console
 from captum_concepts.errors import InputError
+from captum_concepts.hierarchy import ConceptHierarchy
 
 HOSTILE = "a\nb\r\x1b[31m\x07\u202e\udcff"
 
@@ -204,6 +205,19 @@ def test_a_tree_is_cut_and_escaped(capsys: pytest.CaptureFixture[str]) -> None:
         "└─ \\x1b[2Jb",
         "… 2 more lines, see the page and the graph files",
     ]
+
+
+def test_long_labels_of_a_tree_are_cut_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+    fits, long, odd = "f" * 60, "x" * 10_000, "├─ " * 40
+    edges = [(fits, long, 1.0), (fits, "b", 1.0), ("b", long, 1.0), (long, odd, 1.0)]
+    tree = ConceptHierarchy.from_edges([fits, long, "b", odd], edges)
+    text = tree.to_text()
+    console.print_tree(text)
+    out = capsys.readouterr().out.splitlines()
+    wanted = [line.replace(long, "x" * 59 + "…") for line in text.splitlines()]
+    assert [line for line in out if "├─ ├─" not in line] == [line for line in wanted if "├─ ├─" not in line]
+    assert any(line.endswith("… (above)") for line in out)
+    assert max(map(len, out)) < 100
 
 
 def test_json_has_null_for_what_is_no_number(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -110,10 +111,16 @@ def test_the_documented_project_names_the_entry_point():
     assert "`captum_concepts_centroid.py`" in HOOKS_PAGE
 
 
-def test_the_plugin_of_the_readme_works(only_builtins):
+def test_the_plugin_of_the_readme_works(only_builtins, tmp_path, monkeypatch):
     registered(example(README, "plugin"))
     entry = plugins.lookup("exporters", "names")
     assert entry.plugin == "documented"
+    (use,) = re.findall(r"`(explanation\.export\(.+?\))`", README)
+    monkeypatch.chdir(tmp_path)
+    names = SimpleNamespace(concepts=("one", "two"))
+    exec(use, {"explanation": SimpleNamespace(export=functools.partial(cc.Explanation.export, names))})
+    assert (tmp_path / "names.txt").read_text(encoding="utf-8") == "one\ntwo\n"
+    assert " ".join(re.findall(r"`captum-concepts export \S+ (\S+ \S+)`", README)) == "names names.txt"
 
 
 @pytest.mark.parametrize("page", [path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md")])

@@ -18,7 +18,9 @@ from captum_concepts.cavs import ConceptBank
 from captum_concepts.errors import InputError
 from captum_concepts.explanation import SCORE_COLUMNS, Explanation, Timeline, empty_scores
 from captum_concepts.hierarchy import ConceptHierarchy
+from captum_concepts.hookspecs import hookimpl
 from captum_concepts.persistence import layer_files
+from captum_concepts.plugins import get_plugin_manager
 
 HOSTILE = (
     "</script><script>alert(1)</script>",
@@ -262,6 +264,28 @@ def test_top_keeps_the_order_of_targets_and_ranks_by_magnitude():
     assert (explanation.top()["layer"] == "m").all()
     with pytest.raises(InputError, match="layer 'x' was not explained; choose one of l, m"):
         explanation.top("x")
+
+
+def test_export_hands_the_explanation_to_the_format_that_is_named(tmp_path):
+    seen = []
+
+    class Plugin:
+        @hookimpl
+        def captum_concepts_exporters(self):
+            return {"seen": lambda explanation, path, **options: seen.append((explanation, path, options))}
+
+    explanation, plugin = example(), Plugin()
+    explanation.save(tmp_path / "saved")
+    assert explanation.export("folder", str(tmp_path / "folder")) == tmp_path / "folder"
+    assert files(tmp_path / "folder") == files(tmp_path / "saved")
+    get_plugin_manager().register(plugin)
+    try:
+        assert explanation.export("seen", tmp_path / "x", a=1) == tmp_path / "x"
+    finally:
+        get_plugin_manager().unregister(plugin)
+    assert seen == [(explanation, tmp_path / "x", {"a": 1})]
+    with pytest.raises(InputError, match=r"unknown exporter 'seen'; known: .*folder.*html"):
+        explanation.export("seen", tmp_path / "x")
 
 
 def test_saving_into_a_used_folder_leaves_nothing_of_what_lay_there(tmp_path):
