@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from captum_concepts.backbones import Backbone, Gradients, TorchBackbone, resolve_device
@@ -109,13 +111,12 @@ def _imported(kind: str, model: Model, layers: tuple[str, ...], device: str, pat
 def _run_by_essentia(
     kind: str, model: Model, layers: tuple[str, ...], device: str, patching: dict[str, Any]
 ) -> RuntimeBackbone:
-    if model.chained:
-        raise InputError(f"{model.path.name}: a head on another model can only be explained where both can be imported")
-    if model.output is None:
+    output = model.embedding if model.head is not None else model.output
+    if output is None:
         raise InputError(f"{model.path.name}: nothing names its predictions; give output=, or its card=")
     if resolve_device("cpu" if device == "auto" else device).type != "cpu":
         raise InputError(f"device={shown(device)}: Essentia runs graphs on the CPU; use device='cpu'")
-    behind = ancestors(model.nodes, split_reference(model.output)[0])
+    behind = ancestors(model.nodes, split_reference(output)[0])
     found = [node for node in behind if model.nodes[node].op == "Placeholder"]
     if model.input is None and len(found) != 1:
         raise InputError(f"{model.path.name}: the graph has {len(found)} inputs; give input=, or its card=")
@@ -127,13 +128,26 @@ def _run_by_essentia(
         model.path,
         model.nodes,
         name,
-        model.output,
-        layers or ([model.embedding] if model.embedding else [model.output]),
+        output,
+        layers or ([model.embedding] if model.embedding else [output]),
         _frontend(model, shape and tuple(size if size >= 0 else None for size in shape)),
         model.classes,
+        head=None if model.head is None else _head_logits(model.head),
         name=kind,
         **patching,
     )
+
+
+def _head_logits(head: GraphModule) -> Callable[[np.ndarray], np.ndarray]:
+    """The head, which is imported, on embeddings that Essentia gives."""
+    logits = head.logits() or head.output_name
+
+    def compute(embeddings: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            found: Tensor = head(torch.from_numpy(embeddings).float(), output=logits)
+        return found.double().numpy()
+
+    return compute
 
 
 def _frontend(model: Model, shape: tuple[int | None, ...] | None) -> Frontend:

@@ -46,7 +46,7 @@ class Model:
         input, output, embedding: names of nodes; None where nothing tells.
         algorithm: Essentia's, which makes the patches.
         classes: names of the output's columns; empty if nothing tells.
-        chained: whether a head is part of it.
+        head: the head alone, if one is part of it.
         sample_rate: Hz that the card states; None if it states none.
         listed: whether a card says what the outputs are, so that one that it leaves out is not meant.
     """
@@ -58,7 +58,7 @@ class Model:
     embedding: str | None
     algorithm: str
     classes: tuple[str, ...]
-    chained: bool
+    head: GraphModule | None
     sample_rate: int | None
     listed: bool
 
@@ -83,12 +83,13 @@ def read_model(kind: str, weights: str | PathLike[str] | None, **options: Any) -
     rate = own.sample_rate if own else None
     nodes = flat_graph(path, input)
     if options.get("head") is None:
-        return Model(path, nodes, input, output, embedding, algorithm, classes, False, rate, own is not None)
+        return Model(path, nodes, input, output, embedding, algorithm, classes, None, rate, own is not None)
     if embedding is None:
         raise InputError(f"{path.name}: nothing names the embedding that the head takes; give embedding=, or its card=")
-    card, nodes, output = _with_head(path, nodes, split_reference(embedding), own, options)
+    card, above, nodes = _with_head(path, nodes, split_reference(embedding), own, options)
     classes = _names(options.get("classes", ())) or (card.classes if card else ())
-    return Model(path, nodes, input, output, embedding, algorithm, classes, True, rate, card is not None)
+    output = f"head/{above.output_name}"
+    return Model(path, nodes, input, output, embedding, algorithm, classes, above, rate, card is not None)
 
 
 def _algorithm(kind: str, path: Path, given: str | None, card: ModelCard | None) -> str:
@@ -103,8 +104,8 @@ def _algorithm(kind: str, path: Path, given: str | None, card: ModelCard | None)
 
 def _with_head(
     path: Path, nodes: dict[str, FlatNode], embedding: Reference, own: ModelCard | None, options: Mapping[str, Any]
-) -> tuple[ModelCard | None, dict[str, FlatNode], str]:
-    """The head's card, both graphs in one, and the name of the predictions in it."""
+) -> tuple[ModelCard | None, GraphModule, dict[str, FlatNode]]:
+    """The head's card, the head, and both graphs in one."""
     above = _file("a head", options["head"])
     card = find_card(above, options.get("head_card"))
     if card is not None and own is not None and card.embedding_algorithm not in ("", own.algorithm):
@@ -116,7 +117,7 @@ def _with_head(
     module = GraphModule(head, card.input if card else None, predictions, shown(str(above), 200))
     if module.output_name is None or module.input_name is None:
         raise InputError(f"{above.name}: several nodes could be its predictions; give output=, or head_card=")
-    return card, join(nodes, embedding, head, module.input_name), f"head/{module.output_name}"
+    return card, module, join(nodes, embedding, head, module.input_name)
 
 
 def _file(kind: str, path: str | PathLike[str] | None) -> Path:

@@ -15,10 +15,12 @@ from captum_concepts_essentia import maps, shapes
 from captum_concepts_essentia.protobuf import Attributes
 from captum_concepts_essentia.values import Result, Value, ints, together
 
+# numpy's functions are given by name: as objects some of them cannot be fingerprinted, and models would not be cached.
 
-def _unary(on_tensor: Callable[[Tensor], Tensor], on_array: Callable[[Any], Any]) -> Callable[..., Result]:
+
+def _unary(on_tensor: Callable[[Tensor], Tensor], on_array: str) -> Callable[..., Result]:
     def compute(_: Attributes, value: Value) -> Result:
-        return on_tensor(value) if isinstance(value, Tensor) else np.asarray(on_array(value))
+        return on_tensor(value) if isinstance(value, Tensor) else np.asarray(getattr(np, on_array)(value))
 
     return compute
 
@@ -30,20 +32,20 @@ def _activation(function: Callable[[Tensor], Tensor]) -> Callable[..., Result]:
     return compute
 
 
-def _binary(on_tensor: Callable[..., Any], on_array: Callable[..., Any]) -> Callable[..., Result]:
+def _binary(on_tensor: Callable[..., Any], on_array: str) -> Callable[..., Result]:
     def compute(_: Attributes, left: Value, right: Value) -> Result:
         left, right = together(left, right)
-        return on_tensor(left, right) if isinstance(left, Tensor) else np.asarray(on_array(left, right))
+        return on_tensor(left, right) if isinstance(left, Tensor) else np.asarray(getattr(np, on_array)(left, right))
 
     return compute
 
 
-def _reduction(on_tensor: Callable[..., Tensor], on_array: Callable[..., Any]) -> Callable[..., Result]:
+def _reduction(on_tensor: Callable[..., Tensor], on_array: str) -> Callable[..., Result]:
     def compute(attributes: Attributes, value: Value, axes: Value) -> Result:
         chosen = ints(axes)
         keep = bool(attributes.ints.get("keep_dims", 0))
         if not isinstance(value, Tensor):
-            return np.asarray(on_array(value, axis=chosen, keepdims=keep))
+            return np.asarray(getattr(np, on_array)(value, axis=chosen, keepdims=keep))
         return on_tensor(value, chosen, keep) if chosen else value
 
     return compute
@@ -104,17 +106,22 @@ def log_softmax(_: Attributes, value: Tensor) -> Result:
     return value.log_softmax(-1)
 
 
+def squared_difference(_: Attributes, left: Value, right: Value) -> Result:
+    left, right = together(left, right)
+    return (left - right) ** 2
+
+
 OPERATIONS: dict[str, Callable[..., Result]] = {
     **dict.fromkeys(("Identity", "CheckNumerics", "PreventGradient", "Snapshot", "PlaceholderWithDefault"), same),
     **dict.fromkeys(("Conv2D",), maps.conv2d),
     **dict.fromkeys(("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"), maps.batch_norm),
     **dict.fromkeys(("Gather", "GatherV2"), shapes.gather),
     **dict.fromkeys(("MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3"), matmul),
-    **dict.fromkeys(("Add", "AddV2"), _binary(torch.add, np.add)),
-    **dict.fromkeys(("Div", "RealDiv"), _binary(torch.div, np.divide)),
+    **dict.fromkeys(("Add", "AddV2"), _binary(torch.add, "add")),
+    **dict.fromkeys(("Div", "RealDiv"), _binary(torch.div, "divide")),
     **dict.fromkeys(("Select", "SelectV2"), select),
     **dict.fromkeys(("Pad", "PadV2"), shapes.pad),
-    "Abs": _unary(torch.abs, np.abs),
+    "Abs": _unary(torch.abs, "abs"),
     "AddN": add_n,
     "ArgMax": arg_max,
     "AvgPool": maps.avg_pool,
@@ -125,44 +132,44 @@ OPERATIONS: dict[str, Callable[..., Result]] = {
     "DepthwiseConv2dNative": maps.depthwise_conv2d,
     "Einsum": einsum,
     "Elu": _activation(F.elu),
-    "Equal": _binary(torch.eq, np.equal),
+    "Equal": _binary(torch.eq, "equal"),
     "Erf": _activation(torch.erf),
     "Exp": _activation(torch.exp),
     "ExpandDims": shapes.expand_dims,
     "Fill": shapes.fill,
-    "Floor": _unary(torch.floor, np.floor),
-    "FloorDiv": _binary(torch.floor_divide, np.floor_divide),
-    "FloorMod": _binary(torch.remainder, np.mod),
-    "Greater": _binary(torch.gt, np.greater),
-    "GreaterEqual": _binary(torch.ge, np.greater_equal),
+    "Floor": _unary(torch.floor, "floor"),
+    "FloorDiv": _binary(torch.floor_divide, "floor_divide"),
+    "FloorMod": _binary(torch.remainder, "mod"),
+    "Greater": _binary(torch.gt, "greater"),
+    "GreaterEqual": _binary(torch.ge, "greater_equal"),
     "IdentityN": same_all,
     "LeakyRelu": leaky_relu,
-    "Less": _binary(torch.lt, np.less),
-    "LessEqual": _binary(torch.le, np.less_equal),
+    "Less": _binary(torch.lt, "less"),
+    "LessEqual": _binary(torch.le, "less_equal"),
     "Log": _activation(torch.log),
     "Log1p": _activation(torch.log1p),
     "LogSoftmax": log_softmax,
-    "Max": _reduction(torch.amax, np.max),
+    "Max": _reduction(torch.amax, "max"),
     "MaxPool": maps.max_pool,
-    "Maximum": _binary(torch.maximum, np.maximum),
-    "Mean": _reduction(torch.mean, np.mean),
-    "Min": _reduction(torch.amin, np.min),
-    "Minimum": _binary(torch.minimum, np.minimum),
+    "Maximum": _binary(torch.maximum, "maximum"),
+    "Mean": _reduction(torch.mean, "mean"),
+    "Min": _reduction(torch.amin, "min"),
+    "Minimum": _binary(torch.minimum, "minimum"),
     "MirrorPad": shapes.mirror_pad,
-    "Mul": _binary(torch.mul, np.multiply),
-    "Neg": _unary(torch.neg, np.negative),
-    "NotEqual": _binary(torch.ne, np.not_equal),
-    "OnesLike": _unary(torch.ones_like, np.ones_like),
+    "Mul": _binary(torch.mul, "multiply"),
+    "Neg": _unary(torch.neg, "negative"),
+    "NotEqual": _binary(torch.ne, "not_equal"),
+    "OnesLike": _unary(torch.ones_like, "ones_like"),
     "Pack": shapes.pack,
-    "Pow": _binary(torch.pow, np.power),
-    "Prod": _reduction(_product, np.prod),
+    "Pow": _binary(torch.pow, "power"),
+    "Prod": _reduction(_product, "prod"),
     "Range": shapes.range_,
     "Rank": lambda _, value: np.array(value.ndim),
     "Reciprocal": _activation(torch.reciprocal),
     "Relu": _activation(F.relu),
     "Relu6": _activation(F.relu6),
     "Reshape": shapes.reshape,
-    "Round": _unary(torch.round, np.round),
+    "Round": _unary(torch.round, "round"),
     "Rsqrt": _activation(torch.rsqrt),
     "Selu": _activation(F.selu),
     "Shape": shapes.shape,
@@ -175,18 +182,18 @@ OPERATIONS: dict[str, Callable[..., Result]] = {
     "Split": shapes.split,
     "SplitV": shapes.split_v,
     "Sqrt": _activation(torch.sqrt),
-    "Square": _unary(torch.square, np.square),
-    "SquaredDifference": _binary(lambda a, b: (a - b).square(), lambda a, b: (a - b) ** 2),
+    "Square": _unary(torch.square, "square"),
+    "SquaredDifference": squared_difference,
     "Squeeze": shapes.squeeze,
     "StopGradient": stop_gradient,
     "StridedSlice": shapes.strided_slice,
-    "Sub": _binary(torch.sub, np.subtract),
-    "Sum": _reduction(torch.sum, np.sum),
+    "Sub": _binary(torch.sub, "subtract"),
+    "Sum": _reduction(torch.sum, "sum"),
     "Tanh": _activation(torch.tanh),
     "Tile": shapes.tile,
     "Transpose": shapes.transpose,
     "Unpack": shapes.unpack,
-    "ZerosLike": _unary(torch.zeros_like, np.zeros_like),
+    "ZerosLike": _unary(torch.zeros_like, "zeros_like"),
 }
 #: Everything that the importer knows, sources of values included.
 SUPPORTED: tuple[str, ...] = tuple(

@@ -15,6 +15,7 @@ from torch import Tensor
 from captum_concepts.audio import Clip, Patches, Short, iter_patches
 from captum_concepts.backbones import Gradients
 from captum_concepts.errors import InputError, shown
+from captum_concepts.fingerprints import Unhashable, fingerprint
 from captum_concepts.frontends import Frontend
 from captum_concepts.layers import check_pooling, pool_map
 from captum_concepts_essentia.differences import Derivatives, central_differences
@@ -40,6 +41,7 @@ class RuntimeBackbone:
         layers: default layers.
         frontend: waveforms to the graph's input.
         classes: names of the output's columns.
+        head: (rows, D) -> logits (rows, C), on top of ``output``, which is then an embedding.
         step: of the differences, relative to the root mean square of an activation.
         short, hop_seconds, name: as in `captum_concepts.backbones.TorchBackbone`.
 
@@ -59,6 +61,7 @@ class RuntimeBackbone:
         frontend: Frontend,
         classes: Sequence[str] = (),
         *,
+        head: Callable[[np.ndarray], np.ndarray] | None = None,
         step: float = 1e-2,
         short: Short = "repeat",
         hop_seconds: float | None = None,
@@ -74,7 +77,7 @@ class RuntimeBackbone:
         self.step = step
         self._nodes = nodes
         self._input = input
-        self._output, self._to_logits = _logits_node(nodes, output)
+        self._output, self._to_logits = _logits_node(nodes, output) if head is None else (output, head)
         self._sessions: dict[tuple[str, tuple[str, ...]], Session] = {}
         self._warned = False
         silence = np.zeros((1, frontend.patch_samples), np.float32)
@@ -84,13 +87,15 @@ class RuntimeBackbone:
             raise InputError(f"classes: {len(self.classes)} names for {columns} outputs of {self.name}")
         self.check_layers(self.layers)
 
-    def fingerprint(self) -> str:
-        """sha256 of the graph's bytes and of what prepares its input."""
-        digest = hashlib.sha256(self.path.read_bytes())
-        numbers = {key: value for key, value in vars(self.frontend).items() if isinstance(value, (int, float, str))}
-        settings = (type(self.frontend).__name__, sorted(numbers.items()), self.hop_samples, self.short, self._output)
-        digest.update(repr(("captum_concepts_essentia runtime 1", settings)).encode())
-        return digest.hexdigest()
+    def fingerprint(self) -> str | None:
+        """sha256 of the graph's bytes, of what prepares its input and of the head; None if that cannot be read."""
+        file = hashlib.sha256(self.path.read_bytes()).hexdigest()
+        settings = (self._input, self._output, self.hop_samples, self.short, self.step)
+        try:
+            return fingerprint("captum_concepts_essentia runtime 1", file, self.frontend, settings, self._to_logits)
+        except Unhashable as reason:
+            logger.info("%s has no fingerprint, so nothing is kept: %s", self.name, reason)
+            return None
 
     def check_layers(self, layers: Sequence[str]) -> None:
         """Raise InputError, listing some that exist, unless all layers are nodes that TensorFlow can give."""

@@ -199,14 +199,19 @@ def test_the_whole_way(models, tmp_path):
     assert set(explanation.scores.concept) == {"tone", "noise"} and explanation.scores.score.notna().all()
 
 
-def test_unsupported_graphs_fall_back_with_a_reason(tmp_path, tiny, caplog):
+KERNEL = np.random.default_rng(0).normal(size=(96, 3)).astype(np.float32) / 30
+
+
+@pytest.fixture
+def odd(tmp_path, tiny) -> str:
+    """sigmoid(sinh(mean over time) @ KERNEL): an operation that is not imported; and an embedding (4) of that."""
     pytest.importorskip("essentia")
     graph = GraphBuilder()
     x = graph.placeholder("model/Placeholder", (None, 187, 96))
     mean = graph.add("Mean", "mean", x, graph.constant("axis", np.array([1], np.int32)), Tidx=np.dtype("int32"))
     odd = graph.add("Sinh", "odd", mean)
-    kernel = np.random.default_rng(0).normal(size=(96, 3)).astype(np.float32) / 30
-    graph.add("Sigmoid", "model/Sigmoid", graph.add("MatMul", "logits", odd, graph.constant("k", kernel)))
+    graph.add("MatMul", "embedding", odd, graph.constant("four", np.eye(96, 4, dtype=np.float32)))
+    graph.add("Sigmoid", "model/Sigmoid", graph.add("MatMul", "logits", odd, graph.constant("k", KERNEL)))
     (tmp_path / "odd.pb").write_bytes(graph.content)
     (tmp_path / "odd.json").write_text(
         json.dumps(
@@ -219,13 +224,32 @@ def test_unsupported_graphs_fall_back_with_a_reason(tmp_path, tiny, caplog):
             }
         )
     )
+    return str(tmp_path / "odd.pb")
+
+
+def test_unsupported_graphs_fall_back_with_a_reason(odd, caplog):
     with pytest.raises(InputError, match="'Sinh' of node 'odd'"):
-        FACTORIES["essentia-musicnn"](str(tmp_path / "odd.pb"), "cpu", gradients="exact")
-    backbone = FACTORIES["essentia-musicnn"](str(tmp_path / "odd.pb"), "auto", layers="mean")
+        FACTORIES["essentia-musicnn"](odd, "cpu", gradients="exact")
+    backbone = FACTORIES["essentia-musicnn"](odd, "auto", layers="mean")
     assert type(backbone).__name__ == "RuntimeBackbone" and "by differences" in caplog.text
     inputs = torch.randn(2, frontend("musicnn").patch_samples, generator=torch.Generator().manual_seed(0)) * 0.1
     found = backbone.gradients(inputs, ["mean"], [2])
     point = frontend("musicnn")(inputs).mean(1).double()
     torch.testing.assert_close(found.activations["mean"].double(), point, rtol=1e-4, atol=1e-4)
-    expected = torch.cosh(point) * torch.from_numpy(kernel[:, 2]).double()
+    expected = torch.cosh(point) * torch.from_numpy(KERNEL[:, 2]).double()
     torch.testing.assert_close(found.gradients["mean"][:, 0].double(), expected, rtol=1e-2, atol=1e-3)
+
+
+def test_a_head_on_a_graph_that_only_essentia_runs(odd, models):
+    options = {"embedding": "embedding", "head": str(models / "tiny-moods-1.pb"), "layers": ["mean", "embedding"]}
+    backbone = FACTORIES["essentia-musicnn"](odd, "cpu", **options)
+    assert type(backbone).__name__ == "RuntimeBackbone" and tuple(backbone.classes) == ("happy", "sad")
+    inputs = torch.randn(2, frontend("musicnn").patch_samples, generator=torch.Generator().manual_seed(0)) * 0.1
+    found = backbone.gradients(inputs, ["mean", "embedding"], [1])
+    point = frontend("musicnn")(inputs).mean(1)[:, :4].requires_grad_(True)
+    head = import_graph(models / "tiny-moods-1.pb")
+    logits = head(torch.sinh(point), output="PartitionedCall/PartitionedCall/model/add")
+    (gradient,) = torch.autograd.grad(logits[:, 1].sum(), point)
+    torch.testing.assert_close(found.logits, logits.detach(), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(found.gradients["mean"][:, 0, :4], gradient, rtol=2e-2, atol=1e-2)
+    assert found.gradients["mean"][:, 0, 4:].abs().max() < 1e-6

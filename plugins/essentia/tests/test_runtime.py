@@ -217,3 +217,7 @@ def test_fingerprints_follow_the_file(models, backbones):
     with open(first.path, "ab") as file:
         file.write(b"\x22\x00")  # an empty field: other bytes, the same graph
     assert first.fingerprint() != before
+
+
+def test_fingerprints_can_be_read(backbones):
+    assert all(backbone.fingerprint() for backbone in backbones)
