@@ -106,8 +106,8 @@ def fit_sets(
             covariance within all blocks of the call; "logistic", L2-regularised, the problem of scikit-learn's
             ``LogisticRegression(C=C)``: in the dual for sets of at most ``MOST_DUAL_BLOCKS`` blocks with at most
             ``MOST_DUAL_ROWS`` rows or fewer rows than features, else in the primal.
-        chunk_bytes: bound of the working memory, beside the rows, a copy of them in double precision for "lda", and
-            the chunk that is given out; at least one set is always taken.
+        chunk_bytes: bound of the working memory and of the chunk that is given out, beside the rows, a copy of them in
+            double precision for "lda", and some hundred bytes per set; at least one set is always taken.
         precision: of products of rows: "float32", "float64" or "bfloat16". Cosine to the exact direction of
             "logistic": better than 1 - 1e-6 with float32, 1 - 1e-3 with bfloat16 on well-scaled rows.
         options: ``C`` (1.0) of "logistic", ``shrinkage`` (None: oracle-approximating) of "lda".
@@ -163,7 +163,7 @@ def _chunks(
         new_widest = max(widest, sum(sizes[block] for block in sets[number]))
         problems = (len(chunk) + 1) * (1 if count == 2 else count)
         small = 8 * 5 * new_widest**2 if new_widest <= MOST_DUAL_ROWS or new_widest < features else 40 * new_widest
-        needed = problems * (small + 16 * features) + 8 * new_rows * (new_rows + features)
+        needed = problems * small + 32 * (len(chunk) + 1) * count * features + 8 * new_rows * (new_rows + features)
         if chunk and needed > limit:
             yield chunk
             chunk, seen = [], set()
