@@ -34,11 +34,11 @@ from captum_concepts.cavs import fit_cavs, group_weights
 from captum_concepts.evaluation import evaluate_hierarchy
 from captum_concepts.hierarchy import ConceptHierarchy
 from captum_concepts.miners import mine
-from captum_concepts.similarity import similarity
+from captum_concepts.similarity import combine, similarity
 from captum_concepts.store import ActivationStore
 
 METHODS = {
-    "paper: logistic, S, heymann": ("logistic", "activation", "heymann"),
+    "logistic, S, heymann": ("logistic", "activation", "heymann"),
     "pattern, S, heymann": ("pattern", "activation", "heymann"),
     "pattern, cosine, heymann": ("pattern", "cosine", "heymann"),
     "pattern, S, generality": ("pattern", "activation", "generality"),
@@ -60,14 +60,13 @@ def interval(values: list[float]) -> str:
     return f"{mean:.3f} ± {half:.3f}"
 
 
-def mined(
+def matrix_of(
     rows: torch.Tensor, labels: np.ndarray, groups: np.ndarray, names: list[str], method: str
-) -> ConceptHierarchy:
-    cav, measure, miner = METHODS[method]
-    weights = group_weights(groups)
+) -> torch.Tensor:
+    cav, measure, _ = METHODS[method]
     bank = fit_cavs(rows, labels, cav, groups, names=names, folds=0)
-    matrix = similarity(bank, measure, activations=rows, labels=labels, weights=weights, groups=groups)
-    return mine(matrix, names, miner)
+    weights = group_weights(groups)
+    return similarity(bank, measure, activations=rows, labels=labels, weights=weights, groups=groups).double()
 
 
 def show(results: dict[tuple[str, ...], list[dict[str, float]]]) -> None:
@@ -127,12 +126,19 @@ def orchestra(data: Path, seeds: range, store: Path | None) -> None:
             for seed in seeds if protocol != "overlapping" else seeds[:1]:
                 labels = labels_of(rows, names, protocol, seed)[clip]
                 used = labels.any(1)
-                of_seed = []
-                for layer, values in activations.items():
-                    tree = mined(values[used], labels[used], clip[used].astype(str), names, method)
-                    of_seed.append(evaluate_hierarchy(tree, truth))
-                    results[method, layer].append(of_seed[-1])
-                overall[method, "all layers"].append({f: float(np.mean([e[f] for e in of_seed])) for f in FIGURES})
+                groups = clip[used].astype(str)
+                matrices = {
+                    layer: matrix_of(values[used], labels[used], groups, names, method)
+                    for layer, values in activations.items()
+                }
+                found = {
+                    layer: evaluate_hierarchy(mine(matrix, names, METHODS[method][2]), truth)
+                    for layer, matrix in {**matrices, "combined": combine(matrices)}.items()
+                }
+                for layer, figures in found.items():
+                    results[method, layer].append(figures)
+                means = {figure: float(np.mean([found[layer][figure] for layer in matrices])) for figure in FIGURES}
+                overall[method, "mean of layers"].append(means)
         print(f"orchestra, {protocol}: {len(names)} concepts, {len(truth)} with a parent")
         show({**results, **overall})
 
@@ -172,7 +178,9 @@ def planted(seeds: range) -> None:
             rows += noise * rng.normal(size=rows.shape)
             labels = np.repeat(np.eye(len(names), dtype=bool), clips, axis=0)
             for method in METHODS:
-                tree = mined(torch.as_tensor(rows), labels, np.arange(len(rows)).astype(str), names, method)
+                clip = np.arange(len(rows)).astype(str)
+                matrix = matrix_of(torch.as_tensor(rows), labels, clip, names, method)
+                tree = mine(matrix, names, METHODS[method][2])
                 results[method, f"noise {noise}"].append(evaluate_hierarchy(tree, truth))
         show(results)
 
