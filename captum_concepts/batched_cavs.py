@@ -277,12 +277,14 @@ class BatchedCAVs(TCAV):
             done = 0
             for found in fit_sets(blocks, sets, self.method, chunk_bytes=self.chunk_bytes, **options):
                 fresh: dict[str, dict[str, Any]] = {}
+                # On the CPU, as those are that come from the folder.
+                weights, biases, accuracy = found.weights.cpu(), found.biases.cpu(), found.accuracy.cpu()
                 for position, number in enumerate(found.numbers):
                     stats = {
-                        "weights": found.weights[position],
+                        "weights": weights[position],
                         "classes": [concept.id for concept in chosen[number]],
-                        "biases": found.biases[position],
-                        "accs": found.accuracy[position],
+                        "biases": biases[position],
+                        "accs": accuracy[position],
                     }
                     key = keys[lacking[number]]
                     fresh[key] = stats

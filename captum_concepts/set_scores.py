@@ -63,7 +63,7 @@ def stacks(
         size = max(1, chunk_bytes // each)
         for start in range(0, len(numbers), size):
             part = numbers[start : start + size]
-            weights = torch.stack([stats[number]["weights"].detach() for number in part]).float().to(device)
+            weights = torch.stack([stats[number]["weights"].detach().to(device) for number in part]).float()
             columns = torch.tensor([_columns(stats[number]["classes"], ids[number]) for number in part], device=device)
             yield Stack(part, weights, columns)
 

@@ -516,3 +516,19 @@ def test_captums_stages_and_warnings_are_quiet(tmp_path):
         tcav.interpret(INPUTS, all_sets(concepts()), 0)
     assert ("listening to concepts", 4, 4) in told
     assert ("fitting CAVs of second", 3, 3) in told
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("mode", ["fast", "exact"])
+def test_cpu_and_gpu_agree(tmp_path, mode):
+    _, cpu = seeded(BatchedTCAV, tmp_path / "a", [concepts()], mode=mode)
+    tcav, gpu = seeded(BatchedTCAV, tmp_path / "b", [concepts()], mode=mode, model=net().cuda(), inputs=INPUTS.cuda())
+    for one, other in zip(cpu, gpu, strict=True):
+        for layer in LAYERS:
+            found, expected = other["0-1-2-3"][layer]["magnitude"], one["0-1-2-3"][layer]["magnitude"]
+            assert found.is_cuda
+            bound = (1e-3 if mode == "fast" else 0.5) * expected.abs().max().item()  # SGD amplifies rounding
+            torch.testing.assert_close(found.cpu(), expected, rtol=0, atol=bound)
+    again = BatchedTCAV(tcav.model, LAYERS, save_path=str(tmp_path / "b"), mode=mode)
+    torch.testing.assert_close(again.interpret(INPUTS, [concepts()], 0), gpu[0], rtol=1e-5, atol=1e-6)

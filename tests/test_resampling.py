@@ -232,3 +232,18 @@ def test_nan_and_empty_blocks_are_refused():
         list(fit_sets(Blocks(data(), COUNTS, torch.ones(sum(COUNTS), dtype=torch.bool)), SETS))
     with pytest.raises(InputError, match="test_split_ratio=1"):
         held_out(["a"], [3], 1, 0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("method", METHODS)
+def test_cpu_and_gpu_agree(method):
+    rows = data(300)
+    held = held_out(list("abcde"), COUNTS, 0.33, 3)
+    cpu = collected(fit_sets(Blocks(rows, COUNTS, held), SETS, method))
+    gpu = collected(fit_sets(Blocks(rows.cuda(), COUNTS, held), SETS, method))
+    for number, (weights, _, accuracy) in cpu.items():
+        assert gpu[number][0].is_cuda
+        for row, other in zip(weights, gpu[number][0].cpu(), strict=True):
+            assert cosine(row, other) > 1 - 1e-6
+        assert gpu[number][2].item() == pytest.approx(accuracy.item())
