@@ -13,6 +13,7 @@ from captum_concepts.errors import InputError
 from captum_concepts.hierarchy import ConceptHierarchy
 
 TRIPLETS = 200_000
+MOST_BRANCHES = 10
 
 
 def evaluate_hierarchy(
@@ -41,6 +42,8 @@ def evaluate_hierarchy(
         200,000, that many drawn with a fixed seed;
         ``robinson_foulds``: share of branches (a concept with all below it, 2 to n - 1 concepts, as a set) found on
         one side only, in [0, 1], 0 is best;
+        ``adjusted_rand``: agreement of the branches when both are cut at as many (Hubert & Arabie 1985): the mean over
+        the numbers of branches from 2 to 10 that both can be cut at; 1 is best, 0 is chance, NaN where there is none;
         with clusters: ``same_cluster_edges``: share of mined links between two labelled concepts whose labels are
         equal, over all of ``mined``; ``same_cluster_ceiling``: the most that a forest with as many links can
         reach; ``same_cluster_chance``: the same for a random pair of the concepts.
@@ -62,6 +65,7 @@ def evaluate_hierarchy(
         **_ancestors(above, above_truth),
         **_triplets(above, above_truth),
         "robinson_foulds": _robinson_foulds(above, above_truth),
+        "adjusted_rand": _adjusted_rand(ours, truth),
     }
     if clusters is not None:
         result |= _same_cluster(mined, clusters)
@@ -157,6 +161,21 @@ def _branches(above: np.ndarray) -> Counter[bytes]:
     sizes = below.sum(1)
     packed = np.packbits(below[(sizes > 1) & (sizes < len(below))], axis=1)
     return Counter(row.tobytes() for row in packed)
+
+
+def _adjusted_rand(mined: ConceptHierarchy, truth: ConceptHierarchy) -> float:
+    # a cut breaks ties by the order of the names, which must not matter here
+    mined, truth = (ConceptHierarchy(h.graph, tuple(sorted(h.names))) for h in (mined, truth))
+    least = max(2, len(mined.roots), len(truth.roots))
+    values = []
+    for k in range(least, min(MOST_BRANCHES, len(truth.names) - 1) + 1):
+        heads, right = mined.cut(k), truth.cut(k)
+        table = Counter((heads[name], right[name]) for name in truth.names)
+        pairs = sum(math.comb(n, 2) for n in table.values())
+        rows, columns = (sum(math.comb(n, 2) for n in Counter(cut.values()).values()) for cut in (heads, right))
+        expected = rows * columns / math.comb(len(truth.names), 2)
+        values.append((pairs - expected) / ((rows + columns) / 2 - expected))
+    return _ratio(sum(values), len(values))
 
 
 def _same_cluster(mined: ConceptHierarchy, clusters: Mapping[str, object]) -> dict[str, float]:

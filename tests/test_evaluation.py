@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 import networkx as nx
+import numpy as np
 import pytest
 
 from captum_concepts.errors import InputError
@@ -125,3 +126,22 @@ def test_bad_reference(reference: object, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         evaluate_hierarchy(ConceptHierarchy.from_edges("abc", [("a", "b")]), reference)
     assert "\n" not in str(caught.value)
+
+
+def test_adjusted_rand_is_sklearns_at_every_cut() -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(0)
+    names = [f"c{i:02}" for i in range(14)]
+    trees = [
+        ConceptHierarchy.from_edges(names, [(names[rng.integers(i)], names[i]) for i in range(1, 14)]) for _ in range(2)
+    ]
+    cuts = [[tree.cut(k) for tree in trees] for k in range(2, 11)]
+    expected = [metrics.adjusted_rand_score([a[n] for n in names], [b[n] for n in names]) for a, b in cuts]
+    assert evaluate_hierarchy(*trees)["adjusted_rand"] == pytest.approx(np.mean(expected), abs=1e-12)
+    assert evaluate_hierarchy(trees[0], trees[0])["adjusted_rand"] == 1.0
+
+
+def test_adjusted_rand_needs_a_common_number_of_branches() -> None:
+    apart = ConceptHierarchy.from_edges("abc", [])
+    chain = ConceptHierarchy.from_edges("abc", [("a", "b"), ("b", "c")])
+    assert math.isnan(evaluate_hierarchy(apart, chain)["adjusted_rand"])
