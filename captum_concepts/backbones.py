@@ -10,12 +10,13 @@ import difflib
 import logging
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, cast, get_args, runtime_checkable
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from captum_concepts.audio import Clip, Patches, Short, iter_patches
+from captum_concepts.backbone_options import check_short, check_targets, class_names, whole_samples
 from captum_concepts.errors import InputError, shown
 from captum_concepts.fingerprints import Unhashable, fingerprint
 from captum_concepts.frontends import Frontend
@@ -137,17 +138,6 @@ def target_index(backbone: Backbone, target: str | int) -> int:
     raise InputError(f"target={shown(target)} is not a class of {backbone.name}; its classes: {listed}{more}")
 
 
-def check_targets(targets: Sequence[int], outputs: int, name: str) -> None:
-    for target in targets:
-        if not 0 <= target < outputs:
-            raise InputError(f"target={shown(target)} is out of range; {name} has outputs 0 to {outputs - 1}")
-
-
-def check_short(short: str) -> None:
-    if short not in get_args(Short):
-        raise InputError(f"short={shown(short)} is not known; use {', '.join(get_args(Short))}")
-
-
 class TorchBackbone:
     """Any ``nn.Module`` as a backbone.
 
@@ -168,7 +158,8 @@ class TorchBackbone:
         device: "auto", "cpu", "cuda", ...; None leaves the model where it is.
 
     Raises:
-        InputError: unknown layer (the valid ones are listed), missing sample rate or patch length.
+        InputError: unknown layer (the valid ones are listed), missing sample rate or patch length, a class name that
+            is there twice.
 
     Inputs are converted to the type of the model's weights (half, double) behind the front-end. Fingerprints are
     explained in ``captum_concepts.fingerprints``.
@@ -195,7 +186,7 @@ class TorchBackbone:
         self.model = model
         self.layers = (layers,) if isinstance(layers, str) else tuple(layers)
         self.frontend = make_frontend(frontend) if isinstance(frontend, str) else frontend
-        self._classes = tuple(map(str, classes)) or None
+        self._classes = class_names(classes) or None
         self.name = name or type(model).__name__
         check_short(short)
         self.short = short
@@ -256,14 +247,12 @@ class TorchBackbone:
                 raise InputError(
                     "patch_seconds: the front-end fixes the patch; change it with frontend(..., patch_frames=n)"
                 )
-            samples = round(patch_seconds * self.sample_rate)
+            samples = whole_samples("patch_seconds", patch_seconds, self.sample_rate)
         if not samples or samples <= 0:
             raise InputError("patch_seconds is missing: give the length of the model's input in seconds")
         self.patch_samples = int(samples)
         hop = getattr(self.frontend, "hop_samples", None) or self.patch_samples
-        self.hop_samples = hop if hop_seconds is None else round(hop_seconds * self.sample_rate)
-        if self.hop_samples <= 0:
-            raise InputError(f"hop_seconds={hop_seconds} must be positive")
+        self.hop_samples = hop if hop_seconds is None else whole_samples("hop_seconds", hop_seconds, self.sample_rate)
         self.pad: tuple[int, int] = getattr(self.frontend, "pad", (0, 0))
         self.patch_seconds = (self.patch_samples - sum(self.pad)) / self.sample_rate
         layout = getattr(self.frontend, "layout", "BCFT")

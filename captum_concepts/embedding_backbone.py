@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from captum_concepts.audio import Clip, Patches, Short, iter_patches
-from captum_concepts.backbones import Gradients, check_short, check_targets, resolve_device
+from captum_concepts.backbone_options import check_short, check_targets, class_names, whole_samples
+from captum_concepts.backbones import Gradients, resolve_device
 from captum_concepts.errors import InputError, shown
 from captum_concepts.fingerprints import Unhashable, fingerprint
 from captum_concepts.layers import check_pooling, frozen
@@ -60,19 +61,18 @@ class EmbeddingBackbone:
             raise InputError("classes were given but no head; give head= or leave classes empty")
         if head is not None and not classes:
             raise InputError("classes are missing: name the head's columns")
-        if sample_rate <= 0 or patch_seconds <= 0:
-            raise InputError(f"sample_rate={sample_rate} and patch_seconds={patch_seconds} must be positive")
-        if (hop_seconds is not None and hop_seconds <= 0) or step <= 0:
-            raise InputError(f"hop_seconds={hop_seconds} and step={step} must be positive")
+        if sample_rate <= 0 or step <= 0:
+            raise InputError(f"sample_rate={sample_rate} and step={step} must be positive")
         check_short(short)
         self.embed = embed
         self.sample_rate = int(sample_rate)
         self.patch_seconds = float(patch_seconds)
-        self.patch_samples = round(patch_seconds * sample_rate)
-        self.hop_samples = max(1, round((hop_seconds or patch_seconds) * sample_rate))
+        self.patch_samples = whole_samples("patch_seconds", patch_seconds, self.sample_rate)
+        hop = patch_seconds if hop_seconds is None else hop_seconds
+        self.hop_samples = whole_samples("hop_seconds", hop, self.sample_rate)
         self.head = head
         self.head_output = head_output
-        self.classes = tuple(map(str, classes))
+        self.classes = class_names(classes)
         self.version = version
         self.step = step
         self.short = short

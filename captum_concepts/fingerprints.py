@@ -6,11 +6,12 @@ another model would be worse than computing them again.
 
 Counted are: tensors (type, shape, bytes; not the device), plain values and containers, attributes of modules and
 objects, hooks, and the bytecode of functions with their defaults, closures and the globals they name, followed through
-everything that is not the standard library or an installed package. Of those, names and versions count. Not counted
-are ``training`` flags, gradients, docstrings and loggers. Not seen are things reached only by computed names
-(``globals()[name]``), files and environment variables read in ``forward``, and global switches of PyTorch. State that
-``forward`` itself changes (a counter) counts, so such a model's results are found again by a new process only.
-Bytecode differs between versions of Python.
+everything that is not the standard library or an installed package of known version. Of those, names and versions
+count, and what was put into their classes or modules from elsewhere. Not counted are ``training`` flags, gradients and
+loggers. Not seen are things reached only by computed names (``globals()[name]``), files and environment variables read
+in ``forward``, what the code of an installed package finds changed in its own module, and global switches of PyTorch.
+State that ``forward`` itself changes (a counter) counts, so such a model's results are found again by a new process
+only. Bytecode differs between versions of Python.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ import functools
 import hashlib
 import logging
 import sys
-import sysconfig
 import weakref
+from collections import defaultdict, namedtuple
 from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePath
+from importlib.util import resolve_name
+from pathlib import PurePath
 from types import (
     BuiltinFunctionType,
     CodeType,
@@ -42,15 +44,29 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from captum_concepts.code_reading import (
+    CACHED_FUNCTION,
+    code_reads,
+    from_outside,
+    installed,
+    installed_function,
+    module_version,
+    parts_of,
+)
+
 _SCALARS = (type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented), range, slice)
 _NAMED = (torch.dtype, torch.layout, torch.memory_format, np.dtype, PurePath)
 _C_FUNCTIONS = (BuiltinFunctionType, MethodDescriptorType, WrapperDescriptorType, np.ufunc)
-_DESCRIPTORS = (GetSetDescriptorType, MemberDescriptorType)
+_DESCRIPTORS = (GetSetDescriptorType, MemberDescriptorType, type(vars(namedtuple("_Pair", "first"))["first"]))
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 _MODULE_PARTS = ("_parameters", "_buffers", "_modules")
 _MODULE_BOOKKEEPING = frozenset(vars(nn.Module())) - set(_MODULE_PARTS)
+_CONTAINERS = (list, tuple, set, frozenset, dict, MappingProxyType)
+_MEMBERS = (FunctionType, staticmethod, classmethod, property)
+_CLASS_BOOKKEEPING = frozenset(
+    ("__doc__", "__module__", "__qualname__", "__dict__", "__weakref__", "__firstlineno__", "__static_attributes__")
+) | {"__annotate__", "__annotate_func__", "__annotations_cache__"}
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: the class was made at run time, so its objects' state is in attributes
-_INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 
 class Unhashable(Exception):
@@ -74,22 +90,26 @@ def fingerprint(*parts: object) -> str:
 
 
 class _Reader:
-    """Digests of objects. That of an object met again is remembered; within itself it is a fixed word."""
+    """Digests of objects. That of an object met again is remembered; within itself it says how far out that is."""
 
     def __init__(self) -> None:
         self._known: dict[int, bytes] = {}
+        self._bodies: dict[int, bytes] = {}  # of classes, without their bases
+        self._depth = 0
         self._alive: list[object] = []  # an id is unique only among living objects
 
     def digest(self, value: object, where: str) -> bytes:
-        if isinstance(value, _SCALARS):
+        if type(value) in _SCALARS:
             return _hash(type(value).__name__, repr(value))
         if id(value) in self._known:
             return self._known[id(value)]
         remembered = not isinstance(value, (tuple, frozenset, CodeType))  # these Python shares as it likes
         if remembered:
             self._alive.append(value)
-            self._known[id(value)] = b"itself"
+            self._known[id(value)] = b"itself %d" % self._depth
+        self._depth += 1
         found = _hash(*self._parts(value, where))
+        self._depth -= 1
         if remembered:
             self._known[id(value)] = found
         return found
@@ -97,8 +117,10 @@ class _Reader:
     def _parts(self, value: Any, where: str) -> Iterator[str | bytes]:
         if isinstance(value, Tensor):
             yield from _tensor(value, where)
+            yield from self._beyond(value, where)
         elif isinstance(value, (np.ndarray, np.generic)):
             yield from _array(np.asarray(value), where)
+            yield from self._beyond(value, where)
         elif isinstance(value, nn.Module):
             yield from self._module(value, where)
         elif isinstance(value, _NAMED):
@@ -107,26 +129,53 @@ class _Reader:
             yield type(value).__name__
         elif isinstance(value, enum.Enum):
             yield from ("enum", self.digest(type(value), where), value.name)
-        elif isinstance(value, (list, tuple)):
+        elif isinstance(value, _SCALARS):
+            base: Any = next(kind for kind in _SCALARS if isinstance(value, kind))
+            yield from ("scalar", base.__repr__(value))
+            yield from self._beyond(value, where)
+        elif isinstance(value, _CONTAINERS):
             yield _kind(value)
-            yield from (self.digest(item, f"{where}[{i}]") for i, item in enumerate(value))
-        elif isinstance(value, (set, frozenset)):
-            yield _kind(value)
-            yield from sorted(self.digest(item, where) for item in value)
-        elif isinstance(value, (dict, MappingProxyType)):
-            yield _kind(value)
-            yield from self._items(value, where)
+            yield from self._contents(value, where)
+            yield from self._beyond(value, where)
         elif isinstance(value, ModuleType):
-            yield from ("module", _version(value.__name__))
+            yield from self._namespace(value, where)
         elif isinstance(value, weakref.ref):
             yield from ("reference", self.digest(value(), where))
         else:
             yield from self._behaviour(value, where)
 
+    def _contents(self, value: Any, where: str) -> Iterator[bytes]:
+        if isinstance(value, (list, tuple)):
+            yield from (self.digest(item, f"{where}[{i}]") for i, item in enumerate(value))
+        elif isinstance(value, (set, frozenset)):
+            yield from sorted(self.digest(item, where) for item in value)
+        else:
+            yield from self._items(value, where)
+
     def _items(self, items: Mapping[Any, object], where: str) -> Iterator[bytes]:
         for key, item in items.items():
             yield self.digest(key, where)
             yield self.digest(item, f"{where}.{key}")
+
+    def _beyond(self, value: Any, where: str) -> Iterator[str | bytes]:
+        """What a user's subclass of a tensor, number or container adds to it, and attributes set on it."""
+        if type(value).__module__ not in ("builtins", "torch", "numpy"):
+            yield from ("of class", self.digest(type(value), where))
+            slots = [name for kind in type(value).__mro__ for name in _slots(kind) if hasattr(value, name)]
+            yield from self._items({name: getattr(value, name) for name in slots}, where)
+        if isinstance(value, defaultdict):
+            yield self.digest(value.default_factory, where)
+        if getattr(value, "__dict__", None):
+            yield from self._items(dict(sorted(value.__dict__.items())), where)
+
+    def _namespace(self, module: ModuleType, where: str) -> Iterator[str | bytes]:
+        """A module handed round as a value: of a user's own one, anything may be used."""
+        if installed(module.__name__):
+            yield from ("module", module_version(module.__name__))
+        else:
+            yield "own module"
+            members = {k: v for k, v in vars(module).items() if not k.startswith("__") or k == "__getattr__"}
+            yield from self._items(members, f"{where}: {module.__name__}")
 
     def _behaviour(self, value: Any, where: str) -> Iterator[str | bytes]:
         """Functions, classes, and objects of classes."""
@@ -137,19 +186,20 @@ class _Reader:
         elif isinstance(value, (MethodType, functools.partial)):
             inner = value.__func__ if isinstance(value, MethodType) else value.func
             state = value.__self__ if isinstance(value, MethodType) else (value.args, value.keywords)
-            yield from ("bound", self.digest(inner, where), self.digest(state, where))
+            yield from ("bound", _kind(value), self.digest(inner, where), self.digest(state, where))
         elif isinstance(value, _C_FUNCTIONS):
-            yield from ("built in", getattr(value, "__qualname__", value.__name__), _version(_home(value)))
+            yield from ("built in", getattr(value, "__qualname__", value.__name__), module_version(_home(value)))
             owner = getattr(value, "__self__", None)
             if not isinstance(owner, ModuleType):
                 yield self.digest(owner, where)
         elif isinstance(value, (staticmethod, classmethod)):
             yield from (_kind(value), self.digest(value.__func__, where))
-        elif isinstance(value, (property, functools.cached_property)):
-            functions = (value.fget,) if isinstance(value, property) else (value.func,)
-            yield from (_kind(value), self.digest(functions, where))
-        elif callable(getattr(value, "__wrapped__", None)):
-            yield from ("wrapped", self.digest(value.__wrapped__, where))
+        elif isinstance(value, property):
+            yield from (_kind(value), self.digest((value.fget, value.fset, value.fdel), where))
+        elif isinstance(value, functools.cached_property):
+            yield from (_kind(value), self.digest(value.func, where))
+        elif isinstance(value, CACHED_FUNCTION):
+            yield from ("cached", self.digest(value.__wrapped__, where))
         else:
             yield from self._object(value, where)
 
@@ -177,35 +227,51 @@ class _Reader:
         yield from self._items({k: v for k, v in others.items() if k not in _MODULE_PARTS}, where)
 
     def _class(self, kind: type, where: str) -> Iterator[str | bytes]:
-        """A class by the code of its methods, those of its bases included; an installed one by name and version."""
+        """A class by its members, those of its bases included; an installed one by name, version and what is not its
+        own."""
         yield from ("class", kind.__qualname__)
+        if type(kind) is not type:
+            yield self.digest(type(kind), f"{where} (metaclass)")
         for base in kind.__mro__:
-            if _installed(base.__module__):
-                yield from (base.__qualname__, _version(base.__module__))
+            if id(base) not in self._bodies:
+                read = self._installed_members if installed(base.__module__) else self._own_members
+                self._bodies[id(base)] = _hash("itself", base.__qualname__)
+                self._bodies[id(base)] = _hash(*read(base, where))
+            yield self._bodies[id(base)]
+
+    def _own_members(self, kind: type, where: str) -> Iterator[str | bytes]:
+        for name, member in vars(kind).items():
+            # The caches of the module abc say nothing about what is computed.
+            private = name.startswith(("__", "_abc_")) or isinstance(member, _DESCRIPTORS)
+            if name not in _CLASS_BOOKKEEPING and (not private or isinstance(member, _MEMBERS) or callable(member)):
+                yield from (name, self.digest(member, f"{where}.{name}"))
+
+    def _installed_members(self, kind: type, where: str) -> Iterator[str | bytes]:
+        """Name and version; plain values; which function stands where; and in full what was put there from outside."""
+        yield from (kind.__qualname__, module_version(kind.__module__))
+        # A class may say that it is of a module that it is not in, as one made by a call (types.new_class) does.
+        values = _SCALARS if _found_in_its_module(kind) else (*_SCALARS, *_CONTAINERS, Tensor, np.ndarray)
+        for name, member in vars(kind).items():
+            if name in _CLASS_BOOKKEEPING:
                 continue
-            for name, member in vars(base).items():
-                if name in ("__doc__", "__module__", "__firstlineno__", "__static_attributes__"):
-                    continue
-                # The caches of the module abc say nothing about what is computed.
-                private = name.startswith(("__", "_abc_")) or isinstance(member, _DESCRIPTORS)
-                if not private or isinstance(member, (FunctionType, staticmethod, classmethod, property)):
-                    yield from (name, self.digest(member, f"{where}.{name}"))
+            parts = list(parts_of(member))
+            if any(map(from_outside, parts)) or (isinstance(member, values) and not name.startswith("__")):
+                yield from (name, self.digest(member, f"{where}.{name}"))
+            else:
+                yield from (name, *(_place(part) for part in parts if isinstance(part, FunctionType)))
 
     def _function(self, function: FunctionType, where: str) -> Iterator[str | bytes]:
-        yield from ("function", function.__qualname__.rpartition(".")[2])
-        if _installed(function.__module__):
-            yield from (function.__qualname__, _version(function.__module__))
+        yield "function"
+        if installed_function(function):
+            yield _place(function)
         else:
-            yield from self._code(function.__code__, function.__doc__, where)
-            names = dict.fromkeys(_names(function.__code__))
-            for name in names:
-                if name in function.__globals__:
-                    value = function.__globals__[name]
-                    if isinstance(value, ModuleType) and not _installed(value.__name__):
-                        yield from self._named_in(value, names, where)
-                    else:
-                        yield from (name, self.digest(value, f"{where}: {name}"))
+            yield from self._globals(function, where)
+        yield from self._code(function.__code__, where)
         yield self.digest((function.__defaults__, function.__kwdefaults__), f"{where} (defaults)")
+        attributes = {
+            k: v for k, v in vars(function).items() if k != "__wrapped__" and not installed_function(function)
+        }
+        yield from self._items(attributes, where)
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
             try:
                 value = cell.cell_contents
@@ -213,22 +279,54 @@ class _Reader:
                 value = "not yet set"
             yield from (name, self.digest(value, f"{where} ({name})"))
 
-    def _named_in(self, module: ModuleType, names: Mapping[str, object], where: str) -> Iterator[str | bytes]:
-        """Of the user's own modules: what the code names of them."""
-        for name in names:
-            value = vars(module).get(name)
-            if isinstance(value, ModuleType) and not _installed(value.__name__):
-                yield from self._named_in(value, {k: None for k in names if k != name}, where)
-            elif name in vars(module):
-                yield from (name, self.digest(value, f"{where}: {module.__name__}.{name}"))
+    def _globals(self, function: FunctionType, where: str) -> Iterator[str | bytes]:
+        reads = code_reads(function.__code__)
+        for name, *path in reads.names:
+            if name in function.__globals__:
+                yield from self._reached(function.__globals__[name], [name, *path], where)
+        for name, taken in reads.imports:
+            yield from self._imported(name, taken, function, where)
 
-    def _code(self, code: CodeType, doc: str | None, where: str) -> Iterator[str | bytes]:
+    def _reached(self, value: object, path: list[str], where: str) -> Iterator[str | bytes]:
+        """What a chain of names leads to, through as many modules as it goes."""
+        end = 1
+        while isinstance(value, ModuleType) and end < len(path) and path[end] in vars(value):
+            owner, value = value, vars(value)[path[end]]
+            # Of an installed module: what stands under the name now, if it tells what it is.
+            if installed(owner.__name__) and not isinstance(value, (ModuleType, FunctionType, type, *_SCALARS)):
+                value = owner
+                break
+            end += 1
+        name = ".".join(path[:end])
+        yield from (name, self.digest(value, f"{where}: {name}"))
+
+    def _imported(self, name: str, taken: tuple[str, ...], function: FunctionType, where: str) -> Iterator[str | bytes]:
+        """An import that runs only when the function does."""
+        package = function.__globals__.get("__package__") or ""
+        full = resolve_name(name, package) if name.startswith(".") and package else name
+        yield from ("import", full, *taken)
+        if installed(full):
+            yield module_version(full)
+            return
+        modules = [full] if taken else [full.partition(".")[0], full]
+        for module_name in dict.fromkeys(modules):
+            module = sys.modules.get(module_name)
+            if module is None:
+                raise Unhashable(f"{where} imports {module_name} only when it runs: import it at the top of its file")
+            for part in taken or ("",):
+                found = vars(module).get(part) or sys.modules.get(f"{module_name}.{part}") if part else module
+                yield from (part, self.digest(found, f"{where}: {module_name}.{part}"))
+
+    def _code(self, code: CodeType, where: str) -> Iterator[str | bytes]:
         yield code.co_code
-        yield from (*code.co_names, "|", *code.co_freevars)
+        yield getattr(code, "co_exceptiontable", b"")  # which lines a try holds: no bytecode since Python 3.11
+        arguments = code.co_argcount + code.co_kwonlyargcount
+        yield str((code.co_flags, code.co_argcount, code.co_posonlyargcount, code.co_varnames[:arguments]))
+        yield from (*code.co_names, "|", *code.co_freevars, "|", *code.co_cellvars)
         for constant in code.co_consts:
             if isinstance(constant, CodeType):
-                yield from self._code(constant, None, where)
-            elif doc is None or constant != doc:
+                yield from self._code(constant, where)
+            else:
                 yield self.digest(constant, where)
 
 
@@ -263,14 +361,9 @@ def _kind(value: object) -> str:
 def _slots(kind: type) -> tuple[str, ...]:
     slots = vars(kind).get("__slots__", ())
     names = (slots,) if isinstance(slots, str) else tuple(slots)
-    return tuple(name for name in names if name not in ("__dict__", "__weakref__"))
-
-
-def _names(code: CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _names(constant)
+    own = f"_{kind.__name__.lstrip('_')}"
+    mangled = [own + name if name.startswith("__") and not name.endswith("__") else name for name in names]
+    return tuple(name for name in mangled if name not in ("__dict__", "__weakref__"))
 
 
 def _home(function: Any) -> str:
@@ -278,27 +371,14 @@ def _home(function: Any) -> str:
     return str(getattr(owner, "__module__", None) or getattr(function, "__module__", None) or "builtins")
 
 
-@functools.lru_cache(maxsize=4096)
-def _installed(module_name: str | None) -> bool:
-    """Whether a module is of the standard library or an installed package, not code that its user edits."""
-    top = (module_name or "__main__").partition(".")[0]
-    if top == "__main__":
-        return False
-    if top in sys.stdlib_module_names:
-        return True
-    module = sys.modules.get(top)
-    if module is None:
-        return False
-    places = [module.__file__] if getattr(module, "__file__", None) else list(getattr(module, "__path__", ()))
-    return bool(places) and all(_below(str(place)) for place in places)
+def _place(function: FunctionType) -> str:
+    """An installed function, told from its like: two lambdas of a module have one name."""
+    code, home = function.__code__, function.__globals__.get("__name__")
+    return f"{module_version(str(home))} {code.co_name} {code.co_firstlineno}"
 
 
-def _below(place: str) -> bool:
-    folders = Path(place).parts
-    return "site-packages" in folders or "dist-packages" in folders or place.startswith(_INSTALLED)
-
-
-def _version(module_name: str) -> str:
-    """The module's name and its package's version, without the part that tells builds for CPU and GPU apart."""
-    version = getattr(sys.modules.get(module_name.partition(".")[0]), "__version__", "")
-    return f"{module_name} {str(version).partition('+')[0]}"
+def _found_in_its_module(kind: type) -> bool:
+    found: object = sys.modules.get(kind.__module__)
+    for name in kind.__qualname__.split("."):
+        found = getattr(found, name, None)
+    return found is kind or not kind.__flags__ & _HEAP_TYPE

@@ -126,6 +126,16 @@ class Frontend(nn.Module):
         self.register_buffer("window", torch.hann_window(window_samples, periodic=periodic), persistent=False)
         self.register_buffer("mel", filters, persistent=False)
 
+    def extra_repr(self) -> str:
+        """What ``repr`` shows: rate, frames, bands and patch."""
+        shape = {"BTF": "(B, {t}, {f})", "BCTF": "(B, 1, {t}, {f})", "BCFT": "(B, 1, {f}, {t})"}[self.layout]
+        return (
+            f"{self.sample_rate} Hz, n_fft={self.n_fft}, window_samples={self.window_samples}, "
+            f"frame_hop={self.frame_hop}, n_mels={self.n_mels}, power={self.power:g}, "
+            f"compression={self.compression!r}, centre={self.centre!r}, hop_samples={self.hop_samples}: "
+            f"(B, {self.patch_samples}) -> {shape.format(t=self.patch_frames, f=self.n_mels)}"
+        )
+
     @property
     def _beyond_hops(self) -> int:
         """Samples that a row of frames needs beyond the hops between them."""

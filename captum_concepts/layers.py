@@ -37,6 +37,26 @@ _CONVOLUTION_1D = (
     nn.InstanceNorm1d,
 )
 _SATURATING = (nn.Sigmoid, nn.Softmax, nn.LogSoftmax, nn.LogSigmoid)
+# The names of autograd's steps: of the same functions, and of what moves or converts values without changing them.
+_SATURATING_NODES = ("Sigmoid", "Softmax", "LogSoftmax", "LogSigmoid")
+_RESHAPING = (
+    "Alias",
+    "AsStrided",
+    "Clone",
+    "Expand",
+    "Permute",
+    "ReshapeAlias",
+    "Select",
+    "Slice",
+    "Squeeze",
+    "T",
+    "ToCopy",
+    "Transpose",
+    "Unbind",
+    "Unsqueeze",
+    "UnsafeView",
+    "View",
+)
 
 
 def check_pooling(pool: str) -> None:
@@ -318,7 +338,7 @@ class LayerTap:
                     final = before
                     break
             else:
-                saturated = _looks_saturated(final.detach())
+                saturated = _is_saturated(final)
         if final.dim() == 1:
             final = final[:, None]
         if final.dim() != 2:
@@ -328,10 +348,24 @@ class LayerTap:
         return final, saturated
 
 
-def _looks_saturated(final: Tensor) -> bool:
-    """Whether an output looks like probabilities or log-probabilities."""
-    if final.numel() < 2 or not final.is_floating_point():
-        return False
-    if bool(((final >= 0) & (final <= 1)).all()):
+def _is_saturated(final: Tensor) -> bool:
+    """Whether an output is known to be probabilities or their logarithms: by what made it, or by rows that sum to 1.
+
+    Its range says nothing: tanh, batch norm or a small batch of a plain model may stay between 0 and 1 as well.
+    """
+    node = final.grad_fn
+    while node is not None and _kind_of(node) in _RESHAPING:
+        node = node.next_functions[0][0]
+    if node is not None and _kind_of(node) in _SATURATING_NODES:
         return True
-    return final.dim() == 2 and final.shape[1] > 1 and bool((final.float().logsumexp(1).abs() < 1e-3).all())
+    if final.dim() != 2 or final.shape[1] < 3 or not len(final) or not final.is_floating_point():
+        return False
+    values = final.detach().float()
+    if bool((values <= 0).all()):
+        values = values.exp()
+    return bool((values >= 0).all()) and bool(((values.sum(1) - 1).abs() < 1e-4).all())
+
+
+def _kind_of(node: torch.autograd.graph.Node) -> str:
+    """ "View" of "ViewBackward0", the name that autograd gives to the step of a view."""
+    return node.name().partition("Backward")[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import os
 import subprocess
 import sys
@@ -267,6 +268,16 @@ def test_a_functional_sigmoid_is_warned_of_once_and_undone_by_naming_the_logits(
     assert not caplog.records
 
 
+def test_a_recurrent_model_of_small_positive_outputs_is_not_suspected(caplog):
+    model = Recurrent(nn.GRU, True)
+    nn.init.constant_(model.head.bias, 0.5)
+    nn.init.normal_(model.head.weight, std=0.01)
+    with caplog.at_level(logging.WARNING):
+        found = wrap(model, ["rnn"]).gradients(waves(2), ["rnn"], [0])
+    assert ((found.logits > 0) & (found.logits < 1)).all()
+    assert not caplog.records
+
+
 @pytest.mark.parametrize(
     "change", [lambda x: (x, x.mean()), lambda x: {"logits": x, "other": x.exp()}, lambda x: [[x]]]
 )
@@ -308,11 +319,16 @@ def test_targets_layers_and_devices_that_do_not_exist():
         (-1, "classes 0 to 3"),
         (True, "not a class"),
         (1.5, "give a class's name or number"),
+        (1.0, "target=1.0: give a class's name or number"),
     ):
         with pytest.raises(InputError, match=message):
             target_index(backbone, target)
     with pytest.raises(InputError, match="out of range; Sequential has outputs 0 to 3"):
         backbone.gradients(waves(), ["0"], [-1])
+    with pytest.raises(InputError, match=r"target=1\.0 is not a whole number; Sequential has outputs 0 to 3"):
+        backbone.gradients(waves(), ["0"], [1.0])
+    numbered = backbone.gradients(waves(), ["0"], [np.int64(1)]).gradients["0"]
+    torch.testing.assert_close(numbered, backbone.gradients(waves(), ["0"], [1]).gradients["0"])
     with pytest.raises(InputError, match=r"its layers are: 2\.conv"):
         wrap(convnet(), ["2.conf"])
     with pytest.raises(InputError, match="layers is empty; choose from: 0, 1"):
@@ -366,6 +382,10 @@ def test_options_that_are_wrong_are_named():
         ({"sample_rate": -1}, "must be positive"),
         ({"patch_seconds": None}, "patch_seconds is missing"),
         ({"hop_seconds": 0.0}, "hop_seconds=0.0 must be positive"),
+        ({"hop_seconds": math.nan}, "hop_seconds=nan must be positive"),
+        ({"hop_seconds": 1e-9}, "hop_seconds=1e-09 is shorter than one sample at 100 Hz; give more than 0.01"),
+        ({"patch_seconds": 1e-9}, "patch_seconds=1e-09 is shorter than one sample at 100 Hz"),
+        ({"classes": ["a", "b", "a", "b", "a"]}, "classes: 'a' is there 3 times; give each output a name of its own"),
         ({"short": "loop"}, "short='loop' is not known; use repeat, pad, skip"),
         ({"logits": "fc"}, "its layers are"),
     ):
@@ -555,11 +575,15 @@ def test_what_a_black_box_must_give():
     for options, message in (
         ({"head_output": "scores"}, "use logits or probabilities"),
         ({"hop_seconds": 0.0}, "must be positive"),
+        ({"hop_seconds": 1e-9}, "hop_seconds=1e-09 is shorter than one sample"),
+        ({"step": 0.0}, r"step=0\.0 must be positive"),
         ({"sample_rate": 0}, "must be positive"),
         ({"short": "no"}, "use repeat, pad, skip"),
     ):
         with pytest.raises(InputError, match=message):
             black_box(**options)
+    with pytest.raises(InputError, match="classes: 'a' is there 2 times"):
+        black_box(mlp(), classes=["a", "b", "a"])
     with pytest.raises(InputError, match="no head"):
         EmbeddingBackbone(lambda x: x, 100, 0.1, classes=["a"])
     with pytest.raises(InputError, match="name the head's columns"):

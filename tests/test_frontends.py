@@ -283,3 +283,11 @@ def test_torchaudio_that_does_not_load_is_explained(monkeypatch, error):
 def test_frontend_is_an_ordinary_module():
     assert isinstance(frontend("vggish"), Frontend)
     assert isinstance(frontend("vggish"), nn.Module)
+
+
+def test_repr_shows_what_a_front_end_is():
+    assert repr(frontend("gtzan", patch_frames=256)) == (
+        "Frontend(22050 Hz, n_fft=1024, window_samples=1024, frame_hop=512, n_mels=128, power=2, compression='dB', "
+        "centre='patch', hop_samples=130560: (B, 130560) -> (B, 1, 128, 256))"
+    )
+    assert repr(frontend("musicnn")).endswith("(B, 48128) -> (B, 187, 96))")

@@ -212,12 +212,41 @@ def test_logits_are_taken_before_a_last_saturating_module(last):
 
 @pytest.mark.parametrize(
     ("function", "expected"),
-    [(torch.sigmoid, True), (lambda x: x.softmax(1), True), (lambda x: x.log_softmax(1), True), (lambda x: x, False)],
+    [
+        (torch.sigmoid, True),
+        (lambda x: x.softmax(1), True),
+        (lambda x: x.log_softmax(1), True),
+        (nn.functional.logsigmoid, True),
+        (lambda x: x.double().sigmoid().T.contiguous().view(3, 4).t().squeeze().float(), True),
+        (lambda x: x[None].softmax(-1).expand(2, -1, -1).permute(1, 0, 2)[:, 0], True),
+        (lambda x: x, False),
+        (lambda x: x.sigmoid() * 2 - 1, False),
+        (lambda x: x.sigmoid() @ torch.ones(3, 3), False),
+    ],
 )
-def test_functional_saturation_is_noticed(function, expected):
+def test_functional_saturation_is_known_by_what_made_the_output(function, expected):
     torch.manual_seed(0)
     tap = LayerTap(nn.Identity(), [], differentiable=False)
-    assert tap.logits(function(torch.randn(4, 3)))[1] is expected
+    assert tap.logits(function(torch.randn(4, 3, requires_grad=True)))[1] is expected
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        (torch.tensor([[0.2, 0.3, 0.5], [0.1, 0.1, 0.8]]), True),
+        (torch.tensor([[0.2, 0.3, 0.5], [0.1, 0.1, 0.8]]).log(), True),
+        (torch.tensor([[0.2, 0.3, 0.5], [0.1, 0.1, 0.7]]), False),
+        (torch.tensor([[-0.2, 0.7, 0.5]]), False),
+        (torch.tensor([[0.4, 0.6]]), False),
+        (torch.tensor([0.4, 0.6, 0.0]), False),
+        (torch.full((8, 5), 0.3), False),
+        (torch.full((8, 5), -0.3), False),
+        (torch.zeros(0, 3), False),
+        (torch.ones(1, 3, dtype=torch.long), False),
+    ],
+)
+def test_without_a_graph_only_rows_that_sum_to_one_are_evidence(output, expected):
+    assert LayerTap(nn.Identity(), [], differentiable=False).logits(output)[1] is expected
 
 
 def test_outputs_that_are_not_logits_are_refused():
