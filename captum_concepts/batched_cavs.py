@@ -94,7 +94,7 @@ class BatchedCAVs(TCAV):
 
         The files are plain tensors for other tools; this class never reads them.
         """
-        self._export(dict.fromkeys(self.concepts, self.layers))
+        self._export({concept: list(self.layers) for concept in self.concepts})
 
     def generate_activation(self, layers: str | list[str], concept: Concept) -> None:
         """As ``generate_all_activations``, for one concept and some layers."""

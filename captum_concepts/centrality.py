@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -330,7 +331,7 @@ def _shrink_front(counts: Tensor, front: Tensor, n: int) -> Tensor | None:
         return None
     row = front // n
     largest = torch.zeros(len(counts) // n, dtype=counts.dtype, device=counts.device)
-    growth = _growth(largest.scatter_reduce_(0, row, newest, "amax"))
+    growth = cast(Tensor, _growth(largest.scatter_reduce_(0, row, newest, "amax")))
     counts[front] = _scaled(newest, growth[row])
     return growth
 

@@ -68,7 +68,9 @@ class ConceptHierarchy:
         graph = nx.DiGraph()
         known = set(names)
         for edge in edges:
-            parent, child, weight, support = (*edge, *(1.0, math.nan)[len(edge) - 2 :])
+            parent, child = edge[:2]
+            weight = edge[2] if len(edge) > 2 else 1.0
+            support = edge[3] if len(edge) > 3 else math.nan
             for end in (parent, child):
                 if end not in known:
                     raise InputError(f"hierarchy: an edge names the unknown concept {shown(end)}; add it to the names")
@@ -202,7 +204,7 @@ class ConceptHierarchy:
         """
         if not len(self.roots) <= k <= len(self.names):
             raise InputError(f"cut: k = {k} branches; give a number from {len(self.roots)} to {len(self.names)}")
-        parent = {name: next(iter(self.parents(name)), None) for name in self.names}
+        parent = {name: self.parents(name)[0] for name in self.names if self.graph.in_degree(name)}
         order = list(nx.topological_sort(self.graph))
         heads = self.roots
         while True:
@@ -216,7 +218,7 @@ class ConceptHierarchy:
                 if name not in heads:
                     below[parent[name]] += below[name]
             largest = min((h for h in heads if below[h] > 1), key=lambda h: (-below[h], self._index[h]))
-            children = [c for c in self.names if parent[c] == largest and c not in heads]
+            children = [c for c in self.names if parent.get(c) == largest and c not in heads]
             heads = [*heads, min(children, key=lambda c: (-below[c], self._index[c]))]
 
     # ------------------------------------------------------------------ writing

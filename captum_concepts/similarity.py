@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -134,12 +134,12 @@ def _blocks(
     bank: Bank, activations: Tensor, labels: Tensor | None, weights: Tensor | None
 ) -> Iterator[tuple[Tensor, Tensor | None, Tensor]]:
     """Rows, their labels and their weights (n, 1) in the bank's device and dtype, a bounded number at a time."""
-    to = {"device": bank.directions.device, "dtype": bank.directions.dtype}
+    like = bank.directions
     for start in range(0, len(activations), ROWS):
         part = slice(start, start + ROWS)
-        rows = activations[part].to(**to)
-        weight = rows.new_ones(len(rows), 1) if weights is None else weights[part].to(**to)[:, None]
-        yield rows, None if labels is None else labels[part].to(**to), weight
+        rows = activations[part].to(like)
+        weight = rows.new_ones(len(rows), 1) if weights is None else weights[part].to(like)[:, None]
+        yield rows, None if labels is None else labels[part].to(like), weight
 
 
 def combine(matrices: Mapping[str, Tensor | np.ndarray]) -> Tensor:
@@ -186,7 +186,7 @@ def activation(bank: Bank, activations: Tensor, labels: Tensor, weights: Tensor 
     counts = bank.directions.new_zeros(len(bank.names), 1)
     for rows, shows, weight in _blocks(bank, activations, labels, weights):
         present = torch.sigmoid(bank.scales * (rows @ bank.directions.T + bank.biases))
-        weighted = (shows * weight).T
+        weighted = (cast(Tensor, shows) * weight).T
         sums += weighted @ present
         counts += weighted.sum(1, keepdim=True)
     return sums / _nonempty(bank, counts)
