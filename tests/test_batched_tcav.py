@@ -51,7 +51,7 @@ class Recurrent(nn.Module):
 
 @pytest.fixture
 def forwards():
-    """Grows by one entry with each forward pass of a ``Net``: a counter or a hook would be part of the model's state."""
+    """Grows by one entry with each forward pass of a ``Net``; a counter in the model would be part of its state."""
     passes: list[int] = []
 
     class Count(TorchFunctionMode):
