@@ -234,7 +234,7 @@ class TorchBackbone:
         rate = getattr(self.frontend, "sample_rate", None) if sample_rate is None else sample_rate
         if rate is None:
             raise InputError("sample_rate is missing: give the rate in Hz that the model was trained at")
-        if rate <= 0:
+        if rate < 1:
             raise InputError(f"sample_rate={shown(rate)} must be positive; give the rate in Hz of the model's training")
         self.sample_rate = int(rate)
         if stated is not None and self.sample_rate != stated.sample_rate:

@@ -44,7 +44,7 @@ def code_reads(code: CodeType) -> CodeReads:
     """The names that ``code`` reads; attributes of anything but global names are not among them."""
     names: dict[tuple[str, ...], None] = {}
     imports: dict[tuple[str, tuple[str, ...]], None] = {}
-    steps = list(dis.get_instructions(code))
+    steps = [step for step in dis.get_instructions(code) if step.opname != "EXTENDED_ARG"]
     for i, step in enumerate(steps):
         if step.opname in _GLOBAL_READS:
             end = i + 1

@@ -61,7 +61,7 @@ class EmbeddingBackbone:
             raise InputError("classes were given but no head; give head= or leave classes empty")
         if head is not None and not classes:
             raise InputError("classes are missing: name the head's columns")
-        if sample_rate <= 0 or step <= 0:
+        if sample_rate < 1 or step <= 0:
             raise InputError(f"sample_rate={sample_rate} and step={step} must be positive")
         check_short(short)
         self.embed = embed

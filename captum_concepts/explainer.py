@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -265,7 +265,7 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
                     "(--target NAME; in Python targets=)"
                 )
             return list(range(len(classes)))
-        given = [targets] if isinstance(targets, (str, int)) else targets
+        given = targets if isinstance(targets, Iterable) and not isinstance(targets, str) else [targets]
         return list(dict.fromkeys(target_index(self.backbone, target) for target in given))
 
     def _pass(self, clips: Sequence[Clip], targets: Sequence[int], stage: str) -> Extraction:

@@ -36,6 +36,7 @@ from types import (
     MethodDescriptorType,
     MethodType,
     ModuleType,
+    SimpleNamespace,
     WrapperDescriptorType,
 )
 from typing import Any
@@ -59,6 +60,7 @@ _NAMED = (torch.dtype, torch.layout, torch.memory_format, np.dtype, PurePath)
 _C_FUNCTIONS = (BuiltinFunctionType, MethodDescriptorType, WrapperDescriptorType, np.ufunc)
 _DESCRIPTORS = (GetSetDescriptorType, MemberDescriptorType, type(vars(namedtuple("_Pair", "first"))["first"]))
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+_HOOKS_OF_ALL = (nn.modules.module._global_forward_pre_hooks, nn.modules.module._global_forward_hooks)
 _MODULE_PARTS = ("_parameters", "_buffers", "_modules")
 _MODULE_BOOKKEEPING = frozenset(vars(nn.Module())) - set(_MODULE_PARTS)
 _CONTAINERS = (list, tuple, set, frozenset, dict, MappingProxyType)
@@ -83,6 +85,9 @@ def fingerprint(*parts: object) -> str:
         Unhashable: something cannot be read completely; the message names it.
     """
     reader = _Reader()
+    # Of all modules of the process; without any, nothing is added.
+    everywhere = [hook for hooks in _HOOKS_OF_ALL for hook in hooks.values()]
+    parts = (*parts, everywhere) if everywhere else parts
     try:
         return hashlib.sha256(b"".join(reader.digest(part, _kind(part)) for part in parts)).hexdigest()
     except RecursionError:
@@ -139,6 +144,8 @@ class _Reader:
             yield from self._beyond(value, where)
         elif isinstance(value, ModuleType):
             yield from self._namespace(value, where)
+        elif isinstance(value, SimpleNamespace):
+            yield from ("namespace", self.digest(vars(value), where), self.digest(type(value), where))
         elif isinstance(value, weakref.ref):
             yield from ("reference", self.digest(value(), where))
         else:
@@ -258,7 +265,7 @@ class _Reader:
             if any(map(from_outside, parts)) or (isinstance(member, values) and not name.startswith("__")):
                 yield from (name, self.digest(member, f"{where}.{name}"))
             else:
-                yield from (name, *(_place(part) for part in parts if isinstance(part, FunctionType)))
+                yield from (name, *(_called(part) for part in parts[:1] if isinstance(part, FunctionType)))
 
     def _function(self, function: FunctionType, where: str) -> Iterator[str | bytes]:
         yield "function"
@@ -293,8 +300,13 @@ class _Reader:
         while isinstance(value, ModuleType) and end < len(path) and path[end] in vars(value):
             owner, value = value, vars(value)[path[end]]
             # Of an installed module: what stands under the name now, if it tells what it is.
-            if installed(owner.__name__) and not isinstance(value, (ModuleType, FunctionType, type, *_SCALARS)):
+            if installed(owner.__name__) and isinstance(value, FunctionType):
+                if not any(map(from_outside, parts_of(value))):
+                    yield _called(value)
+                    value = owner
+            elif installed(owner.__name__) and not isinstance(value, (ModuleType, type, *_SCALARS)):
                 value = owner
+            if value is owner:
                 break
             end += 1
         name = ".".join(path[:end])
@@ -375,6 +387,11 @@ def _place(function: FunctionType) -> str:
     """An installed function, told from its like: two lambdas of a module have one name."""
     code, home = function.__code__, function.__globals__.get("__name__")
     return f"{module_version(str(home))} {code.co_name} {code.co_firstlineno}"
+
+
+def _called(function: FunctionType) -> str:
+    """What an installed function goes by, which stays when its package wraps it anew (as torch._dynamo does)."""
+    return _place(function) if "<lambda>" in function.__qualname__ else f"{function.__module__} {function.__qualname__}"
 
 
 def _found_in_its_module(kind: type) -> bool:

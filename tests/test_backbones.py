@@ -380,6 +380,7 @@ def test_options_that_are_wrong_are_named():
     for options, message in (
         ({"sample_rate": None}, "sample_rate is missing"),
         ({"sample_rate": -1}, "must be positive"),
+        ({"sample_rate": 0.5}, "must be positive"),
         ({"patch_seconds": None}, "patch_seconds is missing"),
         ({"hop_seconds": 0.0}, "hop_seconds=0.0 must be positive"),
         ({"hop_seconds": math.nan}, "hop_seconds=nan must be positive"),

@@ -108,6 +108,12 @@ def test_the_planted_concept_comes_first_and_the_distractor_does_not(explanation
     assert table.loc[("deep", "low"), "q_value"] < 0.1
 
 
+@pytest.mark.parametrize("targets", [np.int64(1), "shrill", np.array([1]), ["shrill", np.int32(1)]])
+def test_targets_are_names_or_whole_numbers_of_any_kind(backbone, concepts, sounds, targets):
+    found = explainer(backbone, bootstrap=100).explain(sounds / "explain", concepts, targets=targets)
+    assert found.targets == ("shrill",)
+
+
 def test_everything_has_its_shape(explanation):
     assert explanation.layers == ("bands", "mixed")
     assert explanation.targets == ("deep", "shrill")
@@ -268,6 +274,8 @@ def test_cheap_faults_are_found_before_audio_is_heard(backbone, concepts, sounds
         made.explain(clips, concepts, ["deep", "jazz"])
     with pytest.raises(cc.InputError, match="target=2 is out of range"):
         made.explain(clips, concepts, 2)
+    with pytest.raises(cc.InputError, match=r"target=1\.0: give a class's name or number"):
+        explainer(backbone).explain(sounds / "explain", concepts, targets=1.0)
     rest = cc.ConceptSet(["a"], concepts.clips, np.ones((56, 1), bool), negatives="rest")
     with pytest.raises(cc.InputError, match="1 of 1 concepts have none"):
         made.explain(clips, rest)

@@ -20,6 +20,7 @@ import pytest
 import torch
 from torch import nn
 
+from captum_concepts.code_reading import code_reads
 from captum_concepts.fingerprints import Unhashable, fingerprint
 
 GAIN = 2.0
@@ -402,6 +403,18 @@ def test_a_users_file_named_like_a_standard_module_is_read(tmp_path, monkeypatch
     assert len(found) == 2
 
 
+def test_what_a_package_wraps_itself_stays_the_same(monkeypatch):
+    reads = made("def f(x):\n    torch.manual_seed(0)\n    return F.relu(x)\n")
+    before, model = fingerprint(reads), fingerprint(nn.Identity())
+    with monkeypatch.context() as changed:
+        changed.setattr(torch, "manual_seed", torch.no_grad()(torch.manual_seed))
+        changed.setattr(nn.Identity, "forward", torch.no_grad()(nn.Identity.forward))
+        assert (fingerprint(reads), fingerprint(nn.Identity())) == (before, model)
+    for other in (nn.functional.tanh, lambda x: x):
+        monkeypatch.setattr(nn.functional, "relu", other)
+        assert fingerprint(reads) != before
+
+
 def test_docstrings_count():
     same_name = "def f(x):\n    {doc!r}\n    return getattr(x, {name!r})(x)\n"
     assert distinct(*(made(same_name.format(doc=name, name=name)) for name in ("mul", "add")))
@@ -457,6 +470,12 @@ def test_parts_of_a_function_that_its_bytecode_does_not_show():
     )
     assert distinct(made(short.format("x = x.two()")), made(long.format("x = x.two()")))
     by_keyword = made("def f(x, *, k=1.0):\n    return x * k\n")
+    many = (
+        "def f(x):\n    "
+        + "".join(f"x.a{i}; " for i in range(300))
+        + "import json.decoder as m\n    return F.relu(x)\n"
+    )
+    assert code_reads(made(many).__code__) == ((("F", "relu"),), (("json.decoder", ()),))
     before = fingerprint(by_keyword)
     by_keyword.__kwdefaults__["k"] = 3.0
     assert fingerprint(by_keyword) != before
@@ -564,6 +583,7 @@ def hooked(gain):
 def test_constants_behind_calls_count(monkeypatch):
     assert distinct(hooked(1.0), hooked(2.0))
     assert distinct(CallableFront(1.0), CallableFront(2.0))
+    assert distinct(*(Scaled(settings=types.SimpleNamespace(gain=gain)) for gain in (1.0, 2.0)))
 
     def parametrised():
         model = Scaled()
@@ -576,6 +596,20 @@ def test_constants_behind_calls_count(monkeypatch):
         before = fingerprint(build())
         monkeypatch.setattr(owner, "gain", 2.0)
         assert fingerprint(build()) != before
+
+
+def test_hooks_of_all_modules_count():
+    before = fingerprint(Scaled())
+    handles = [
+        nn.modules.module.register_module_forward_hook(lambda module, inputs, output: output * 2),
+        nn.modules.module.register_module_forward_pre_hook(lambda module, inputs: (inputs[0] * 2,)),
+    ]
+    found = [before]
+    for handle in handles:
+        found.append(fingerprint(Scaled()))
+        handle.remove()
+    assert len(set(found)) == 3
+    assert fingerprint(Scaled()) == before
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
