@@ -57,7 +57,7 @@ def example(concepts=HOSTILE, layers=("a/b", "A:b", "x\ny"), targets=("", "t\r\n
     quality.loc[1, "auc"] = np.nan
     quality["n_positive_groups"] = quality["n_negative_groups"] = np.arange(k)
     quality["status"] = pd.Series(["ok"] * k, dtype=object)
-    clips = (Clip("/tmp/a b.wav"), Clip("x\ud800.wav", 1.25, 3.5, "group\n"))
+    clips = (Clip("/music/a b.wav"), Clip("x\ud800.wav", 1.25, 3.5, "group\n"))
     directions = torch.from_numpy(rng.normal(size=(k, 5)).astype(np.float32))
     directions[1] = torch.nan
     banks = {
