@@ -63,6 +63,8 @@ _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backw
 _HOOKS_OF_ALL = (nn.modules.module._global_forward_pre_hooks, nn.modules.module._global_forward_hooks)
 _MODULE_PARTS = ("_parameters", "_buffers", "_modules")
 _MODULE_BOOKKEEPING = frozenset(vars(nn.Module())) - set(_MODULE_PARTS)
+# What torch.compile puts into nn.Module when it is first used in a process, for its own counts.
+_COMPILER_BOOKKEEPING = frozenset({"__init__", "__setstate__", "___needs_generation_tag_patch"})
 _CONTAINERS = (list, tuple, set, frozenset, dict, MappingProxyType)
 _MEMBERS = (FunctionType, staticmethod, classmethod, property)
 _CLASS_BOOKKEEPING = frozenset(
@@ -262,7 +264,10 @@ class _Reader:
             if name in _CLASS_BOOKKEEPING:
                 continue
             parts = list(parts_of(member))
-            if any(map(from_outside, parts)) or (isinstance(member, values) and not name.startswith("__")):
+            outside = any(map(from_outside, parts))
+            if kind is nn.Module and name in _COMPILER_BOOKKEEPING and not outside:
+                continue
+            if outside or (isinstance(member, values) and not name.startswith("__")):
                 yield from (name, self.digest(member, f"{where}.{name}"))
             else:
                 yield from (name, *(_called(part) for part in parts[:1] if isinstance(part, FunctionType)))

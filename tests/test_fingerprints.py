@@ -8,6 +8,7 @@ import functools
 import importlib.util
 import logging
 import math
+import subprocess
 import sys
 import threading
 import time
@@ -629,3 +630,15 @@ def test_a_network_of_many_parts_is_read_quickly():
         fingerprint(model)
         best = min(best, time.process_time() - start)
     assert best < 0.2
+
+
+def test_compiling_some_other_model_changes_nothing():
+    code = (
+        "import torch; from torch import nn; from captum_concepts.fingerprints import fingerprint;"
+        "torch.manual_seed(0); net = nn.Sequential(nn.Linear(2, 2), nn.ReLU()); before = fingerprint(net);"
+        "torch.compile(nn.Linear(2, 2), backend='eager')(torch.zeros(1, 2));"
+        "torch.manual_seed(0); again = nn.Sequential(nn.Linear(2, 2), nn.ReLU());"
+        "print(fingerprint(net) == before == fingerprint(again))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["True"]
