@@ -81,7 +81,7 @@ class BatchedCAVs(TCAV):
         self.progress = progress
         self._given_method = layer_attr_method
         self._batched = mode == "fast" and classifier is None
-        self._settings = self._settings_key(classifier)
+        self._classifier_key = self._key_of(classifier)
         folder = Path(self.save_path) / model_id / "store"
         self._rows = ConceptRows(folder, of_input=attribute_to_layer_input, evaluate=mode == "fast")
         self._shelf = CavShelf(self._rows.store)
@@ -108,6 +108,12 @@ class BatchedCAVs(TCAV):
         namespace = self._namespace()
         self._rows.ensure(self.model, namespace, concept_layers)
         for concept, layers in concept_layers.items():
+            # Captum makes a folder of the name; what is removed and written there must lie below ``save_path``.
+            if len(Path(concept.identifier).parts) != 1 or concept.identifier in (".", ".."):
+                raise InputError(
+                    f"concept {shown(concept.name)}: cannot be the name of a folder, where activation files were asked "
+                    "for; give it a name without slashes"
+                )
             for layer in layers:
                 folder = Path(self.save_path, AV.AV_DIR_NAME, self.model_id, concept.identifier, layer)
                 if folder.is_dir():
@@ -198,11 +204,11 @@ class BatchedCAVs(TCAV):
         self.concepts: set[Concept] = others | set(owner.values())
         return list(owner.values())
 
-    def _settings_key(self, classifier: Classifier | None) -> str:
-        """Of the classifier as it was given, before any fit; unique where it cannot be read."""
-        own = (self.method, self.seed) if self._batched else ()
+    @staticmethod
+    def _key_of(*settings: object) -> str:
+        """Of settings as they are now (of a classifier: before any fit); unique where they cannot be read."""
         try:
-            return fingerprint("captum_concepts cavs 1", self._batched, own, classifier, self.classifier_kwargs)
+            return fingerprint("captum_concepts cavs 2", *settings)
         except Unhashable:
             return uuid.uuid4().hex
 
@@ -210,7 +216,8 @@ class BatchedCAVs(TCAV):
         """Of each set's CAV at a layer: the hash of data, names, classifier and settings."""
         concepts = dict.fromkeys(concept for members in experimental_sets for concept in members)
         parts = {c: f"{c.id}\0{c.name}\0{self._rows.digest(c)}" for c in concepts}
-        context = self._settings + layer
+        own = (self.method, self.seed) if self._batched else ()
+        context = self._classifier_key + self._key_of(self._batched, own, self.classifier_kwargs) + layer
         if self._batched and self.method == "lda":  # its covariance is that of all rows of the call
             context += " ".join(sorted(parts.values()))
         start = hashlib.sha256(context.encode("utf-8", "surrogatepass")).hexdigest()

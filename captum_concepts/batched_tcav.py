@@ -106,10 +106,13 @@ class BatchedTCAV(BatchedCAVs):
         names = [concepts_to_str(members) for members in experimental_sets]
         results: list[Scores] = [{name: {} for name in names} for _ in targets]
         totals = {layer: Totals(self.temperature) for layer in self.layers}
+        most: dict[str, int] = {}
         for _, gradients in self._gradient_blocks(inputs, targets, additional_forward_args, kwargs):
             for layer, values in gradients.items():
                 totals[layer].begin(values.shape[1])
-                for position, stack in enumerate(self._stacks(experimental_sets, layer, values)):
+                # The first block is the largest: cut by it, the stacks are the same ones in every block.
+                rows = most.setdefault(layer, values.shape[0] * values.shape[1])
+                for position, stack in enumerate(self._stacks(experimental_sets, layer, values, rows)):
                     totals[layer].add(position, stack, stack.along(values))
         for layer in self.layers:
             for target, number, scores in totals[layer].means():
@@ -202,10 +205,12 @@ class BatchedTCAV(BatchedCAVs):
         if options and self._given_method is None:
             raise InputError(f"{next(iter(options))}: the default layer_attr_method takes no options")
 
-    def _stacks(self, experimental_sets: ExperimentalSets, layer: str, values: Tensor) -> Iterator[Stack]:
+    def _stacks(
+        self, experimental_sets: ExperimentalSets, layer: str, values: Tensor, rows: int | None = None
+    ) -> Iterator[Stack]:
         stats = [cast(dict[str, Any], self.cavs[concepts_to_str(m)][layer].stats) for m in experimental_sets]
         ids = [[concept.id for concept in members] for members in experimental_sets]
-        rows = values.shape[0] * values.shape[1]
+        rows = values.shape[0] * values.shape[1] if rows is None else rows
         return stacks(stats, ids, rows, values.device, self.chunk_bytes)
 
     def _gradient_blocks(

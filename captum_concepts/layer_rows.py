@@ -135,8 +135,13 @@ def input_batches(
             rows,
             tuple(part[rows] for part in given),
             [_cut(target, rows, total) for target in targets],
-            None if more is None else tuple(part[rows] if isinstance(part, Tensor) else part for part in more),
+            None if more is None else tuple(_cut_argument(part, rows, total) for part in more),
         )
+
+
+def _cut_argument(part: Any, rows: slice, total: int) -> Any:
+    """An additional argument's entries for some rows: a tensor as long as the inputs, as in Captum; else all of it."""
+    return part[rows] if isinstance(part, Tensor) and part.dim() and len(part) == total else part
 
 
 def _cut(target: Any, rows: slice, total: int) -> Any:

@@ -22,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.data import DataLoader, TensorDataset
 
 from captum_concepts import BatchedTCAV, InputError
+from captum_concepts.layer_rows import input_batches
 
 LAYERS = ["first", "second"]
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -536,3 +537,49 @@ def test_cpu_and_gpu_agree(tmp_path):
             torch.testing.assert_close(found.cpu(), expected, rtol=0, atol=bound)
     again = BatchedTCAV(tcav.model, LAYERS, save_path=str(tmp_path / "b"))
     torch.testing.assert_close(again.interpret(INPUTS, [concepts()], 0), gpu[0], rtol=1e-5, atol=1e-6)
+
+
+def test_blocks_of_any_size_give_the_same_scores(tmp_path):
+    made, inputs = concepts(8, shape=(12,)), torch.randn(21, 12, generator=torch.Generator().manual_seed(5))
+    sets = [[a, b] for a in made[:4] for b in made[4:]]
+    found = [
+        BatchedTCAV(
+            net(), LAYERS, save_path=str(tmp_path / str(size)), method="pattern", batch_size=10, chunk_bytes=size
+        ).interpret(inputs, sets, target=1)
+        for size in (2**28, 400, 800, 1200, 1600, 2000, 2400)
+    ]
+    for other in found[1:]:
+        for name, layers in found[0].items():
+            for layer, scores in layers.items():
+                for kind, values in scores.items():
+                    torch.testing.assert_close(other[name][layer][kind], values, rtol=1e-4, atol=1e-6)
+
+
+def test_additional_arguments_are_cut_only_where_they_go_with_the_inputs():
+    table, per_input, number = torch.zeros(100, 3), torch.arange(len(INPUTS)), torch.tensor(2.0)
+    batches = list(input_batches(INPUTS, [1], (table, per_input, number, "text"), 7))
+    assert all(more[0] is table and more[2] is number and more[3] == "text" for *_, more in batches)
+    torch.testing.assert_close(torch.cat([more[1] for *_, more in batches]), per_input)
+    assert max(len(more[1]) for *_, more in batches) == 7
+
+
+def test_settings_that_are_changed_afterwards_are_not_those_of_older_cavs(tmp_path):
+    made = concepts(2)
+    tcav = BatchedTCAV(net(), LAYERS, save_path=str(tmp_path), method="logistic")
+    first = tcav.compute_cavs([made])["0-1"]["first"].stats["weights"].clone()
+    tcav.classifier_kwargs["C"] = 1e-4
+    second = tcav.compute_cavs([made])["0-1"]["first"].stats["weights"].clone()
+    assert not torch.allclose(first, second)
+    fresh = BatchedTCAV(net(), LAYERS, save_path=str(tmp_path), method="logistic").compute_cavs([made])
+    torch.testing.assert_close(fresh["0-1"]["first"].stats["weights"], first)
+
+
+@pytest.mark.parametrize("name", ["../../victim", "a/b", "/etc/x"])
+def test_activation_files_are_never_written_outside(tmp_path, name):
+    victim = tmp_path / "victim-0" / "first" / "0.pt"
+    victim.parent.mkdir(parents=True)
+    victim.write_bytes(b"precious")
+    tcav = BatchedTCAV(net(), LAYERS, save_path=str(tmp_path / "cav"))
+    with pytest.raises(InputError, match="without slashes"):
+        tcav.generate_activation("first", concepts(1, names=name)[0])
+    assert victim.read_bytes() == b"precious"

@@ -58,9 +58,9 @@ def _product(value: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
 
 
 def matmul(attributes: Attributes, left: Tensor, right: Tensor) -> Result:
-    names = ("transpose_a", "transpose_b") if "transpose_a" in attributes.ints else ("adj_x", "adj_y")
-    left = left.mT if attributes.ints.get(names[0]) else left
-    right = right.mT if attributes.ints.get(names[1]) else right
+    # MatMul says transpose, BatchMatMul adj; an attribute that is not there has its default, false.
+    left = left.mT if attributes.ints.get("transpose_a") or attributes.ints.get("adj_x") else left
+    right = right.mT if attributes.ints.get("transpose_b") or attributes.ints.get("adj_y") else right
     return left @ right
 
 
