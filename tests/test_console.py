@@ -8,7 +8,6 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -155,17 +154,6 @@ def test_no_color_is_honoured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     assert "\x1b[3" not in drawn["1"]
 
 
-@pytest.fixture
-def clean_logging() -> Iterator[None]:
-    root, package = logging.getLogger(), logging.getLogger("captum_concepts")
-    before, level = list(root.handlers), package.level
-    yield
-    root.handlers[:] = before
-    package.setLevel(level)
-    logging.captureWarnings(False)
-
-
-@pytest.mark.usefixtures("clean_logging")
 def test_messages_of_the_library_are_one_line_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     log = logging.getLogger("captum_concepts.some.module")
     found = {}
