@@ -8,13 +8,17 @@ from collections.abc import Iterator
 import pytest
 
 
+def _reset() -> None:
+    root = logging.getLogger()
+    root.handlers[:] = [handler for handler in root.handlers if type(handler).__module__ != "captum_concepts.console"]
+    for name in ("captum_concepts", "py.warnings"):
+        logging.getLogger(name).setLevel(logging.NOTSET)
+    logging.captureWarnings(False)
+
+
 @pytest.fixture(autouse=True)
 def clean_logging() -> Iterator[None]:
-    """The command line sets up logging for the process; tests that run it share one process with others."""
-    root, loggers = logging.getLogger(), [logging.getLogger(name) for name in ("captum_concepts", "py.warnings")]
-    handlers, levels = list(root.handlers), [logger.level for logger in loggers]
+    """The command line sets up logging for its process, which here goes on to other tests; fixtures run it too."""
+    _reset()
     yield
-    root.handlers[:] = handlers
-    for logger, level in zip(loggers, levels, strict=True):
-        logger.setLevel(level)
-    logging.captureWarnings(False)
+    _reset()

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -107,16 +105,6 @@ def plugin():
     manager.register(provider, name="bands-by-hand")
     yield
     manager.unregister(provider)
-
-
-@pytest.fixture(autouse=True)
-def clean_logging() -> Iterator[None]:
-    root, package = logging.getLogger(), logging.getLogger("captum_concepts")
-    before, level = list(root.handlers), package.level
-    yield
-    root.handlers[:] = before
-    package.setLevel(level)
-    logging.captureWarnings(False)
 
 
 @pytest.fixture(autouse=True)
