@@ -416,7 +416,9 @@ clips = shard_of([Clip(p) for p in glob.glob(folder + "/*.wav")], number, total)
 def progress(stage, done, of):
     print(done, flush=True)
     time.sleep(pause)
-extract(net(), clips, LAYERS, targets=[0], store=ActivationStore(folder + "/store"), batch_size=1, progress=progress)
+store = ActivationStore(folder + "/store")
+found = extract(net(), clips, LAYERS, targets=[0], store=store, batch_size=1, progress=progress)
+print("computed", found.computed)
 """
 
 
@@ -428,6 +430,12 @@ def worker(folder, number=1, total=1, pause=0.0):
         stdout=subprocess.PIPE,
         text=True,
     )
+
+
+def computed_anew(folder):
+    """How many clips a further process has to compute; a process of its own, as each of those before it."""
+    output = worker(folder).communicate()[0]
+    return int(output.split("computed ")[1])
 
 
 def kept(folder):
@@ -443,8 +451,8 @@ def test_a_killed_run_goes_on_where_it_was(clips, tmp_path):
     process.wait()
     process.stdout.close()
     assert kept(tmp_path) == 2  # two commits of two clips
+    assert computed_anew(tmp_path) == len(clips) - 4
     found = extract(net(), clips, LAYERS, targets=[0], store=ActivationStore(tmp_path / "store"))
-    assert found.computed == len(clips) - 4
     same(found, extract(net(), clips, LAYERS, targets=[0]), 1e-5)
 
 
@@ -453,8 +461,8 @@ def test_two_processes_share_the_work(clips, tmp_path):
     for process in processes:
         process.communicate()
         assert process.returncode == 0
+    assert computed_anew(tmp_path) == 0
     found = extract(net(), clips, LAYERS, targets=[0], store=ActivationStore(tmp_path / "store"))
-    assert found.computed == 0
     same(found, extract(net(), clips, LAYERS, targets=[0]), 1e-5)
 
 
