@@ -17,7 +17,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_concepts.decoding import FORMATS, AudioError, Clip, Resampled, Source, file_frames, open_audio, require_file
+from captum_concepts.decoding import (
+    FORMATS,
+    AudioError,
+    Channels,
+    Clip,
+    Resampled,
+    Source,
+    file_frames,
+    open_audio,
+    require_file,
+)
 from captum_concepts.errors import InputError, shown
 
 __all__ = ["AudioError", "Clip", "Patches", "duration", "file_digest", "find_audio", "iter_patches", "read_clip"]
@@ -149,18 +159,29 @@ def _too_short(source: Source, wanted: float) -> AudioError:
     return AudioError(source.clip.path, "too short", f"{have:.3f} s where {wanted:.3f} s are needed", remedy)
 
 
-def read_clip(clip: Clip, sample_rate: int) -> Tensor:
-    """The whole of a clip, mono, resampled: (samples,) float32.
+def read_clip(clip: Clip, sample_rate: int, channels: Channels = "mono") -> Tensor:
+    """The whole of a clip, resampled, float32.
+
+    Args:
+        clip: what to read.
+        sample_rate: Hz of the result.
+        channels: "mono" is the mean of the channels, "all" keeps them.
+
+    Returns:
+        (samples,) for "mono", (channels, samples) for "all".
 
     Raises:
-        AudioError, InputError: as `iter_patches`, but any length above zero is read.
+        AudioError, InputError: as `iter_patches`, but any length above zero is read; a clip read with "all" channels
+            is silent only if every one of them is.
     """
-    with Source(clip) as source:
+    if channels not in ("mono", "all"):
+        raise InputError(f"channels is {shown(channels)}: give 'mono' or 'all'")
+    with Source(clip, channels) as source:
         signal = Resampled(source, sample_rate)
         samples = signal.read(0, signal.length)
         source.drain()
         source.refuse_silence()
-    return torch.from_numpy(np.ascontiguousarray(samples))
+    return torch.from_numpy(np.ascontiguousarray(samples.T))
 
 
 def duration(path: str | os.PathLike[str]) -> float:

@@ -1,6 +1,6 @@
-"""Audio files as mono frames, read in order, at any sample rate; and what is wrong with files that cannot be.
+"""Audio files as frames, read in order, at any sample rate; and what is wrong with files that cannot be.
 
-libsndfile decodes (WAV, FLAC, MP3, Ogg Vorbis, Ogg Opus, AU, AIFF, CAF, W64), channels are averaged, and the
+libsndfile decodes (WAV, FLAC, MP3, Ogg Vorbis, Ogg Opus, AU, AIFF, CAF, W64), channels are averaged unless all are asked for, and the
 windowed-sinc kernel of `torchaudio.transforms.Resample` (Hann window, ``lowpass_filter_width=32``, ``rolloff=0.99``)
 resamples: ten times nearer to an ideal low-pass than torchaudio's width of 6, at a tenth more time.
 
@@ -30,9 +30,10 @@ from captum_concepts._containers import is_cut, mp3_frames_stated
 from captum_concepts._torchaudio import load
 from captum_concepts.errors import InputError, shown
 
+Channels = Literal["mono", "all"]
 Status = Literal["unreadable", "empty", "silent", "nan", "too short", "truncated", "mislabelled"]
 
-SILENCE = 1e-4  # peak of the mono signal, -80 dBFS
+SILENCE = 1e-4  # peak of the mono signal, or of the loudest channel where all are read; -80 dBFS
 END_TOLERANCE = 0.1  # seconds; tables round durations, and MP3 encoders pad
 
 FORMATS = {
@@ -89,25 +90,32 @@ class AudioError(InputError):
 
 
 class Source:
-    """The frames of one clip, read in order, mono; a context manager.
+    """The frames of one clip, read in order, mono or with all channels; a context manager.
+
+    Args:
+        clip: what to read.
+        channels: "mono", the mean of the channels, frames are (n,); or "all", frames are (n, channels).
 
     Attributes:
         rate: Hz of the file.
         frames: length of the clip at that rate.
         start, end: seconds of the clip in the file.
-        peak: of the mono frames read so far.
+        shape: of one frame, () or (channels,).
+        peak: of the frames read so far.
 
     Raises:
         AudioError: the file cannot be used.
         InputError: the clip is not inside the file.
     """
 
-    def __init__(self, clip: Clip) -> None:
+    def __init__(self, clip: Clip, channels: Channels = "mono") -> None:
         self.clip = clip
+        self.channels: Channels = channels
         self._file = open_audio(clip.path)
+        self.shape = () if channels == "mono" else (int(self._file.channels),)
         try:
             self.rate = int(self._file.samplerate)
-            self._held, length = _length(clip, self._file)
+            self._held, length = _length(clip, self._file, channels)
             first, self.frames = _span(clip, length, self.rate)
             if first and self._held is None:
                 self._file.seek(first)
@@ -126,26 +134,26 @@ class Source:
         self._file.close()
 
     def read(self, count: int) -> np.ndarray:
-        """The next ``count`` frames (count,) float32, fewer only at the end of the clip.
+        """The next ``count`` frames (count, *shape) float32, fewer only at the end of the clip.
 
         Raises:
             AudioError: "truncated" or "nan".
         """
         count = min(count, self.frames - self._position)
         if count <= 0:
-            return np.empty(0, np.float32)
+            return np.empty((0, *self.shape), np.float32)
         if self._held is None:
-            mono = _decode(self._file, self.clip.path, count)
+            frames = _decode(self._file, self.clip.path, count, self.channels)
         else:
-            mono = self._held[self._position : self._position + count]
-        self._position += len(mono)
-        if len(mono) < count:
+            frames = self._held[self._position : self._position + count]
+        self._position += len(frames)
+        if len(frames) < count:
             raise _truncated(self.clip.path, self.start + self._position / self.rate, self.end)
-        high, low = float(mono.max()), float(mono.min())
+        high, low = float(frames.max()), float(frames.min())
         if not math.isfinite(high) or not math.isfinite(low):  # max and min carry NaN along
             raise AudioError(self.clip.path, "nan", "samples are NaN or infinite", "export the audio again")
         self.peak = max(self.peak, high, -low)
-        return mono
+        return frames
 
     def drain(self) -> None:
         """Read what is left, so that damage behind the last patch is found too."""
@@ -157,7 +165,7 @@ class Source:
         if self.peak >= SILENCE:
             return
         if self._position < self.frames:
-            with Source(self.clip) as ahead:
+            with Source(self.clip, self.channels) as ahead:
                 while ahead.peak < SILENCE and ahead._position < ahead.frames:
                     ahead.read(_READ_FRAMES)
                 self.peak = ahead.peak
@@ -176,11 +184,11 @@ class Resampled:
         self.source = source
         self._up, self._down = ratio.numerator, ratio.denominator
         self.length = -(-source.frames * self._up // self._down)
-        self._waiting = np.empty(0, np.float32)
+        self._waiting = np.empty((0, *source.shape), np.float32)
         self._waiting_from = 0
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """Samples ``start`` to ``stop`` (float32); ``start`` must not fall from call to call.
+        """Samples ``start`` to ``stop`` (float32, as the source's frames); ``start`` must not fall from call to call.
 
         Raises:
             AudioError: as `Source.read`.
@@ -189,14 +197,15 @@ class Resampled:
             return self._frames(start, stop)
         if self._up * self._down > _KERNEL_SIZE:
             parts = [self._sample_by_sample(at, min(at + 4096, stop)) for at in range(start, stop, 4096)]
-            return np.concatenate(parts or [np.empty(0, np.float32)])
+            return np.concatenate(parts or [np.empty((0, *self.source.shape), np.float32)])
         kernel, margin = _kernel(self._down, self._up)
         up = kernel.shape[1]
         down = up // self._up * self._down
         first, last = start // up, -(-stop // up)
         frames = self._frames(first * down - margin, last * down + margin)
         windows = torch.from_numpy(frames).unfold(0, 2 * margin + down, down)
-        return np.asarray((windows @ kernel).reshape(-1)[start - first * up : stop - first * up].numpy())
+        samples = (windows @ kernel).movedim(-1, 1).reshape(-1, *self.source.shape)
+        return np.asarray(samples[start - first * up : stop - first * up].numpy())
 
     def _sample_by_sample(self, start: int, stop: int) -> np.ndarray:
         """The same filter for rates without a small common ratio, whose kernel would fill the memory."""
@@ -209,7 +218,7 @@ class Resampled:
         zeros_away = ((offsets - (rest / self._up)[:, None]) * band).clip(-_WIDTH, _WIDTH)
         weights = band * np.sinc(zeros_away) * np.cos(zeros_away * np.pi / _WIDTH / 2) ** 2
         taken = frames[(middle - first)[:, None] + offsets]
-        return np.asarray(np.einsum("ij,ij->i", taken, weights), np.float32)
+        return np.asarray(np.einsum("ij...,ij->i...", taken, weights), np.float32)
 
     def _frames(self, start: int, stop: int) -> np.ndarray:
         """Source frames ``start`` to ``stop``, zeros outside the clip."""
@@ -223,7 +232,8 @@ class Resampled:
         if missing > 0:
             fresh = self.source.read(missing)
             self._waiting = np.concatenate((self._waiting, fresh)) if len(self._waiting) else fresh
-        return np.pad(self._waiting[: end - begin], (begin - start, stop - end))
+        around = ((begin - start, stop - end), *((0, 0) for _ in self.source.shape))
+        return np.pad(self._waiting[: end - begin], around)
 
 
 @lru_cache(maxsize=32)
@@ -310,14 +320,14 @@ def _counted_frames(path: str, size: int, changed: int) -> int:
         return _checked(path, file, counted)
 
 
-def _length(clip: Clip, file: soundfile.SoundFile) -> tuple[np.ndarray | None, int]:
+def _length(clip: Clip, file: soundfile.SoundFile, channels: Channels) -> tuple[np.ndarray | None, int]:
     """All frames, where they must be decoded to be counted and are wanted anyway, else None; and their number."""
     if file.format != "MP3" or clip.start or clip.end is not None or file.frames > _HELD_FRAMES:
         return None, file_frames(clip.path, file)
-    parts = []
-    while len(part := _decode(file, clip.path, _READ_FRAMES)):
+    parts = [_decode(file, clip.path, _READ_FRAMES, channels)]
+    while len(part := _decode(file, clip.path, _READ_FRAMES, channels)):
         parts.append(part)
-    held = np.concatenate(parts) if parts else np.empty(0, np.float32)
+    held = np.concatenate(parts)
     return held, _checked(clip.path, file, len(held))
 
 
@@ -330,12 +340,14 @@ def _checked(path: str, file: soundfile.SoundFile, counted: int) -> int:
     return counted
 
 
-def _decode(file: soundfile.SoundFile, path: str, count: int) -> np.ndarray:
-    """The next ``count`` frames, mono float32; fewer at the end of the file."""
+def _decode(file: soundfile.SoundFile, path: str, count: int, channels: Channels = "mono") -> np.ndarray:
+    """The next ``count`` frames, float32, (count,) or (count, channels); fewer at the end of the file."""
     try:
         data = file.read(count, dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, RuntimeError) as error:
         raise AudioError(path, "truncated", f"decoding fails ({_reason(error)})", "replace the file") from error
+    if channels == "all":
+        return np.asarray(data)
     return np.asarray(data[:, 0] if data.shape[1] == 1 else data.mean(axis=1))
 
 

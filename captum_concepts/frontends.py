@@ -20,7 +20,7 @@ from captum_concepts.errors import InputError, shown
 
 Layout = Literal["BTF", "BCTF", "BCFT"]
 Centre = Literal["clip", "patch", "no"]
-Compression = Literal["log10(1+10000x)", "ln(x+0.01)", "dB"]
+Compression = Literal["log10(1+10000x)", "ln(x+0.01)", "ln(x+0.000001)", "dB"]
 
 
 class Frontend(nn.Module):
@@ -38,7 +38,7 @@ class Frontend(nn.Module):
             in the original VGGish (needs the "htk" scale and no norm).
         power: 1 for the magnitude, 2 for the power spectrum.
         periodic: the Hann window is periodic, else symmetric.
-        compression: "log10(1+10000x)", "ln(x+0.01)" or "dB" (10 log10 for power and 20 log10 for magnitude spectra,
+        compression: "log10(1+10000x)", "ln(x+0.01)", "ln(x+0.000001)" or "dB" (10 log10 for power and 20 log10 for magnitude spectra,
             floor 1e-10, as `torchaudio.transforms.AmplitudeToDB` without ``top_db``).
         patch_frames: frames per patch; None where ``patch_samples`` decides.
         patch_samples: samples per patch; None where ``patch_frames`` decides.
@@ -201,11 +201,22 @@ def _ln_shifted(mel: Tensor, power: float) -> Tensor:
     return torch.log(mel + 0.01)
 
 
+def _ln_barely_shifted(mel: Tensor, power: float) -> Tensor:
+    return torch.log(mel + 1e-6)
+
+
 def _decibel(mel: Tensor, power: float) -> Tensor:
     return (20 / power) * torch.log10(mel.clamp_min(1e-10))
 
 
-_COMPRESSIONS = MappingProxyType({"log10(1+10000x)": _log10_shifted, "ln(x+0.01)": _ln_shifted, "dB": _decibel})
+_COMPRESSIONS = MappingProxyType(
+    {
+        "log10(1+10000x)": _log10_shifted,
+        "ln(x+0.01)": _ln_shifted,
+        "ln(x+0.000001)": _ln_barely_shifted,
+        "dB": _decibel,
+    }
+)
 
 # "musicnn" and "vggish" give what Essentia's TensorflowInputMusiCNN and TensorflowInputVGGish give; "gtzan" gives what
 # torchaudio's MelSpectrogram and AmplitudeToDB give for 29.1 s of a track.

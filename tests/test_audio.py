@@ -414,3 +414,35 @@ def test_clips_have_identity():
     assert Clip("a").group == "a"
     assert len({Clip("a"), Clip(Path("a")), Clip("a", 1.0)}) == 2
     assert sorted([Clip("b"), Clip("a", 2.0), Clip("a", 1.0)])[0] == Clip("a", 1.0)
+
+
+@pytest.mark.parametrize("kind", ["float.wav", "mp3"])
+@pytest.mark.parametrize("want", [16000, 22050, 15991])
+def test_all_channels_are_what_each_is_alone(tmp_path, kind, want):
+    samples = noise(0.7, channels=2)
+    path = write(tmp_path / "both", samples, kind=kind)
+    heard, rate = soundfile.read(path, dtype="float32")
+    both = read_clip(Clip(str(path)), want, channels="all")
+    for channel in range(2):
+        alone = write(tmp_path / f"one{channel}", heard[:, channel], rate)
+        torch.testing.assert_close(both[channel], read_clip(Clip(str(alone)), want), atol=2e-6, rtol=0)
+    torch.testing.assert_close(both.mean(0), read_clip(Clip(str(path)), want), atol=2e-6, rtol=0)
+
+
+def test_all_channels_of_a_part(tmp_path):
+    samples = noise(1.0, channels=4)
+    path = write(tmp_path / "four", samples)
+    part = read_clip(Clip(str(path), 0.25, 0.5), 16000, channels="all")
+    np.testing.assert_array_equal(part.numpy(), samples[4000:8000].T)
+    mono = write(tmp_path / "mono", samples[:, 0])
+    assert read_clip(Clip(str(mono)), 16000, channels="all").shape == (1, 16000)
+
+
+def test_channels_that_cancel_are_silent_in_the_mean_only(tmp_path):
+    tone = noise(0.5)
+    path = write(tmp_path / "opposed", np.stack([tone, -tone], 1))
+    with pytest.raises(AudioError, match="silent"):
+        read_clip(Clip(str(path)), 16000)
+    assert read_clip(Clip(str(path)), 16000, channels="all").shape == (2, 8000)
+    with pytest.raises(InputError, match="channels is 'left': give 'mono' or 'all'"):
+        read_clip(Clip(str(path)), 16000, channels="left")

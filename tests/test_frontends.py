@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -291,3 +292,13 @@ def test_repr_shows_what_a_front_end_is():
         "centre='patch', hop_samples=130560: (B, 130560) -> (B, 1, 128, 256))"
     )
     assert repr(frontend("musicnn")).endswith("(B, 48128) -> (B, 187, 96))")
+
+
+def test_natural_logarithm_with_a_small_shift():
+    waveforms = torch.randn(2, 4000, generator=torch.Generator().manual_seed(0))
+    settings = {"patch_samples": 4000, "power": 1, "n_mels": 40}
+    shifted = frontend("vggish", compression="ln(x+0.01)", **settings)(waveforms).double().exp() - 0.01
+    barely = frontend("vggish", compression="ln(x+0.000001)", **settings)(waveforms).double().exp() - 1e-6
+    torch.testing.assert_close(barely, shifted, rtol=1e-4, atol=1e-6)
+    silence = frontend("vggish", compression="ln(x+0.000001)", **settings)(torch.zeros(1, 4000))
+    torch.testing.assert_close(silence, torch.full_like(silence, math.log(1e-6)))
