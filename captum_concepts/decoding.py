@@ -1,8 +1,8 @@
 """Audio files as frames, read in order, at any sample rate; and what is wrong with files that cannot be.
 
-libsndfile decodes (WAV, FLAC, MP3, Ogg Vorbis, Ogg Opus, AU, AIFF, CAF, W64), channels are averaged unless all are asked for, and the
-windowed-sinc kernel of `torchaudio.transforms.Resample` (Hann window, ``lowpass_filter_width=32``, ``rolloff=0.99``)
-resamples: ten times nearer to an ideal low-pass than torchaudio's width of 6, at a tenth more time.
+libsndfile decodes (WAV, FLAC, MP3, Ogg Vorbis, Ogg Opus, AU, AIFF, CAF, W64), channels are averaged unless all are
+asked for, and the windowed-sinc kernel of `torchaudio.transforms.Resample` (Hann window, ``lowpass_filter_width=32``,
+``rolloff=0.99``) resamples: ten times nearer to an ideal low-pass than torchaudio's width of 6, at a tenth more time.
 
 Damage is found as far as the format allows. A file cut off shows in WAV, RF64, W64, AU, AIFF and Ogg (size in the
 header, end mark of the last page), in FLAC and in MP3 with a Xing or Info header (fewer frames than stated). An MP3

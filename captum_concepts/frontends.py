@@ -38,8 +38,8 @@ class Frontend(nn.Module):
             in the original VGGish (needs the "htk" scale and no norm).
         power: 1 for the magnitude, 2 for the power spectrum.
         periodic: the Hann window is periodic, else symmetric.
-        compression: "log10(1+10000x)", "ln(x+0.01)", "ln(x+0.000001)" or "dB" (10 log10 for power and 20 log10 for magnitude spectra,
-            floor 1e-10, as `torchaudio.transforms.AmplitudeToDB` without ``top_db``).
+        compression: "log10(1+10000x)", "ln(x+0.01)", "ln(x+0.000001)" or "dB" (10 log10 for power and 20 log10 for
+            magnitude spectra, floor 1e-10, as `torchaudio.transforms.AmplitudeToDB` without ``top_db``).
         patch_frames: frames per patch; None where ``patch_samples`` decides.
         patch_samples: samples per patch; None where ``patch_frames`` decides.
         hop_samples: samples between patches; None is ``patch_frames * frame_hop``, the next patch begins with the
