@@ -1,0 +1,81 @@
+"""The networks as backbones, untrained or with the weights of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+from typing import Any
+
+from captum_concepts.backbones import TorchBackbone
+from captum_concepts.errors import InputError
+from captum_concepts_gtzan.checkpoints import load_checkpoint
+from captum_concepts_gtzan.dataset import GENRES
+from captum_concepts_gtzan.models import GenreModel, build_model
+
+#: What `TorchBackbone` takes; every other option is the network's.
+_PATCHING = ("layers", "hop_seconds", "short")
+
+
+def network_backbone(
+    model: GenreModel, classes: Sequence[str], device: str | None = "auto", **options: Any
+) -> TorchBackbone:
+    """A network as a backbone; ``.model`` is the network itself, which hears the waveform.
+
+    Args:
+        model: from `build_model` or `load_checkpoint`.
+        classes: names of the outputs.
+        device: "auto", "cpu", "cuda", ...; None leaves the model where it is.
+        options: ``layers`` (default: the network's ``default_layers``), ``hop_seconds`` (default: one chunk) and
+            ``short`` of `TorchBackbone`.
+    """
+    layers = options.pop("layers", None) or model.default_layers
+    seconds = model.patch_samples / model.sample_rate
+    return TorchBackbone(
+        model,
+        layers,
+        classes=classes,
+        sample_rate=model.sample_rate,
+        patch_seconds=seconds,
+        name=model.name,
+        device=device,
+        **options,
+    )
+
+
+def _load(name: str, weights: str | PathLike[str] | None, device: str, options: dict[str, Any]) -> TorchBackbone:
+    patching = {option: options.pop(option) for option in _PATCHING if option in options}
+    classes = options.pop("classes", ())
+    seed = options.pop("seed", None)
+    if weights is not None:
+        if seed is not None:
+            raise InputError(f"seed={seed}: is of untrained weights; leave it out, or leave out weights")
+        model, classes = load_checkpoint(weights, name, classes, **options)
+        return network_backbone(model, classes, device, **patching)
+    classes = classes or GENRES
+    options.setdefault("n_classes", len(classes))
+    return network_backbone(build_model(name, seed or 0, **options), classes, device, **patching)
+
+
+def gtzan_cnn(weights: str | PathLike[str] | None = None, device: str = "auto", **options: Any) -> TorchBackbone:
+    """The backbone ``gtzan-cnn``, 29.1 s chunks; with ``seconds=3.96`` its variant for short chunks.
+
+    Args:
+        weights: a file for `load_checkpoint`; None is an untrained network.
+        device: "auto", "cpu", "cuda", ...
+        options: of `models.GtzanCNN`; ``layers``, ``hop_seconds``, ``short``; ``classes``, names of the outputs
+            (default GTZAN's ten); ``seed`` of untrained weights.
+
+    Raises:
+        InputError: see `load_checkpoint`; an unknown device or option.
+    """
+    return _load("gtzan-cnn", weights, device, options)
+
+
+def gtzan_vgg16(weights: str | PathLike[str] | None = None, device: str = "auto", **options: Any) -> TorchBackbone:
+    """The backbone ``gtzan-vgg16``, 3.96 s chunks; arguments as in `gtzan_cnn`, options of `models.GtzanVGG16`."""
+    return _load("gtzan-vgg16", weights, device, options)
+
+
+def gtzan_cnn2(weights: str | PathLike[str] | None = None, device: str = "auto", **options: Any) -> TorchBackbone:
+    """The backbone ``gtzan-cnn2``, 3.96 s chunks; arguments as in `gtzan_cnn`, options of `models.GtzanCNN2`."""
+    return _load("gtzan-cnn2", weights, device, options)

@@ -1,0 +1,12 @@
+"""What this distribution adds to captum_concepts; each factory imports its module when it is asked for."""
+
+from __future__ import annotations
+
+from captum_concepts.hookspecs import Factories, hookimpl
+
+
+@hookimpl
+def captum_concepts_backbones() -> Factories:
+    from captum_concepts_gtzan.backbones import gtzan_cnn, gtzan_cnn2, gtzan_vgg16
+
+    return {"gtzan-cnn": gtzan_cnn, "gtzan-vgg16": gtzan_vgg16, "gtzan-cnn2": gtzan_cnn2}
