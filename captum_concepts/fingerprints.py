@@ -23,7 +23,7 @@ import logging
 import sys
 import weakref
 from collections import defaultdict, namedtuple
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.util import resolve_name
 from pathlib import PurePath
 from types import (
@@ -57,7 +57,8 @@ from captum_concepts.code_reading import (
 
 _SCALARS = (type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented), range, slice)
 _NAMED = (torch.dtype, torch.layout, torch.memory_format, np.dtype, PurePath)
-_C_FUNCTIONS = (BuiltinFunctionType, MethodDescriptorType, WrapperDescriptorType, np.ufunc)
+# type(np.max): what NumPy wraps those of its functions in that other kinds of array can take over.
+_C_FUNCTIONS = (BuiltinFunctionType, MethodDescriptorType, WrapperDescriptorType, np.ufunc, type(np.max))
 _DESCRIPTORS = (GetSetDescriptorType, MemberDescriptorType, type(vars(namedtuple("_Pair", "first"))["first"]))
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 _HOOKS_OF_ALL = (nn.modules.module._global_forward_pre_hooks, nn.modules.module._global_forward_hooks)
@@ -69,7 +70,7 @@ _CONTAINERS = (list, tuple, set, frozenset, dict, MappingProxyType)
 _MEMBERS = (FunctionType, staticmethod, classmethod, property)
 _CLASS_BOOKKEEPING = frozenset(
     ("__doc__", "__module__", "__qualname__", "__dict__", "__weakref__", "__firstlineno__", "__static_attributes__")
-) | {"__annotate__", "__annotate_func__", "__annotations_cache__"}
+) | {"__annotate__", "__annotate_func__", "__annotations_cache__", "__slotnames__"}  # the last by the first copy.copy
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: the class was made at run time, so its objects' state is in attributes
 
 
@@ -77,16 +78,17 @@ class Unhashable(Exception):
     """Why there is no fingerprint."""
 
 
-def fingerprint(*parts: object) -> str:
+def fingerprint(*parts: object, stand_in: Callable[[object], str] | None = None) -> str:
     """sha256, hexadecimal, of everything that decides what ``parts`` compute.
 
     Args:
         parts: modules, callables, values.
+        stand_in: gives the text by which an object counts that cannot be read; None refuses it.
 
     Raises:
         Unhashable: something cannot be read completely; the message names it.
     """
-    reader = _Reader()
+    reader = _Reader(stand_in)
     # Of all modules of the process; without any, nothing is added.
     everywhere = [hook for hooks in _HOOKS_OF_ALL for hook in hooks.values()]
     parts = (*parts, everywhere) if everywhere else parts
@@ -99,7 +101,8 @@ def fingerprint(*parts: object) -> str:
 class _Reader:
     """Digests of objects. That of an object met again is remembered; within itself it says how far out that is."""
 
-    def __init__(self) -> None:
+    def __init__(self, stand_in: Callable[[object], str] | None = None) -> None:
+        self._stand_in = stand_in
         self._known: dict[int, bytes] = {}
         self._bodies: dict[int, bytes] = {}  # of classes, without their bases
         self._depth = 0
@@ -115,8 +118,14 @@ class _Reader:
             self._alive.append(value)
             self._known[id(value)] = b"itself %d" % self._depth
         self._depth += 1
-        found = _hash(*self._parts(value, where))
-        self._depth -= 1
+        try:
+            found = _hash(*self._parts(value, where))
+        except Unhashable:
+            if self._stand_in is None:
+                raise
+            found = _hash("stand-in", self._stand_in(value))
+        finally:
+            self._depth -= 1
         if remembered:
             self._known[id(value)] = found
         return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import copyreg
 import enum
 import functools
 import importlib.util
@@ -642,3 +643,35 @@ def test_compiling_some_other_model_changes_nothing():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.split() == ["True"]
+
+
+def test_what_copying_leaves_in_a_class_does_not_count():
+    """``copyreg`` remembers the slots of a class in the class when an object of it is first copied or pickled."""
+    if "__slotnames__" in vars(torch.Tensor):
+        del torch.Tensor.__slotnames__
+    before = fingerprint(Scaled())
+    copyreg._slotnames(torch.Tensor)
+    assert "__slotnames__" in vars(torch.Tensor)
+    assert fingerprint(Scaled()) == before
+
+
+def test_functions_of_numpy_are_told_apart():
+    assert fingerprint(Scaled(reduce=np.max)) == fingerprint(Scaled(reduce=np.max))
+    assert fingerprint(Scaled(reduce=np.max)) != fingerprint(Scaled(reduce=np.min))
+
+
+def test_a_stand_in_counts_for_what_cannot_be_read_and_all_else_counts_still():
+    lock = threading.Lock()
+    with pytest.raises(Unhashable):
+        fingerprint(Scaled(lock=lock))
+    met = []
+
+    def stand_in(value):
+        met.append(value)
+        return "a lock"
+
+    found = fingerprint(Scaled(lock=lock), stand_in=stand_in)
+    assert met == [lock]
+    assert fingerprint(Scaled(lock=threading.Lock()), stand_in=stand_in) == found
+    assert fingerprint(Scaled(lock=lock), stand_in=lambda value: "another") != found
+    assert fingerprint(Scaled(3.0, lock=lock), stand_in=stand_in) != found
