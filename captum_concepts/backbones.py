@@ -367,16 +367,32 @@ class TorchBackbone:
             prepared = prepared.to(self._dtype)
         return prepared
 
-    def _pool(
-        self, tap: LayerTap, layer: str, tensors: Mapping[str, Tensor], pool: str, reduce: str, batch: int
-    ) -> Tensor:
-        values = tensors[layer]
+    def map_shapes(self, layers: Sequence[str]) -> dict[str, dict[str, int]]:
+        """layer -> sizes of the axes T, F and C that its output for one patch has, in the order of flattening."""
+        silence = torch.zeros(2, self.patch_samples)
+        with torch.no_grad(), frozen(*self._modules()):
+            with LayerTap(self.model, layers, differentiable=False) as tap:
+                self.model(self._model_input(silence))
+            found = {}
+            for layer in layers:
+                sizes = dict(zip(self._axes_of(layer, tap.tensors[layer], 2), tap.tensors[layer].shape, strict=True))
+                found[layer] = {letter: int(sizes[letter]) for letter in "TFC" if letter in sizes}
+        return found
+
+    def _axes_of(self, layer: str, values: Tensor, batch: int) -> str:
         axes = self._axes.get(layer) or self._guessed_axes(layer, tuple(values.shape), batch)
         if len(axes) != values.dim():
             raise InputError(
                 f"axes of layer {shown(layer)}={shown(axes)}: give one letter for each of the {values.dim()} axes of "
                 f"its output {tuple(values.shape)}"
             )
+        return axes
+
+    def _pool(
+        self, tap: LayerTap, layer: str, tensors: Mapping[str, Tensor], pool: str, reduce: str, batch: int
+    ) -> Tensor:
+        values = tensors[layer]
+        axes = self._axes_of(layer, values, batch)
         if values.shape[axes.index("B")] != batch:
             raise InputError(
                 f"layer {shown(layer)}: its output {tuple(values.shape)} read as {axes} is not {batch} rows; give "
