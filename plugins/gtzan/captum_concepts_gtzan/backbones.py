@@ -1,4 +1,4 @@
-"""The networks as backbones, untrained or with the weights of a file."""
+"""The networks, untrained or with the weights of a file, and the support vector machine, as backbones."""
 
 from __future__ import annotations
 
@@ -6,14 +6,22 @@ from collections.abc import Sequence
 from os import PathLike
 from typing import Any
 
+import numpy as np
+from torch import Tensor
+
 from captum_concepts.backbones import TorchBackbone
-from captum_concepts.errors import InputError
+from captum_concepts.embedding_backbone import EmbeddingBackbone
+from captum_concepts.errors import InputError, shown
 from captum_concepts_gtzan.checkpoints import load_checkpoint
 from captum_concepts_gtzan.dataset import GENRES
+from captum_concepts_gtzan.features import COLUMNS, SAMPLE_RATE, features_version, track_features
 from captum_concepts_gtzan.models import GenreModel, build_model
+from captum_concepts_gtzan.svm import SvmModel
 
 #: What `TorchBackbone` takes; every other option is the network's.
 _PATCHING = ("layers", "hop_seconds", "short")
+#: Length of GTZAN's tracks; "length" is one of the features.
+SVM_SECONDS = 30.0
 
 
 def network_backbone(
@@ -79,3 +87,55 @@ def gtzan_vgg16(weights: str | PathLike[str] | None = None, device: str = "auto"
 def gtzan_cnn2(weights: str | PathLike[str] | None = None, device: str = "auto", **options: Any) -> TorchBackbone:
     """The backbone ``gtzan-cnn2``, 3.96 s chunks; arguments as in `gtzan_cnn`, options of `models.GtzanCNN2`."""
     return _load("gtzan-cnn2", weights, device, options)
+
+
+class SvmBackbone(EmbeddingBackbone):
+    """``gtzan-svm``: the machine's standardised features are the layer "embedding", and the machine is its head.
+
+    How the features come from the audio is a black box; from the features on, gradients are exact.
+
+    Attributes:
+        model: the machine.
+    """
+
+    def __init__(self, model: SvmModel, device: str = "auto", **options: Any) -> None:
+        self.model = model
+        super().__init__(
+            self._embed,
+            SAMPLE_RATE,
+            SVM_SECONDS,
+            head=model,
+            classes=model.classes,
+            version=f"{model.version()} {features_version()}",
+            name="gtzan-svm",
+            device=device,
+            **options,
+        )
+
+    def _embed(self, waveforms: np.ndarray) -> Tensor:
+        rows = [track_features(waveform) for waveform in waveforms]
+        values = np.array([[row[name] for name in self.model.features] for row in rows])
+        return self.model.standardise(values.reshape(len(rows), len(self.model.features)))
+
+
+def gtzan_svm(weights: str | PathLike[str] | None, device: str = "auto", **options: Any) -> SvmBackbone:
+    """The backbone ``gtzan-svm``: a support vector machine on the named features of 30 s patches.
+
+    Args:
+        weights: what `SvmModel.save` wrote; there is no untrained machine.
+        device: "auto", "cpu", "cuda", ...; the features are computed on the CPU in any case.
+        options: ``hop_seconds`` and ``short`` of `EmbeddingBackbone`.
+
+    Raises:
+        InputError: see `SvmModel.load`; no weights, librosa is not installed, an unknown device or option.
+    """
+    for option in options:
+        if option not in ("hop_seconds", "short"):
+            raise InputError(f"option {shown(option)} is not one of gtzan-svm; it has hop_seconds, short")
+    if weights is None:
+        raise InputError("backbone gtzan-svm has no untrained form: give weights, from captum-concepts gtzan train svm")
+    model = SvmModel.load(weights)
+    unknown = [name for name in model.features if name not in COLUMNS]
+    if unknown:
+        raise InputError(f"weights {shown(str(weights), 200)}: {shown(unknown[0])} is not computed from audio here")
+    return SvmBackbone(model, device, **options)

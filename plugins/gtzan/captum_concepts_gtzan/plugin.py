@@ -7,6 +7,13 @@ from captum_concepts.hookspecs import Factories, hookimpl
 
 @hookimpl
 def captum_concepts_backbones() -> Factories:
-    from captum_concepts_gtzan.backbones import gtzan_cnn, gtzan_cnn2, gtzan_vgg16
+    from captum_concepts_gtzan.backbones import gtzan_cnn, gtzan_cnn2, gtzan_svm, gtzan_vgg16
 
-    return {"gtzan-cnn": gtzan_cnn, "gtzan-vgg16": gtzan_vgg16, "gtzan-cnn2": gtzan_cnn2}
+    return {"gtzan-cnn": gtzan_cnn, "gtzan-vgg16": gtzan_vgg16, "gtzan-cnn2": gtzan_cnn2, "gtzan-svm": gtzan_svm}
+
+
+@hookimpl
+def captum_concepts_concept_sources() -> Factories:
+    from captum_concepts_gtzan.concepts import genre_concepts, tempo_concepts
+
+    return {"gtzan-genres": genre_concepts, "gtzan-tempo": tempo_concepts}
