@@ -2,28 +2,47 @@
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
 import numpy as np
 import torch
 
+from captum_concepts.errors import InputError, shown
 from captum_concepts_essentia.graph import GraphModule
-from captum_concepts_essentia.values import Value, ints
+from captum_concepts_essentia.values import BadGraph, Value, bounded, ints
 
 _REDUCTIONS = ("Max", "Mean", "Min", "Prod", "Sum")
 _WINDOWED = ("Conv2D", "DepthwiseConv2dNative")
 
 
-def layer_axes(module: GraphModule, letters: str) -> dict[str, str]:
-    """Layer -> letters, B batch, T time, F frequency and C channels, for layers of three and four axes.
+class Observed(NamedTuple):
+    """What one pass over a patch of zeros shows.
 
-    Layers whose axes cannot be followed (through a reshape, say) are left out.
-
-    Args:
-        module: a graph with an output.
-        letters: the axes of its input, e.g. "BTF".
+    Attributes:
+        output: the shape of the graph's output.
+        shapes: node -> shape of its (first) output, where that is a tensor.
+        arrays: node -> its value, where that is reckoned from sizes.
     """
-    shape = module.input_shape
-    if shape is None or len(shape) != len(letters) or any(size is None for size in shape[1:]):
-        return {}
+
+    output: tuple[int, ...]
+    shapes: dict[str, tuple[int, ...]]
+    arrays: dict[str, Value]
+
+
+def observed(module: GraphModule) -> Observed | None:
+    """None where the graph does not state the size of its input.
+
+    Raises:
+        InputError: the graph cannot be run, or asks for an input of very many numbers.
+    """
+    sizes = [size for size in (module.input_shape or (None, None))[1:] if size is not None]
+    if module.input_shape is None or len(sizes) < len(module.input_shape) - 1:
+        return None
+    try:
+        bounded(math.prod(sizes))
+    except BadGraph as reason:
+        raise InputError(f"input {shown(module.input_name)}: {reason} is not supported") from None
     seen: dict[str, tuple[int, ...]] = {}
     arrays: dict[str, Value] = {}
     handles = []
@@ -33,16 +52,32 @@ def layer_axes(module: GraphModule, letters: str) -> dict[str, str]:
     try:
         first = next(module.parameters(), torch.zeros(0))
         with torch.no_grad():
-            module(first.new_zeros(1, *shape[1:]))
+            output = module(first.new_zeros(1, *sizes))
     finally:
         for handle in handles:
             handle.remove()
+    return Observed(tuple(output.shape), seen, arrays)
+
+
+def layer_axes(module: GraphModule, letters: str, found: Observed | None) -> dict[str, str]:
+    """Layer -> letters, B batch, T time, F frequency and C channels, for layers of three and four axes.
+
+    Layers whose axes cannot be followed (through a reshape, say) are left out.
+
+    Args:
+        module: a graph with an output.
+        letters: the axes of its input, e.g. "BTF".
+        found: what `observed` says of it.
+    """
+    if found is None or len(module.input_shape or ()) != len(letters):
+        return {}
+    _, seen, arrays = found
     axes: dict[str, str] = {}
     for name in module.order:
-        found = letters if name == module.input_name else _followed(module, name, axes, seen, arrays)
-        if name in seen and found is not None and len(found) == len(seen[name]) and len(set(found)) == len(found):
-            axes[name] = found
-    return {module.layers[name]: found for name, found in axes.items() if len(found) > 2}
+        own = letters if name == module.input_name else _followed(module, name, axes, seen, arrays)
+        if name in seen and own and len(own) == len(seen[name]) and len(set(own)) == len(own):
+            axes[name] = own
+    return {module.layers[name]: own for name, own in axes.items() if len(own) > 2}
 
 
 def _recorder(name: str, seen: dict[str, tuple[int, ...]], arrays: dict[str, Value]):  # type: ignore[no-untyped-def]

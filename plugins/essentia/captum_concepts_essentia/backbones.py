@@ -17,10 +17,11 @@ from torch import Tensor
 from captum_concepts.backbones import Backbone, Gradients, TorchBackbone, resolve_device
 from captum_concepts.errors import InputError, shown
 from captum_concepts.frontends import Frontend
-from captum_concepts_essentia.axes import layer_axes
+from captum_concepts_essentia.axes import layer_axes, observed
 from captum_concepts_essentia.frontends import algorithm_frontend
 from captum_concepts_essentia.functions import ancestors, split_reference
 from captum_concepts_essentia.graph import GraphModule, UnsupportedOperation
+from captum_concepts_essentia.listing import choices, computed
 from captum_concepts_essentia.models import KINDS, Model, read_model
 from captum_concepts_essentia.runtime_backbone import RuntimeBackbone
 
@@ -34,7 +35,32 @@ OPTIONS = (
 logger = logging.getLogger(__name__)
 
 
-class Embedder(TorchBackbone):
+class ImportedBackbone(TorchBackbone):
+    """A graph as a backbone; messages about layers leave its constants out."""
+
+    model: GraphModule
+
+    def check_layers(self, layers: Sequence[str]) -> None:
+        """Raise InputError, listing some, the nearest first, unless the output depends on all ``layers``."""
+        module = self.model
+        behind = ancestors(module.nodes, split_reference(module.require_output())[0])
+        nodes = {module.layers[name]: module.nodes[name] for name in module.order if name in behind}
+        known = computed(nodes.values())
+        if not layers:
+            raise InputError(f"layers is empty; choose from: {choices('', known)}")
+        for layer in layers:
+            bare = layer if layer in nodes else split_reference(layer)[0]
+            if bare in nodes and nodes[bare].op != "Const":
+                continue
+            reason = "is not one of its layers"
+            if bare in nodes:
+                reason = "is a constant"
+            elif bare in module.layers.values():
+                reason = "does not lie before its output"
+            raise InputError(f"{self.name}: layer {shown(layer)} {reason}; layers are: {choices(layer, known)}")
+
+
+class Embedder(ImportedBackbone):
     """A model without predictions: concepts can be related in its embedding, but there is no decision to explain."""
 
     @property
@@ -91,21 +117,31 @@ def _imported(kind: str, model: Model, layers: tuple[str, ...], device: str, pat
     embeds = model.listed and model.output is None and model.embedding is not None
     output = model.embedding if embeds else model.output
     module = GraphModule(model.nodes, model.input, output, shown(str(model.path), 200))
-    if module.output_name is None:
-        raise InputError(f"{model.path.name}: several nodes could be its predictions; give output=, or its card=")
+    output = module.require_output()
     embedding = [] if model.embedding is None else [module.layer_name(model.embedding)]
     logits = module.logits()
-    letters = LETTERS.get(model.algorithm, "BTF")
-    return (Embedder if embeds else TorchBackbone)(
+    seen = observed(module)
+    if not embeds and model.classes and seen is not None:
+        _check_classes(model, seen.output)
+    return (Embedder if embeds else ImportedBackbone)(
         module.to(resolve_device(device)),
-        layers or embedding or [logits or module.layer_name(module.output_name)],
+        layers or embedding or [logits or module.layer_name(output)],
         _frontend(model, module.input_shape),
         () if embeds else model.classes,
-        axes=layer_axes(module, letters),
+        axes=layer_axes(module, LETTERS.get(model.algorithm, "BTF"), seen),
         logits=logits,
         name=kind,
         **patching,
     )
+
+
+def _check_classes(model: Model, shape: tuple[int, ...]) -> None:
+    if len(shape) != 2 or shape[1] != len(model.classes):
+        sizes = ", ".join(["B", *map(str, shape[1:])])
+        raise InputError(
+            f"{model.path.name}: {len(model.classes)} classes for an output of shape ({sizes}); give as many classes= "
+            "as it has columns, or another output="
+        )
 
 
 def _run_by_essentia(

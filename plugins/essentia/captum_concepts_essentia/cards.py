@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
 from captum_concepts.errors import InputError, shown
+from captum_concepts_essentia.functions import split_reference
 
 MAX_CARD_BYTES = 16 * 2**20
 
@@ -33,6 +35,7 @@ class ModelCard:
         input: name of the input node; None if it is not told.
         outputs: as listed.
         embedding_model, embedding_algorithm, embedding_link: the model whose embeddings a head takes; "" for none.
+        where: the card's own file, for messages.
     """
 
     name: str
@@ -46,6 +49,7 @@ class ModelCard:
     embedding_model: str = ""
     embedding_algorithm: str = ""
     embedding_link: str = ""
+    where: str = "card"
 
     @property
     def predictions(self) -> str | None:
@@ -56,6 +60,20 @@ class ModelCard:
     def embeddings(self) -> str | None:
         """The node that heads are trained on; None if the card marks none."""
         return self._purpose("embeddings")
+
+    def named(self, **given: str | None) -> dict[str, str]:
+        """Purpose ("input", "predictions", "embeddings") -> node, of those asked for that ``given`` has no name for."""
+        own = {"input": self.input, "predictions": self.predictions, "embeddings": self.embeddings}
+        return {purpose: name for purpose, name in own.items() if name and purpose in given and not given[purpose]}
+
+    def check(self, named: Mapping[str, str], nodes: Container[str], graph: str) -> None:
+        """Raise InputError unless the nodes that the card names (see ``named``) are in the graph."""
+        for purpose, name in named.items():
+            if split_reference(name)[0] not in nodes:
+                raise InputError(
+                    f"{self.where}: the {purpose} should be node {shown(name)}, which {graph} does not have: this is "
+                    "the card of another graph; give its own with card="
+                )
 
     def _purpose(self, purpose: str) -> str | None:
         return next((output.name for output in self.outputs if output.purpose == purpose), None)
@@ -104,6 +122,7 @@ def _card(card: dict[str, Any], where: str) -> ModelCard:
         embedding_model=_optional(head, "model_name", str, "", where),
         embedding_algorithm=_optional(head, "algorithm", str, "", where),
         embedding_link=_optional(head, "link", str, "", where),
+        where=where,
     )
 
 

@@ -10,6 +10,9 @@ from captum_concepts_essentia.protobuf import MAX_NODES, Attributes, Graph, Node
 
 CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 MAX_DEPTH = 64
+#: What inlining may write anew, though the file holds it once: characters of names, and numbers of constants.
+MAX_NAME_CHARACTERS = 2**28
+MAX_COPIED_NUMBERS = 2**24
 #: Operations with several outputs of different names, in order; all others count theirs.
 _NORMALISATION = ("y", "batch_mean", "batch_variance", "reserve_space_1", "reserve_space_2", "reserve_space_3")
 _OUTPUT_NAMES = dict.fromkeys(("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"), _NORMALISATION)
@@ -18,12 +21,21 @@ Reference = tuple[str, int]
 
 @dataclass(frozen=True)
 class FlatNode:
-    """A node without functions around it: ``inputs`` are (node's name, number of its output)."""
+    """A node without functions around it.
+
+    Attributes:
+        name: its name; in a function, the caller's is before it.
+        op: its type.
+        inputs: what it reads, (node's name, number of its output).
+        attributes: its settings.
+        inside: whether it belongs to a function.
+    """
 
     name: str
     op: str
     inputs: tuple[Reference, ...]
     attributes: Attributes
+    inside: bool = False
 
 
 class _Scope:
@@ -40,17 +52,50 @@ class _Scope:
         name, *rest = text.split(":")
         if name in self._arguments:
             return self._arguments[name]
-        number = int(rest[-1][:6]) if rest and rest[-1].isdigit() else 0
+        number = _number(rest.pop()) if rest and _is_number(rest[-1]) else 0
         names = _OUTPUT_NAMES.get(self._ops.get(name, ""), ())
-        if len(rest) == 2 and rest[0] in names:
+        if rest and names:
+            if rest[0] not in names:
+                raise InputError(f"{shown(text)} is no output of {shown(name)}; it has {', '.join(names)}")
             number += names.index(rest[0])
+        if len(rest) > 1 or (rest and not rest[0].isidentifier()):
+            raise InputError(f"{shown(text)} is no output of a node; write node:0")
         return self.prefix + name, number
 
 
 def split_reference(text: str) -> Reference:
     """ "node:1" as ("node", 1); without a number it is output 0."""
     name, colon, number = text.rpartition(":")
-    return (name, int(number[:6])) if colon and number.isdigit() else (text, 0)
+    return (name, _number(number)) if colon and _is_number(number) else (text, 0)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
+
+
+def _number(digits: str) -> int:
+    return int(digits[:9])  # no node has as many outputs
+
+
+class _Budget:
+    """Counts what inlining writes anew, so that a small file cannot ask for much of it."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self._characters = self._numbers = 0
+        self._seen: set[int] = set()
+
+    def spend(self, node: FlatNode) -> None:
+        """Raise InputError if this node is one too many."""
+        # A reference costs something however short the name is.
+        self._characters += len(node.name) + sum(len(name) + 50 for name, _ in node.inputs)
+        for value in node.attributes.tensors.values():
+            if id(value) in self._seen:
+                self._numbers += value.size
+            self._seen.add(id(value))
+        if self._characters > MAX_NAME_CHARACTERS or self._numbers > MAX_COPIED_NUMBERS:
+            what = "names" if self._characters > MAX_NAME_CHARACTERS else "constants"
+            raise InputError(f"{self._where}: too many {what} once functions are inlined; not a frozen graph")
 
 
 def flatten(graph: Graph, where: str) -> dict[str, FlatNode]:
@@ -63,16 +108,19 @@ def flatten(graph: Graph, where: str) -> dict[str, FlatNode]:
         InputError: a function that is not in the graph, functions nested too deeply or into too many nodes.
     """
     found: dict[str, FlatNode] = {}
-    _inline(graph, _Scope(graph.nodes.values(), "", {}), found, where, 0)
+    _inline(graph, _Scope(graph.nodes.values(), "", {}), found, _Budget(where), where, 0)
     return found
 
 
-def _inline(graph: Graph, scope: _Scope, found: dict[str, FlatNode], where: str, depth: int) -> None:
+def _inline(graph: Graph, scope: _Scope, found: dict[str, FlatNode], budget: _Budget, where: str, depth: int) -> None:
     if depth > MAX_DEPTH:
         raise InputError(f"{where}: functions call each other more than {MAX_DEPTH} deep; not a frozen graph")
     for node in scope.nodes:
         name, op = scope.prefix + node.name, node.op
-        inputs = tuple(scope.resolve(text) for text in node.inputs if not text.startswith("^"))
+        try:
+            inputs = tuple(scope.resolve(text) for text in node.inputs if not text.startswith("^"))
+        except InputError as error:
+            raise InputError(f"{where}: node {shown(name)}: input {error}") from None
         if op in CALLS:
             called = node.attributes.texts.get("f", "")
             function = graph.functions.get(called)
@@ -85,11 +133,15 @@ def _inline(graph: Graph, scope: _Scope, found: dict[str, FlatNode], where: str,
                     f"{where}: node {shown(name)} gives {len(inputs)} inputs to {shown(called)}; freeze it again"
                 )
             inner = _Scope(function.nodes, f"{name}/", dict(zip(function.arguments, inputs, strict=True)))
-            _inline(graph, inner, found, where, depth + 1)
-            inputs, op = tuple(map(inner.resolve, function.results)), "IdentityN"
+            _inline(graph, inner, found, budget, where, depth + 1)
+            try:
+                inputs, op = tuple(map(inner.resolve, function.results)), "IdentityN"
+            except InputError as error:
+                raise InputError(f"{where}: function {shown(called)}: result {error}") from None
         if name in found:
             raise InputError(f"{where}: two nodes are called {shown(name)} once functions are inlined; rename one")
-        found[name] = FlatNode(name, op, inputs, node.attributes)
+        found[name] = FlatNode(name, op, inputs, node.attributes, inside=depth > 0)
+        budget.spend(found[name])
         if len(found) > MAX_NODES:
             raise InputError(f"{where}: more than {MAX_NODES} nodes once functions are inlined; not a frozen graph")
 
@@ -134,7 +186,7 @@ def join(
         op = node.op
         if node.name == head_input:
             inputs, op = (embedding,), "Identity"
-        found[f"head/{node.name}"] = FlatNode(f"head/{node.name}", op, inputs, node.attributes)
+        found[f"head/{node.name}"] = replace(node, name=f"head/{node.name}", op=op, inputs=inputs)
     return found
 
 

@@ -8,7 +8,8 @@ minimum is the negated maximum of the negated map; the convolution in front nega
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -16,12 +17,15 @@ import torch
 from torch import Tensor
 
 from captum_concepts_essentia.functions import FlatNode, Reference
+from captum_concepts_essentia.maps import channels_first
 from captum_concepts_essentia.values import Result, pick
 
 _NORMALISATIONS = ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")
 _RISING = ("BiasAdd", "Relu", "Relu6", "Sigmoid", "Tanh", "Identity")
 #: Numbers of a map that are computed at once: what a CPU's caches hold is pooled before it leaves them.
 _CHUNK_NUMBERS = 2**24
+#: Nodes that wait for one pooling, and readers that each of them may have: more are not worth the search.
+_MAX_INSIDE = _MAX_READERS = 16
 
 
 @dataclass(frozen=True)
@@ -81,10 +85,10 @@ class Chain:
 
     def _along_channels(self, sign: Tensor, modules: Mapping[str, Any]) -> Tensor:
         attributes = modules[self.layers[self.pooling]].attributes
-        return sign[:, None, None] if attributes.texts.get("data_format", "NHWC") == "NCHW" else sign
+        return sign[:, None, None] if channels_first(attributes) else sign
 
     def _parts(self, source: Tensor, kernel: Tensor) -> tuple[Tensor, ...]:
-        places = source[0].numel() // kernel.shape[2]
+        places = math.prod(source.shape[1:]) // kernel.shape[2]
         rows = max(1, _CHUNK_NUMBERS // max(1, places * kernel.shape[3]))
         return source.split(rows) if source.device.type == "cpu" else (source,)
 
@@ -103,7 +107,7 @@ def find_chains(nodes: Mapping[str, FlatNode], layers: Mapping[str, str]) -> dic
     for name in layers:
         if nodes[name].op != "MaxPool":
             continue
-        inside = _before(nodes, layers, nodes[name])
+        inside = _before(nodes, layers, readers, nodes[name])
         convolution = bool(inside) and nodes[inside[0]].op == "Conv2D"
         if len(inside) > convolution:
             members = (*inside, name)
@@ -118,22 +122,25 @@ def find_chains(nodes: Mapping[str, FlatNode], layers: Mapping[str, str]) -> dic
     return found
 
 
-def _before(nodes: Mapping[str, FlatNode], layers: Mapping[str, str], pooling: FlatNode) -> tuple[str, ...]:
+def _before(
+    nodes: Mapping[str, FlatNode], layers: Mapping[str, str], readers: Mapping[str, Sequence[str]], pooling: FlatNode
+) -> tuple[str, ...]:
     """Names of the nodes before a pooling that can wait, a convolution before them included."""
     layout = pooling.attributes.texts.get("data_format", "NHWC")
     inside: list[str] = []
     current = pooling
-    while True:
+    while len(inside) < _MAX_INSIDE and current.inputs:
         source, number = current.inputs[0]
         current = nodes[source]
-        agrees = current.attributes.texts.get("data_format", layout) == layout
-        if number or source not in layers or not agrees:
+        own = "NHWC" if current.op in ("Conv2D", "BiasAdd", *_NORMALISATIONS) else layout
+        agrees = current.attributes.texts.get("data_format", own) == layout
+        if number or source not in layers or not agrees or len(readers[source]) > _MAX_READERS:
             break
         if current.op == "Conv2D":
-            inside.insert(0, source)
+            inside.append(source)
             break
         training = current.op in _NORMALISATIONS and current.attributes.ints.get("is_training", 1)
         if training or (current.op not in _RISING and current.op not in _NORMALISATIONS):
             break
-        inside.insert(0, source)
-    return tuple(inside)
+        inside.append(source)
+    return tuple(reversed(inside))

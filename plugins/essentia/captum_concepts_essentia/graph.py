@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike, fspath
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -25,78 +24,16 @@ from captum_concepts_essentia.functions import (
     split_reference,
 )
 from captum_concepts_essentia.fusion import Chain, find_chains
+from captum_concepts_essentia.listing import choices, computed
+from captum_concepts_essentia.node_modules import Constant, Operation, Placeholder
 from captum_concepts_essentia.protobuf import read_graph
-from captum_concepts_essentia.values import BadGraph, Result, Value, pick
+from captum_concepts_essentia.values import FAILURES, BadGraph, Result, Value, first_line, pick
 
-_SOURCES = ("Const", "Placeholder")
+_TEXT = 7  # DataType of strings
 
 
 class UnsupportedOperation(InputError):
     """A node that the importer cannot compute; the runtime path may."""
-
-
-class Operation(nn.Module):
-    """One node that computes something from its inputs.
-
-    Attributes:
-        name: the node's name in the graph.
-        op: its type.
-        attributes: its settings.
-    """
-
-    def __init__(self, node: FlatNode) -> None:
-        super().__init__()
-        self.name = node.name
-        self.op = node.op
-        self.attributes = node.attributes
-
-    def forward(self, *inputs: Any, computed: Result | None = None) -> Any:
-        """The node's output or outputs; ``computed`` where a `Chain` has found them already."""
-        if computed is not None:
-            return computed
-        try:
-            return ops.OPERATIONS[self.op](self.attributes, *inputs)
-        except BadGraph as reason:
-            raise InputError(f"node {shown(self.name)} ({self.op}): {reason} is not supported") from None
-        except torch.cuda.OutOfMemoryError:
-            raise
-        except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, MemoryError) as error:
-            sizes = [tuple(getattr(value, "shape", ())) for value in inputs]
-            said = str(error).partition("\n")[0]
-            raise InputError(
-                f"node {shown(self.name)} ({self.op}) cannot take inputs of shape {sizes}: {said}"
-            ) from error
-
-    def extra_repr(self) -> str:
-        return self.op
-
-
-class Constant(nn.Module):
-    """A node that is a constant: weights are a parameter, whole numbers an array on the CPU (see `ops`)."""
-
-    def __init__(self, name: str, value: np.ndarray) -> None:
-        super().__init__()
-        self.name = name
-        self.array: np.ndarray | None = None
-        if value.dtype.kind == "f":
-            # One parameter keeps one number type: half precision is computed in single, as on most CPUs.
-            kind = np.float64 if value.dtype == np.float64 else np.float32
-            self.value = nn.Parameter(torch.from_numpy(value.astype(kind)), requires_grad=False)
-        else:
-            self.array = np.array(value)
-
-    def forward(self) -> Value:
-        return self.value if self.array is None else self.array
-
-    def extra_repr(self) -> str:
-        return f"Const, {tuple(self.value.shape) if self.array is None else self.array.shape}"
-
-
-class Placeholder(nn.Module):
-    """The node that the input goes into; its output is the input."""
-
-    def forward(self, value: Tensor) -> Tensor:
-        return value
 
 
 class GraphModule(nn.Module):
@@ -111,14 +48,15 @@ class GraphModule(nn.Module):
     Args:
         nodes: the graph, with functions inlined.
         input: name of the Placeholder; by default the only one that ``output`` depends on.
-        output: "node" or "node:k" that ``module(x)`` returns; by default the only node that no other reads.
+        output: "node" or "node:k" that ``module(x)`` returns; by default the only one of ``ends``.
         where: what complaints name.
 
     Attributes:
         nodes: the graph without its constants.
         order: names of nodes in the order in which they can be computed.
         layers: node -> its name as a layer, for those that can be computed.
-        input_name, output_name: as above; ``output_name`` is None if several nodes could be meant.
+        ends: "node" or "node:k" of all values that depend on an input and that no node reads, functions' own apart.
+        input_name, output_name: as above; ``output_name`` is None if several values could be meant.
         input_shape: sizes the Placeholder states, None where any will do; None if it states nothing.
 
     Raises:
@@ -130,7 +68,13 @@ class GraphModule(nn.Module):
         self, nodes: Mapping[str, FlatNode], input: str | None = None, output: str | None = None, where: str = "graph"
     ) -> None:
         super().__init__()
+        # All attributes are set before the layers, whose names must not be theirs.
         self._where = where
+        self.input_name: str | None = None
+        self.output_name: str | None = None
+        self.input_shape: tuple[int | None, ...] | None = None
+        self.ends: tuple[str, ...] = ()
+        self._chains: dict[str, Chain] = {}
         # Without the constants, which the layers hold: they would keep the whole file in memory.
         self.nodes = {
             name: replace(node, attributes=replace(node.attributes, tensors={})) for name, node in nodes.items()
@@ -138,9 +82,11 @@ class GraphModule(nn.Module):
         self.order, self._cyclic = in_order(nodes)
         self._position = {name: place for place, name in enumerate(self.order)}
         self.layers: dict[str, str] = {}
+        used: dict[str, int] = {}
         for name in self.order:
-            self._register(nodes[name])
-        self.output_name = output if output is not None else self._only_sink(nodes)
+            self._register(nodes[name], used)
+        self.ends = _ends(self.nodes, [*self.order, *sorted(self._cyclic)])
+        self.output_name = output if output is not None or len(self.ends) != 1 else self.ends[0]
         if self.output_name is not None:
             self._check(self.output_name)
         self.input_name = self._find_input(nodes, input)
@@ -150,8 +96,8 @@ class GraphModule(nn.Module):
 
     # Building
 
-    def _register(self, node: FlatNode) -> None:
-        """Make the node a layer, if all it depends on are layers."""
+    def _register(self, node: FlatNode, used: dict[str, int]) -> None:
+        """Make the node a layer, if all it depends on are layers; ``used`` counts layers of nearly the same name."""
         if any(source not in self.layers for source, _ in node.inputs):
             return
         if node.op == "Const":
@@ -165,16 +111,12 @@ class GraphModule(nn.Module):
             module = Operation(node)
         else:
             return
-        name = node.name.replace(".", "_")
+        name = base = node.name.replace(".", "_")
         while hasattr(self, name):
-            name += "_"
+            used[base] = used.get(base, 0) + 1
+            name = f"{base}_{used[base]}" if used[base] > 1 else f"{base}_"
         self.add_module(name, module)
         self.layers[node.name] = name
-
-    def _only_sink(self, nodes: Mapping[str, FlatNode]) -> str | None:
-        read = {source for node in nodes.values() for source, _ in node.inputs}
-        sinks = [name for name in self.layers if name not in read and self.nodes[name].op not in _SOURCES]
-        return sinks[0] if len(sinks) == 1 else None
 
     def _find_input(self, nodes: Mapping[str, FlatNode], given: str | None) -> str | None:
         if given is not None:
@@ -182,7 +124,7 @@ class GraphModule(nn.Module):
             if name not in self.nodes or self.nodes[name].op != "Placeholder":
                 known = [node.name for node in self.nodes.values() if node.op == "Placeholder"]
                 raise InputError(
-                    f"{self._where}: input {shown(given)} is not a Placeholder of the graph; it has {known}"
+                    f"{self._where}: input {shown(given)} is not a Placeholder of the graph; it has {shown(known, 200)}"
                 )
             return name
         names = self.layers if self.output_name is None else ancestors(self.nodes, split_reference(self.output_name)[0])
@@ -203,9 +145,8 @@ class GraphModule(nn.Module):
         if name in self.layers:
             return name, number
         if name not in self.nodes:
-            likely = [node for node in self.layers if self.nodes[node].op not in _SOURCES]
-            listed = ", ".join(likely[-20:])
-            raise InputError(f"{self._where}: there is no node {shown(reference)}; some of its nodes: {listed}")
+            listed = choices(reference, computed(self.nodes[node] for node in self.layers))
+            raise InputError(f"{self._where}: there is no node {shown(reference)}; its nodes: {listed}")
         behind = ancestors(self.nodes, name)
         if behind & self._cyclic:
             some = shown(sorted(behind & self._cyclic)[0])
@@ -225,6 +166,21 @@ class GraphModule(nn.Module):
         raise AssertionError(name)
 
     # Asking
+
+    def require_output(self) -> str:
+        """``output_name``.
+
+        Raises:
+            InputError: several values could be meant, or none; they are listed.
+        """
+        if self.output_name is not None:
+            return self.output_name
+        if not self.ends:
+            raise InputError(f"{self._where}: nothing in the graph depends on an input; name a node with output=")
+        found = f"{', '.join(name[:200] for name in self.ends[:10])}{', ...' if len(self.ends) > 10 else ''}"
+        raise InputError(
+            f"{self._where}: the graph has several outputs ({found}); name one with output=, or give the model's card="
+        )
 
     def layer_name(self, node: str) -> str:
         """The name of a node ("node" or "node:k") as a layer of this module.
@@ -255,9 +211,9 @@ class GraphModule(nn.Module):
         Raises:
             InputError: no such node, or ``x`` has a shape that the graph does not take.
         """
-        wanted = self.output_name if output is None else output
-        if wanted is None:
-            raise InputError(f"{self._where}: the graph has several outputs; name one of its nodes with output=")
+        if not isinstance(x, Tensor):
+            raise InputError(f"{self._where}: the input is of type {type(x).__name__}; give a torch.Tensor")
+        wanted = self.require_output() if output is None else output
         target, number = self._check(wanted)
         start = self._start(target, input)
         if input is None:
@@ -273,7 +229,10 @@ class GraphModule(nn.Module):
 
     def _start(self, target: str, given: str | None) -> str:
         if given is not None:
-            return self._check(given)[0]
+            name, number = self._check(given)
+            if number:
+                raise InputError(f"{self._where}: input={shown(given)}: start from a node's first output")
+            return name
         if self.input_name is not None:
             return self.input_name
         found = [name for name in ancestors(self.nodes, target) if self.nodes[name].op == "Placeholder"]
@@ -310,13 +269,30 @@ class GraphModule(nn.Module):
             if name == start:
                 values[name] = module(x) if self.nodes[name].op == "Placeholder" else x
             elif name in chains:
-                values[name] = module(computed=chains[name].compute(self._modules, values))
+                values[name] = module(computed=self._chained(chains[name], values))
             else:
-                values[name] = module(*(pick(values, source) for source in self.nodes[name].inputs))
+                values[name] = module(*self._inputs(name, values))
             for member in chains[name].members if name in chains else (name,):
                 for source in finished.get(member, ()):
                     values.pop(source, None)
         return values[target]
+
+    def _inputs(self, name: str, values: Mapping[str, Result]) -> list[Value]:
+        try:
+            return [pick(values, source) for source in self.nodes[name].inputs]
+        except BadGraph as reason:
+            raise InputError(f"{self._where}: node {shown(name)} reads {reason} counted from 0") from None
+
+    def _chained(self, chain: Chain, values: Mapping[str, Result]) -> Tensor:
+        try:
+            return chain.compute(self._modules, values)
+        except (InputError, torch.cuda.OutOfMemoryError):
+            raise
+        except FAILURES as error:
+            raise InputError(
+                f"{self._where}: nodes {shown(chain.inside[0])} to {shown(chain.pooling)} do not fit together: "
+                f"{first_line(error)}"
+            ) from error
 
     def _needed(self, start: str, target: str) -> list[str]:
         """What lies between the two, in order of computation."""
@@ -348,6 +324,27 @@ class GraphModule(nn.Module):
         return usable
 
 
+def _ends(nodes: Mapping[str, FlatNode], order: Iterable[str]) -> tuple[str, ...]:
+    """See `GraphModule`. What saves and restores files hangs on a placeholder for text, and does not count."""
+    read = {source for node in nodes.values() for source, _ in node.inputs}
+    reached: set[str] = set()
+    for name in order:
+        node = nodes[name]
+        is_input = node.op == "Placeholder" and node.attributes.ints.get("dtype", 1) != _TEXT
+        if is_input or any(source in reached or source not in nodes for source, _ in node.inputs):
+            reached.add(name)
+    ends = [
+        node
+        for name, node in nodes.items()
+        if name in reached and name not in read and not node.inside and node.op != "Placeholder"
+    ]
+    found: list[str] = []
+    for node in ends:
+        several = node.op == "IdentityN" and len(node.inputs) > 1
+        found += [f"{node.name}:{k}" for k in range(len(node.inputs))] if several else [node.name]
+    return tuple(found)
+
+
 def _hooked(module: nn.Module) -> bool:
     return bool(
         module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
@@ -375,12 +372,14 @@ def import_graph(
         InputError: not a frozen graph, or the card names a node that is not there.
         UnsupportedOperation: the predictions depend on an operation that is not supported.
     """
-    found = find_card(path, card)
-    if found is not None:
-        output = output or found.predictions
-        input = input or found.input
     where = shown(fspath(path), 200)
-    return GraphModule(flat_graph(path, input), input, output, where)
+    found = find_card(path, card)
+    named = {} if found is None else found.named(input=input, predictions=output)
+    input, output = input or named.get("input"), output or named.get("predictions")
+    nodes = flat_graph(path, input)
+    if found is not None:
+        found.check(named, nodes, where)
+    return GraphModule(nodes, input, output, where)
 
 
 def flat_graph(path: str | PathLike[str], input: str | None = None) -> dict[str, FlatNode]:

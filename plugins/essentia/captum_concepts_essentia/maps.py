@@ -12,24 +12,38 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
+from captum_concepts.errors import shown
 from captum_concepts_essentia.protobuf import Attributes
 from captum_concepts_essentia.values import BadGraph, Result
 
 
+def channels_first(attributes: Attributes) -> bool:
+    """Whether the axes are (B, C, H, W).
+
+    Raises:
+        BadGraph: they are neither that nor (B, H, W, C).
+    """
+    layout = attributes.texts.get("data_format", "NHWC")
+    if layout not in ("NHWC", "NCHW"):
+        raise BadGraph(f"data_format {shown(layout)}")
+    return layout == "NCHW"
+
+
 def to_nchw(value: Tensor, attributes: Attributes) -> Tensor:
-    return value if attributes.texts.get("data_format", "NHWC") == "NCHW" else value.permute(0, 3, 1, 2)
+    return value if channels_first(attributes) else value.permute(0, 3, 1, 2)
 
 
 def from_nchw(value: Tensor, attributes: Attributes) -> Tensor:
-    return value if attributes.texts.get("data_format", "NHWC") == "NCHW" else value.permute(0, 2, 3, 1)
+    return value if channels_first(attributes) else value.permute(0, 2, 3, 1)
 
 
 def _spatial(attributes: Attributes, name: str) -> tuple[int, int]:
     given = attributes.lists.get(name) or (1, 1, 1, 1)
     if len(given) != 4:
         raise BadGraph(f"{name} of {len(given)} numbers")
-    height, width = given[2:] if attributes.texts.get("data_format", "NHWC") == "NCHW" else given[1:3]
-    if min(height, width) < 1:
+    first = channels_first(attributes)
+    height, width = given[2:] if first else given[1:3]
+    if min(height, width) < 1 or given[0] != 1 or given[1 if first else 3] != 1:
         raise BadGraph(f"{name} {given}")
     return height, width
 
@@ -53,8 +67,10 @@ def _padding(
         given = attributes.lists.get("explicit_paddings", ())
         if len(given) != 8:
             raise BadGraph(f"explicit_paddings {given}")
-        first = 4 if attributes.texts.get("data_format", "NHWC") == "NCHW" else 2
+        first = 4 if channels_first(attributes) else 2
         return [(given[first], given[first + 1]), (given[first + 2], given[first + 3])]
+    if kind != "VALID":
+        raise BadGraph(f"padding {shown(kind)}")
     return [(0, 0), (0, 0)]
 
 
@@ -73,18 +89,20 @@ def _convolved(attributes: Attributes, value: Tensor, kernel: Tensor, groups: in
 
 def conv2d(attributes: Attributes, value: Tensor, kernel: Tensor) -> Result:
     weight = kernel.permute(3, 2, 0, 1)
-    channels = value.shape[1 if attributes.texts.get("data_format", "NHWC") == "NCHW" else 3]
+    channels = value.shape[1 if channels_first(attributes) else 3]
     return _convolved(attributes, value, weight.contiguous(), channels // kernel.shape[2])
 
 
 def depthwise_conv2d(attributes: Attributes, value: Tensor, kernel: Tensor) -> Result:
+    if _spatial(attributes, "dilations") != (1, 1):  # which TensorFlow 2.5, as Essentia has it, passes over in silence
+        raise BadGraph(f"dilations {attributes.lists['dilations']}")
     height, width, channels, each = kernel.shape
     weight = kernel.permute(2, 3, 0, 1).reshape(channels * each, 1, height, width)
     return _convolved(attributes, value, weight, channels)
 
 
 def bias_add(attributes: Attributes, value: Tensor, bias: Tensor) -> Result:
-    if attributes.texts.get("data_format", "NHWC") == "NCHW":
+    if channels_first(attributes):
         bias = bias.reshape(-1, *[1] * (value.dim() - 2))
     return value + bias
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from captum_concepts.backbone_options import class_names
 from captum_concepts.errors import InputError, shown
 from captum_concepts_essentia.cards import ModelCard, find_card
 from captum_concepts_essentia.frontends import PATCHES
@@ -75,49 +77,65 @@ def read_model(kind: str, weights: str | PathLike[str] | None, **options: Any) -
         below = _embedding_file(options.get("embedding_weights"), path, own)
         as_head = {"head": path, "head_card": options.get("card"), "card": None, "embedding_weights": None}
         return read_model(kind, below, **options | as_head)
-    algorithm = _algorithm(kind, path, options.get("algorithm"), own)
-    input = options.get("input") or (own.input if own else None)
-    output = options.get("output") or (own.predictions if own else None)
-    embedding = options.get("embedding") or (own.embeddings if own else None)
-    classes = _names(options.get("classes", ())) or (own.classes if own else ())
-    rate = own.sample_rate if own else None
+    head = None if options.get("head") is None else _file("a head", options["head"])
+    card = None if head is None else find_card(head, options.get("head_card"))
+    algorithm = _algorithm(kind, path, options.get("algorithm"), own, card)
+    given = {"input": options.get("input"), "embeddings": options.get("embedding")}
+    if head is None:
+        given["predictions"] = options.get("output")
+    named = own.named(**given) if own else {}
+    input, output, embedding = (given.get(key) or named.get(key) for key in ("input", "predictions", "embeddings"))
     nodes = flat_graph(path, input)
-    if options.get("head") is None:
+    if own is not None:
+        own.check(named, nodes, path.name)
+    classes = class_names(_names(options.get("classes", ()))) or (own.classes if own else ())
+    rate = own.sample_rate if own else None
+    if head is None:
         return Model(path, nodes, input, output, embedding, algorithm, classes, None, rate, own is not None)
     if embedding is None:
-        raise InputError(f"{path.name}: nothing names the embedding that the head takes; give embedding=, or its card=")
-    card, above, nodes = _with_head(path, nodes, split_reference(embedding), own, options)
-    classes = _names(options.get("classes", ())) or (card.classes if card else ())
+        raise InputError(
+            f"{path.name}: nothing names the embedding that {head.name} takes; put its card {path.stem}.json beside "
+            "it, or give embedding="
+        )
+    above, nodes = _with_head(path, nodes, split_reference(embedding), own, head, card, options.get("output"))
+    classes = class_names(_names(options.get("classes", ()))) or (card.classes if card else ())
     output = f"head/{above.output_name}"
     return Model(path, nodes, input, output, embedding, algorithm, classes, above, rate, card is not None)
 
 
-def _algorithm(kind: str, path: Path, given: str | None, card: ModelCard | None) -> str:
+def _algorithm(kind: str, path: Path, given: str | None, card: ModelCard | None, head: ModelCard | None) -> str:
+    """The one given, else the card's, else the one that a head's card says, else the one that goes with the name."""
     expected = KINDS[kind].algorithm
-    algorithm = given or (card.algorithm if card else "") or expected
+    algorithm = given or (card.algorithm if card else "") or (head.embedding_algorithm if head else "") or expected
     if not algorithm:
-        raise InputError(f"{path.name}: no card beside it; give card=, or algorithm= (one of {', '.join(PATCHES)})")
+        missing = "its card names no algorithm" if card else f"no card {path.stem}.json beside it"
+        raise InputError(f"{path.name}: {missing}; give card=, or algorithm= (one of {', '.join(PATCHES)})")
     if expected is not None and algorithm != expected:
         raise InputError(f"{path.name} is for {algorithm}, and {kind} for {expected}; use --backbone essentia")
     return algorithm
 
 
 def _with_head(
-    path: Path, nodes: dict[str, FlatNode], embedding: Reference, own: ModelCard | None, options: Mapping[str, Any]
-) -> tuple[ModelCard | None, GraphModule, dict[str, FlatNode]]:
-    """The head's card, the head, and both graphs in one."""
-    above = _file("a head", options["head"])
-    card = find_card(above, options.get("head_card"))
+    path: Path,
+    nodes: dict[str, FlatNode],
+    embedding: Reference,
+    own: ModelCard | None,
+    above: Path,
+    card: ModelCard | None,
+    output: str | None,
+) -> tuple[GraphModule, dict[str, FlatNode]]:
+    """The head, and both graphs in one."""
     if card is not None and own is not None and card.embedding_algorithm not in ("", own.algorithm):
         raise InputError(f"{above.name} takes embeddings of {card.embedding_model}, not of {path.name}; give its own")
     if card is not None and card.embedding_model and card.embedding_model != path.stem:
         logger.warning("%s was trained on embeddings of %s, not of %s", above.name, card.embedding_model, path.stem)
     head = flat_graph(above)
-    predictions = options.get("output") or (card.predictions if card else None)
-    module = GraphModule(head, card.input if card else None, predictions, shown(str(above), 200))
-    if module.output_name is None or module.input_name is None:
-        raise InputError(f"{above.name}: several nodes could be its predictions; give output=, or head_card=")
-    return card, module, join(nodes, embedding, head, module.input_name)
+    named = card.named(input=None, predictions=output) if card else {}
+    if card is not None:
+        card.check(named, head, above.name)
+    module = GraphModule(head, named.get("input"), output or named.get("predictions"), shown(str(above), 200))
+    module.require_output()
+    return module, join(nodes, embedding, head, cast(str, module.input_name))  # known where the output is
 
 
 def _file(kind: str, path: str | PathLike[str] | None) -> Path:
@@ -142,5 +160,14 @@ def _embedding_file(given: str | PathLike[str] | None, path: Path, card: ModelCa
 
 
 def _names(classes: Any) -> tuple[str, ...]:
-    """Names from a list, or from a text with commas between them, as the command line gives it."""
-    return tuple(name.strip() for name in classes.split(",")) if isinstance(classes, str) else tuple(classes)
+    """Names from a list, or from a text with commas between them and quotes around names that have some.
+
+    Raises:
+        InputError: a text in which a quote is not closed.
+    """
+    if not isinstance(classes, str):
+        return tuple(classes)
+    try:
+        return tuple(name.strip() for row in csv.reader([classes], skipinitialspace=True, strict=True) for name in row)
+    except csv.Error:
+        raise InputError(f'classes={shown(classes)}: put quotes around whole names: one, "two, three"') from None

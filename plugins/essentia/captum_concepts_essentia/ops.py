@@ -13,7 +13,7 @@ from torch import Tensor
 
 from captum_concepts_essentia import maps, shapes
 from captum_concepts_essentia.protobuf import Attributes
-from captum_concepts_essentia.values import Result, Value, ints, together
+from captum_concepts_essentia.values import BadGraph, Result, Value, ints, together
 
 # numpy's functions are given by name: as objects some of them cannot be fingerprinted, and models would not be cached.
 
@@ -26,8 +26,10 @@ def _unary(on_tensor: Callable[[Tensor], Tensor], on_array: str) -> Callable[...
 
 
 def _activation(function: Callable[[Tensor], Tensor]) -> Callable[..., Result]:
-    def compute(_: Attributes, value: Tensor) -> Result:
-        return function(value)
+    def compute(_: Attributes, value: Value) -> Result:
+        if isinstance(value, Tensor):
+            return function(value)
+        return function(torch.from_numpy(np.array(value, order="C"))).numpy()
 
     return compute
 
@@ -49,6 +51,35 @@ def _reduction(on_tensor: Callable[..., Tensor], on_array: str) -> Callable[...,
         return on_tensor(value, chosen, keep) if chosen else value
 
     return compute
+
+
+def divide(_: Attributes, left: Value, right: Value) -> Result:
+    """Of whole numbers a whole number, toward zero."""
+    above, below = together(left, right)
+    if isinstance(above, Tensor):
+        whole = not (above.is_floating_point() or below.is_floating_point())
+        return torch.div(above, below, rounding_mode="trunc" if whole else None)
+    if "f" in (above.dtype.kind, below.dtype.kind):
+        return np.asarray(above / below)
+    if not np.all(below):
+        raise BadGraph("a division by zero")
+    return np.asarray(np.sign(above) * np.sign(below) * (np.abs(above) // np.abs(below)))
+
+
+def mean(attributes: Attributes, value: Value, axes: Value) -> Result:
+    """Of whole numbers a whole number, toward zero."""
+    chosen, keep = ints(axes), bool(attributes.ints.get("keep_dims", 0))
+    if isinstance(value, Tensor):
+        if not chosen:
+            return value
+        if value.is_floating_point():
+            return value.mean(chosen, keep)
+        total: Value = value.sum(chosen, keep)
+    else:
+        if value.dtype.kind == "f":
+            return np.asarray(value.mean(axis=chosen, keepdims=keep))
+        total = np.asarray(value.sum(axis=chosen, keepdims=keep))
+    return divide(attributes, total, np.array(math.prod(value.shape[axis] for axis in chosen)))
 
 
 def _product(value: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
@@ -73,12 +104,22 @@ def leaky_relu(attributes: Attributes, value: Tensor) -> Result:
 
 
 def select(_: Attributes, condition: Value, yes: Value, no: Value) -> Result:
-    chosen, one, other = together(condition, yes, no)
-    return torch.where(chosen.bool(), one, other) if isinstance(one, Tensor) else np.where(chosen, one, other)
+    one, other, chosen = together(yes, no, condition)
+    return torch.where(chosen != 0, one, other) if isinstance(one, Tensor) else np.where(chosen, one, other)
 
 
-def arg_max(_: Attributes, value: Tensor, axis: Value) -> Result:
-    return value.argmax(ints(axis)[0])
+def select_rows(attributes: Attributes, condition: Value, yes: Value, no: Value) -> Result:
+    """The first version: a condition of one axis is about rows, not about the last axis."""
+    if yes.ndim > 1 and condition.ndim == 1:
+        condition = condition.reshape(-1, *[1] * (yes.ndim - 1))
+    elif condition.ndim and tuple(condition.shape) != tuple(yes.shape):
+        raise BadGraph(f"a condition of shape {tuple(condition.shape)} for values of shape {tuple(yes.shape)}")
+    return select(attributes, condition, yes, no)
+
+
+def arg_max(_: Attributes, value: Value, axis: Value) -> Result:
+    (place,) = ints(axis)
+    return value.argmax(place) if isinstance(value, Tensor) else np.asarray(value.argmax(place))
 
 
 def add_n(_: Attributes, *values: Value) -> Result:
@@ -118,14 +159,14 @@ OPERATIONS: dict[str, Callable[..., Result]] = {
     **dict.fromkeys(("Gather", "GatherV2"), shapes.gather),
     **dict.fromkeys(("MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3"), matmul),
     **dict.fromkeys(("Add", "AddV2"), _binary(torch.add, "add")),
-    **dict.fromkeys(("Div", "RealDiv"), _binary(torch.div, "divide")),
-    **dict.fromkeys(("Select", "SelectV2"), select),
+    **dict.fromkeys(("Div", "RealDiv"), divide),
     **dict.fromkeys(("Pad", "PadV2"), shapes.pad),
     "Abs": _unary(torch.abs, "abs"),
     "AddN": add_n,
     "ArgMax": arg_max,
     "AvgPool": maps.avg_pool,
     "BiasAdd": maps.bias_add,
+    "BroadcastTo": shapes.broadcast_to,
     "Cast": shapes.cast,
     "Concat": shapes.concat_first,
     "ConcatV2": shapes.concat,
@@ -134,6 +175,7 @@ OPERATIONS: dict[str, Callable[..., Result]] = {
     "Elu": _activation(F.elu),
     "Equal": _binary(torch.eq, "equal"),
     "Erf": _activation(torch.erf),
+    "Erfc": _activation(torch.erfc),
     "Exp": _activation(torch.exp),
     "ExpandDims": shapes.expand_dims,
     "Fill": shapes.fill,
@@ -148,11 +190,14 @@ OPERATIONS: dict[str, Callable[..., Result]] = {
     "LessEqual": _binary(torch.le, "less_equal"),
     "Log": _activation(torch.log),
     "Log1p": _activation(torch.log1p),
+    "LogicalAnd": _binary(torch.logical_and, "logical_and"),
+    "LogicalNot": _unary(torch.logical_not, "logical_not"),
+    "LogicalOr": _binary(torch.logical_or, "logical_or"),
     "LogSoftmax": log_softmax,
     "Max": _reduction(torch.amax, "max"),
     "MaxPool": maps.max_pool,
     "Maximum": _binary(torch.maximum, "maximum"),
-    "Mean": _reduction(torch.mean, "mean"),
+    "Mean": mean,
     "Min": _reduction(torch.amin, "min"),
     "Minimum": _binary(torch.minimum, "minimum"),
     "MirrorPad": shapes.mirror_pad,
@@ -171,6 +216,8 @@ OPERATIONS: dict[str, Callable[..., Result]] = {
     "Reshape": shapes.reshape,
     "Round": _unary(torch.round, "round"),
     "Rsqrt": _activation(torch.rsqrt),
+    "Select": select_rows,
+    "SelectV2": select,
     "Selu": _activation(F.selu),
     "Shape": shapes.shape,
     "Sigmoid": _activation(torch.sigmoid),

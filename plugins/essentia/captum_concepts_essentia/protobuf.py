@@ -21,6 +21,7 @@ from captum_concepts.errors import InputError, shown
 MAX_FILE_BYTES = 2**31  # no protocol-buffer message may be larger
 MAX_NODES = 200_000
 MAX_DIMENSIONS = 16
+MAX_NAME_BYTES = 4096
 #: Numbers that a file may ask for without holding them (a tensor may give its one value once for all its elements).
 MAX_REPEATED_NUMBERS = 2**24
 
@@ -161,6 +162,8 @@ class _Reader:
                 for inner, part in _fields(_message(value)):
                     if inner == 1:
                         function = self.function(_message(part))
+                        if function.name in functions:
+                            raise _Malformed(f"two functions are called {shown(function.name)}")
                         functions[function.name] = function
         return Graph(nodes, functions)
 
@@ -319,7 +322,11 @@ def _entry(message: memoryview) -> tuple[str, memoryview]:
 
 
 def _text(value: memoryview | int) -> str:
-    return _message(value).tobytes().decode()
+    """A name."""
+    message = _message(value)
+    if len(message) > MAX_NAME_BYTES:
+        raise _Malformed(f"a name of {len(message)} bytes")
+    return message.tobytes().decode()
 
 
 def _message(value: memoryview | int) -> memoryview:

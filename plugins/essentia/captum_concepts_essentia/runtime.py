@@ -22,6 +22,7 @@ import numpy as np
 from captum_concepts.errors import InputError, shown
 from captum_concepts_essentia.builder import GraphBuilder
 from captum_concepts_essentia.functions import split_reference
+from captum_concepts_essentia.listing import choices
 from captum_concepts_essentia.protobuf import read_graph
 
 INSTALL = "pip install 'captum-concepts-essentia[runtime]'"
@@ -74,7 +75,11 @@ class Session:
         graph = read_graph(path)
         for name in (input, *outputs):
             if split_reference(name)[0] not in graph.nodes:
-                raise InputError(f"{self._where}: TensorFlow has no node {shown(name)} outside of functions")
+                known = [node.name for node in graph.nodes.values() if node.op != "Const"]
+                raise InputError(
+                    f"{self._where}: TensorFlow has no node {shown(name)} outside of functions; it has "
+                    f"{choices(name, known)}"
+                )
         self.input = input
         self.outputs = tuple(dict.fromkeys(outputs))
         self._lock = threading.Lock()

@@ -20,6 +20,7 @@ from captum_concepts.frontends import Frontend
 from captum_concepts.layers import check_pooling, pool_map
 from captum_concepts_essentia.differences import Derivatives, central_differences
 from captum_concepts_essentia.functions import FlatNode, saturation, split_reference
+from captum_concepts_essentia.listing import choices, computed
 from captum_concepts_essentia.runtime import Session
 
 MAX_DIRECTIONS = 4096
@@ -101,10 +102,12 @@ class RuntimeBackbone:
         """Raise InputError, listing some that exist, unless all layers are nodes that TensorFlow can give."""
         if not layers:
             raise InputError("layers is empty; name nodes of the graph")
-        known = [name for name, node in self._nodes.items() if node.op not in ("Const", "Placeholder", "NoOp")]
+        outside = [node for node in self._nodes.values() if not node.inside]
+        names = {node.name for node in outside}
         for layer in layers:
-            if split_reference(layer)[0] not in self._nodes:
-                raise InputError(f"layer {shown(layer)} is not in {self.name}; some are: {', '.join(known[-20:])}")
+            if split_reference(layer)[0] not in names:
+                listed = choices(layer, computed(outside))
+                raise InputError(f"{self.name}: layer {shown(layer)} is not one of its layers; layers are: {listed}")
 
     def read(self, clip: Clip) -> Iterator[Patches]:
         """The clip's patches: mono waveforms (P, patch_samples) at the model's sample rate."""
@@ -213,8 +216,7 @@ def _logits_node(nodes: dict[str, FlatNode], output: str) -> tuple[str, Callable
     if found is None:
         return output, np.asarray
     kind, (name, number) = found
-    inside = any(name.startswith(f"{node.name}/") for node in nodes.values() if node.op == "IdentityN")
-    if not inside:
+    if not nodes[name].inside:
         return (f"{name}:{number}" if number else name), np.asarray
     tiny = float(np.finfo(np.float32).eps)
     if kind == "Softmax":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,10 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from captum_concepts_essentia.protobuf import Attributes
-from captum_concepts_essentia.values import BadGraph, Result, Value, ints, together
+from captum_concepts_essentia.values import BadGraph, Result, Value, bounded, ints, scalar, together
 
-_FLOAT_TYPES = {1: np.float32, 2: np.float64, 19: np.float32}
-_INTEGER_TYPES = {3: np.int32, 4: np.uint8, 5: np.int16, 6: np.int8, 9: np.int64, 10: np.bool_}
+_FLOAT_TYPES = {1: "float32", 2: "float64", 19: "float32"}
+_INTEGER_TYPES = {3: "int32", 4: "uint8", 5: "int16", 6: "int8", 9: "int64"}
+_BOOL = 10
 
 
 def shape(_: Attributes, value: Value) -> Result:
@@ -64,8 +66,13 @@ def strided_slice(attributes: Attributes, value: Value, begin: Value, end: Value
 
 
 def slice_(_: Attributes, value: Value, begin: Value, size: Value) -> Result:
-    spans = zip(ints(begin), ints(size), strict=True)
-    return value[tuple(slice(start, None if length < 0 else start + length) for start, length in spans)]
+    index = []
+    for start, length, whole in zip(ints(begin), ints(size), value.shape, strict=True):
+        stop = whole if length < 0 else start + length
+        if not 0 <= start <= stop <= whole:
+            raise BadGraph(f"a slice from {start} to {stop} of {whole}")
+        index.append(slice(start, stop))
+    return value[tuple(index)]
 
 
 def pack(attributes: Attributes, *values: Value) -> Result:
@@ -105,6 +112,8 @@ def split_v(_: Attributes, value: Value, sizes: Value, axis: Value) -> Result:
     place, given = ints(axis)[0], list(ints(sizes))
     if -1 in given:
         given[given.index(-1)] = value.shape[place] - sum(given) - 1
+    if sum(given) != value.shape[place]:
+        raise BadGraph(f"an axis of {value.shape[place]} in parts of {given}")
     return _split(value, given, place)
 
 
@@ -115,39 +124,61 @@ def _split(value: Value, sizes: list[int], axis: int) -> tuple[Value, ...]:
 
 
 def tile(_: Attributes, value: Value, times: Value) -> Result:
+    bounded(math.prod((*value.shape, *ints(times))))
     return value.tile(ints(times)) if isinstance(value, Tensor) else np.tile(value, ints(times))
 
 
 def fill(_: Attributes, sizes: Value, value: Value) -> Result:
+    bounded(math.prod(ints(sizes)))
     return value.expand(ints(sizes)) if isinstance(value, Tensor) else np.broadcast_to(value, ints(sizes))
 
 
+def broadcast_to(attributes: Attributes, value: Value, sizes: Value) -> Result:
+    return fill(attributes, sizes, value)
+
+
 def range_(_: Attributes, start: Value, limit: Value, delta: Value) -> Result:
-    return np.arange(*(ints(part)[0] for part in (start, limit, delta)))
+    first, end, step = map(scalar, (start, limit, delta))
+    if step == 0 or not all(map(math.isfinite, (first, end, step))):
+        raise BadGraph(f"a range from {first} to {end} in steps of {step}")
+    whole = all(isinstance(number, int) for number in (first, end, step))
+    count = max(0, -((first - end) // step) if whole else math.ceil((end - first) / step))
+    bounded(count)
+    places = np.arange(count, dtype=np.int64 if whole else np.float64)
+    return first + places * step if whole else (first + places * step).astype(np.float32)
 
 
 def gather(attributes: Attributes, value: Value, indices: Value, axis: Value | None = None) -> Result:
     if attributes.ints.get("batch_dims", 0):
         raise BadGraph("batch_dims")
     place = 0 if axis is None else ints(axis)[0]
+    if not -value.ndim <= place < value.ndim:
+        raise BadGraph(f"axis {place} of a value of {value.ndim} axes")
     if not isinstance(value, Tensor) and not isinstance(indices, Tensor):
         return np.take(value, indices, place)
     found = indices if isinstance(indices, Tensor) else torch.as_tensor(np.asarray(indices, np.int64))
     source = value if isinstance(value, Tensor) else torch.as_tensor(value)
     place %= source.dim()
+    bounded(found.numel() * source.numel() // max(1, source.shape[place]))
     rows = source.index_select(place, found.flatten().long().to(source.device))
     return rows.reshape(*source.shape[:place], *found.shape, *source.shape[place + 1 :])
 
 
 def cast(attributes: Attributes, value: Value) -> Result:
     to = attributes.ints.get("DstT", 1)
-    if to not in _FLOAT_TYPES and to not in _INTEGER_TYPES:
+    if to == _BOOL:
+        return value != 0
+    if to in _INTEGER_TYPES:  # by 64 bits: what does not fit wraps around, as it does there
+        name = _INTEGER_TYPES[to]
+        return (
+            value.long().to(getattr(torch, name)) if isinstance(value, Tensor) else value.astype("int64").astype(name)
+        )
+    if to not in _FLOAT_TYPES:
         raise BadGraph(f"a cast to type {to}")
     if not isinstance(value, Tensor):
-        return value.astype(_FLOAT_TYPES.get(to) or _INTEGER_TYPES[to])
-    if to in _FLOAT_TYPES:  # the module's own precision, so that .double() is double throughout
-        return value if value.is_floating_point() else value.to(torch.get_default_dtype())
-    return value.bool() if to == 10 else value.long()
+        return value.astype(_FLOAT_TYPES[to])
+    # The module's own precision, so that .double() is double throughout.
+    return value if value.is_floating_point() else value.to(torch.get_default_dtype())
 
 
 def pad(_: Attributes, value: Tensor, margins: Value, filler: Value | None = None) -> Result:

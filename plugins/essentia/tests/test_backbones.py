@@ -194,7 +194,7 @@ def test_the_whole_way(models, tmp_path):
             concepts[name].append(str(path))
     chosen = cc.ConceptSet.from_playlists(concepts, negatives="rest")
     clips = [cc.Clip(path) for paths in concepts.values() for path in paths]
-    explainer = cc.ConceptHierarchyExplainer(make(models), "model/Squeeze", n_nulls=19, bootstrap=100)
+    explainer = cc.ConceptHierarchyExplainer(make(models), "model/Squeeze", n_nulls=39, bootstrap=100)
     explanation = explainer.explain(clips, chosen, ["jazz"])
     assert set(explanation.scores.concept) == {"tone", "noise"} and explanation.scores.score.notna().all()
 
