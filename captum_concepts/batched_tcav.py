@@ -6,7 +6,7 @@ What is the same, what differs and which of Captum's issues are avoided: docs/ex
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from captum.concept._utils.common import concepts_to_str
@@ -14,11 +14,25 @@ from torch import Tensor
 
 from captum_concepts.batched_cavs import BatchedCAVs, ExperimentalSets
 from captum_concepts.errors import InputError
-from captum_concepts.layer_rows import evaluation, input_batches, layer_gradients, layer_rows, method_gradients
+from captum_concepts.layer_rows import (
+    InputBatch,
+    evaluation,
+    input_batches,
+    layer_gradients,
+    layer_rows,
+    method_gradients,
+)
 from captum_concepts.set_scores import Stack, Totals, stacks
 
 Scores = dict[str, dict[str, dict[str, Tensor]]]
 PerInput = dict[str, dict[str, Tensor]]
+
+
+class _Taken(NamedTuple):
+    """CAVs of one layer: ``stats`` of each set, and the ids of its concepts in the caller's order."""
+
+    stats: list[dict[str, Any]]
+    ids: list[list[int]]
 
 
 class BatchedTCAV(BatchedCAVs):
@@ -38,6 +52,8 @@ class BatchedTCAV(BatchedCAVs):
         mode: "fast" or "exact".
         method: of the fast mode: "logistic", "pattern" or "lda", see ``resampling.fit_sets``.
         seed: of the rows that the fast mode holds out; not used by the exact mode, as Captum has none.
+        precision: of inner products of rows in the fast mode's "logistic": "float32", "float64" or "bfloat16" (faster
+            on a GPU; cosine to the exact direction better than 0.999 on well-scaled rows).
         batch_size: explained inputs per pass; None is 32 in the fast mode and all at once, as Captum does, in the exact
             one.
         chunk_bytes: bound of the working memory of fits and scores, beside the activations and the CAVs themselves.
@@ -60,6 +76,8 @@ class BatchedTCAV(BatchedCAVs):
         target: Any = None,
         additional_forward_args: Any = None,
         processes: int | None = None,
+        *,
+        force_train: bool = False,
         **kwargs: Any,
     ) -> Scores:
         """Scores of one target, as Captum's ``TCAV.interpret`` gives them.
@@ -69,20 +87,20 @@ class BatchedTCAV(BatchedCAVs):
             experimental_sets: lists of concepts.
             target: as in Captum: an int, a tuple, or one per input in a list or tensor; None for one output.
             additional_forward_args: passed to the model after the inputs.
-            processes: as in ``compute_cavs``.
+            processes, force_train: as in ``compute_cavs``.
             kwargs: passed to the ``layer_attr_method`` given to the constructor.
 
         Returns:
-            {"0-1": {layer: {"sign_count": (C,), "magnitude": (C,)}}}, float32 on the model's device, keys and columns
-            in the caller's order; with a ``temperature`` also "smooth" (C,).
+            {"0-1": {layer: {"sign_count": (C,), "magnitude": (C,)}}}, float32 on the model's device (float64 for a
+            model in double precision), keys and columns in the caller's order; with a ``temperature`` also "smooth"
+            (C,).
 
         Raises:
-            AssertionError, InputError: as in ``compute_cavs``; a target that does not depend on a layer.
+            AssertionError, InputError: as in ``compute_cavs``; a target that the output lacks or that does not depend
+                on a layer.
         """
-        found = self.interpret_targets(
-            inputs, experimental_sets, [target], additional_forward_args, processes, **kwargs
-        )
-        return found[0]
+        given = (additional_forward_args, processes)
+        return self.interpret_targets(inputs, experimental_sets, [target], *given, force_train=force_train, **kwargs)[0]
 
     def interpret_targets(
         self,
@@ -91,6 +109,8 @@ class BatchedTCAV(BatchedCAVs):
         targets: Sequence[Any],
         additional_forward_args: Any = None,
         processes: int | None = None,
+        *,
+        force_train: bool = False,
         **kwargs: Any,
     ) -> list[Scores]:
         """What ``interpret`` gives for each of the targets, from one forward pass for all of them.
@@ -102,7 +122,8 @@ class BatchedTCAV(BatchedCAVs):
             One result for each target, in their order.
         """
         self._check_call(targets, kwargs)
-        self.compute_cavs(experimental_sets, processes=processes)
+        self.compute_cavs(experimental_sets, force_train, processes)
+        taken = self._taken(experimental_sets)
         names = [concepts_to_str(members) for members in experimental_sets]
         results: list[Scores] = [{name: {} for name in names} for _ in targets]
         totals = {layer: Totals(self.temperature) for layer in self.layers}
@@ -112,7 +133,7 @@ class BatchedTCAV(BatchedCAVs):
                 totals[layer].begin(values.shape[1])
                 # The first block is the largest: cut by it, the stacks are the same ones in every block.
                 rows = most.setdefault(layer, values.shape[0] * values.shape[1])
-                for position, stack in enumerate(self._stacks(experimental_sets, layer, values, rows)):
+                for position, stack in enumerate(self._stacks(taken[layer], values, rows)):
                     totals[layer].add(position, stack, stack.along(values))
         for layer in self.layers:
             for target, number, scores in totals[layer].means():
@@ -129,7 +150,8 @@ class BatchedTCAV(BatchedCAVs):
     ) -> Iterator[tuple[slice, PerInput]]:
         """Directional derivatives of every input, in blocks of inputs, so that memory stays bounded.
 
-        CAVs that are there already are used as they are; only missing ones are fitted.
+        CAVs that are there already are used as they are; only missing ones are fitted. They are taken once, before the
+        first block.
 
         Args:
             inputs, experimental_sets, targets, additional_forward_args, kwargs: as in ``interpret_targets``.
@@ -139,11 +161,12 @@ class BatchedTCAV(BatchedCAVs):
         """
         self._check_call(targets, kwargs)
         self.compute_cavs(experimental_sets)
+        taken = self._taken(experimental_sets)
         names = [concepts_to_str(members) for members in experimental_sets]
         for rows, gradients in self._gradient_blocks(inputs, targets, additional_forward_args, kwargs):
             found: PerInput = {name: {} for name in names}
             for layer, values in gradients.items():
-                for stack in self._stacks(experimental_sets, layer, values):
+                for stack in self._stacks(taken[layer], values):
                     for number, part in zip(stack.numbers, stack.along(values).unbind(2), strict=True):
                         found[names[number]][layer] = part.transpose(0, 1)
             yield rows, found
@@ -173,23 +196,23 @@ class BatchedTCAV(BatchedCAVs):
             InputError: a user's classifier, which tells no intercepts.
         """
         self.compute_cavs(experimental_sets)
+        taken = self._taken(experimental_sets)
         names = [concepts_to_str(members) for members in experimental_sets]
         blocks = []
-        for _, batch, _, _ in input_batches(inputs, (), None, self.batch_size):
+        for batch in input_batches(inputs, (), None, self.batch_size):
             with evaluation(self.model, self.mode == "fast"):
-                found = layer_rows(self.model, batch, self.layers, of_input=self.attribute_to_layer_input)
+                found = layer_rows(self.model, batch.inputs, self.layers, of_input=self.attribute_to_layer_input)
             block: PerInput = {name: {} for name in names}
             for layer, rows in found.items():
-                for stack in self._stacks(experimental_sets, layer, rows[None]):
+                for stack in self._stacks(taken[layer], rows[None]):
                     logits = stack.along(rows[None])[0]
                     for place, number in enumerate(stack.numbers):
-                        bias = self._bias(names[number], layer).to(logits)[stack.columns[place]]
+                        bias = self._bias(taken[layer].stats[number]).to(logits)[stack.columns[place]]
                         block[names[number]][layer] = torch.sigmoid(logits[:, place] + bias)
             blocks.append(block)
         return _joined(blocks)
 
-    def _bias(self, name: str, layer: str) -> Tensor:
-        stats = cast(dict[str, Any], self.cavs[name][layer].stats)
+    def _bias(self, stats: Mapping[str, Any]) -> Tensor:
         if "biases" not in stats:
             raise InputError(
                 f"classifier {type(self.classifier).__name__} tells no intercepts, so there is no presence; add "
@@ -205,58 +228,55 @@ class BatchedTCAV(BatchedCAVs):
         if options and self._given_method is None:
             raise InputError(f"{next(iter(options))}: the default layer_attr_method takes no options")
 
-    def _stacks(
-        self, experimental_sets: ExperimentalSets, layer: str, values: Tensor, rows: int | None = None
-    ) -> Iterator[Stack]:
-        stats = [cast(dict[str, Any], self.cavs[concepts_to_str(m)][layer].stats) for m in experimental_sets]
+    def _taken(self, experimental_sets: ExperimentalSets) -> dict[str, _Taken]:
+        """The CAVs of the sets as they are now, by layer."""
+        names = [concepts_to_str(members) for members in experimental_sets]
         ids = [[concept.id for concept in members] for members in experimental_sets]
+        return {layer: _Taken([self._kept[name, layer] for name in names], ids) for layer in self.layers}
+
+    def _stacks(self, taken: _Taken, values: Tensor, rows: int | None = None) -> Iterator[Stack]:
         rows = values.shape[0] * values.shape[1] if rows is None else rows
-        return stacks(stats, ids, rows, values.device, self.chunk_bytes)
+        return stacks(taken.stats, taken.ids, rows, values, self.chunk_bytes)
 
     def _gradient_blocks(
         self, inputs: Any, targets: Sequence[Any], additional_forward_args: Any, options: Mapping[str, Any]
     ) -> Iterator[tuple[slice, dict[str, Tensor]]]:
         """Gradients {layer: (T, N, F)} of as many batches of inputs as fit into ``chunk_bytes``."""
-        start, held = 0, 0
+        start = stop = held = 0
         parts: list[dict[str, Tensor]] = []
-        rows = slice(0, 0)
-        for rows, batch, wanted, more in input_batches(inputs, targets, additional_forward_args, self.batch_size):
-            found = self._gradients(batch, wanted, more, options)
+
+        def joined() -> tuple[slice, dict[str, Tensor]]:
+            return slice(start, stop), {layer: torch.cat([part[layer] for part in parts], 1) for layer in self.layers}
+
+        for batch in input_batches(inputs, targets, additional_forward_args, self.batch_size, options):
+            found = self._gradients(batch)
+            stop = batch.rows.stop
             held += sum(values.nbytes for values in found.values())
             parts.append(found)
             if held >= self.chunk_bytes:
-                yield slice(start, rows.stop), {layer: torch.cat([p[layer] for p in parts], 1) for layer in self.layers}
-                start, held, parts = rows.stop, 0, []
+                yield joined()
+                start, held, parts = stop, 0, []
         if parts:
-            yield slice(start, rows.stop), {layer: torch.cat([p[layer] for p in parts], 1) for layer in self.layers}
+            yield joined()
 
-    def _gradients(
-        self, batch: tuple[Tensor, ...], targets: Sequence[Any], more: Any, options: Mapping[str, Any]
-    ) -> dict[str, Tensor]:
+    def _gradients(self, batch: InputBatch) -> dict[str, Tensor]:
+        of_input = self.attribute_to_layer_input
         with evaluation(self.model, self.mode == "fast"):
             if self._given_method is None:
-                found = layer_gradients(
-                    self.model, batch, self.layers, targets, more, of_input=self.attribute_to_layer_input
+                rows = layer_gradients(
+                    self.model, batch.inputs, self.layers, batch.targets, batch.more, of_input=of_input
                 )
-                return {layer: torch.stack(values) for layer, values in found.items()}
-            return {
-                layer: torch.stack(
-                    [
-                        method_gradients(
-                            self.layer_attr_method,
-                            self.model,
-                            batch if len(batch) > 1 else batch[0],
-                            layer,
-                            target,
-                            more,
-                            of_input=self.attribute_to_layer_input,
-                            **options,
-                        )
-                        for target in targets
-                    ]
-                )
-                for layer in self.layers
-            }
+                return {layer: torch.stack(values) for layer, values in rows.items()}
+            inputs = batch.inputs if len(batch.inputs) > 1 else batch.inputs[0]
+            found: dict[str, Tensor] = {}
+            for layer in self.layers:
+                settled = (self.layer_attr_method, self.model, inputs, layer)
+                values = [
+                    method_gradients(*settled, target, batch.more, of_input=of_input, **batch.options)
+                    for target in batch.targets
+                ]
+                found[layer] = torch.stack(values)
+            return found
 
 
 def _joined(blocks: Sequence[PerInput]) -> PerInput:

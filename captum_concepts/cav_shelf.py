@@ -1,13 +1,15 @@
-"""CAVs on disk: weights, biases, classes and accuracies in safetensors, found by the hash of all that decides them."""
+"""CAVs on disk (weights, biases, classes and accuracies in safetensors, found by a hash) and in the caller's hands."""
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from captum.concept import CAV
 from torch import Tensor
 
 from captum_concepts.store import ActivationStore
@@ -18,11 +20,35 @@ _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _LARGEST_EXACT = 2**53
 
 
+class HandedOutCAV(CAV):
+    """A CAV whose ``stats`` are a copy, made when first asked for, so that changing it changes no scores."""
+
+    def __init__(self, kept: dict[str, Any], *arguments: Any) -> None:
+        self._kept = kept
+        self._own: dict[str, Any] | None = None
+        super().__init__(*arguments)
+
+    @property
+    def stats(self) -> dict[str, Any] | None:
+        if self._own is None:
+            self._own = {name: _copied(value) for name, value in self._kept.items()}
+        return self._own
+
+    @stats.setter
+    def stats(self, stats: dict[str, Any] | None) -> None:
+        self._own = stats
+
+
+def _copied(value: Any) -> Any:
+    """A tensor, an array or a container of its own; the same object of any other kind."""
+    return value.detach().clone() if isinstance(value, Tensor) else copy.copy(value)
+
+
 class CavShelf:
     """Keeps the ``stats`` of CAVs in an ``ActivationStore``.
 
     Only weights, biases, integer classes and accuracies are kept. CAVs of classifiers that report anything else stay in
-    memory, which the log says.
+    memory, which the log says. Of CAVs that were fitted more than once (``force_train``) the last are given.
 
     Args:
         store: where.
@@ -33,15 +59,15 @@ class CavShelf:
 
     def get(self, namespace: str, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
         """{key: stats} of those of the keys that are there."""
-        absent = set(self._store.missing(namespace, ["weights", "facts"], keys))
-        present = [key for key in dict.fromkeys(keys) if key not in absent]
-        if not present:
+        latest = self._latest(namespace, keys)
+        if not latest:
             return {}
+        present = list(latest.values())
         weights, counts = self._store.get(namespace, "weights", present)
         facts = self._store.get(namespace, "facts", present)[0]
         result = {}
         sizes = counts.tolist()
-        for key, w, f in zip(present, weights.split(sizes), facts.split([n + 1 for n in sizes]), strict=True):
+        for key, w, f in zip(latest, weights.split(sizes), facts.split([n + 1 for n in sizes]), strict=True):
             stats: dict[str, Any] = {"weights": w, "classes": [int(value) for value in f[:-1, 0]]}
             if f[-1, 0]:
                 stats["accs"] = f[-1, 1].float()
@@ -59,7 +85,24 @@ class CavShelf:
                 _log.info("CAVs with stats %s are not kept on disk", ", ".join(map(str, stats)))
             else:
                 rows[key] = {"weights": stats["weights"], "facts": facts}
-        self._store.put(namespace, rows)
+        before = self._latest(namespace, list(rows))
+        self._store.put(namespace, {_after(key, before.get(key)): arrays for key, arrays in rows.items()})
+
+    def _latest(self, namespace: str, keys: Sequence[str]) -> dict[str, str]:
+        """{key: the name of its last version} of those that there are."""
+        latest: dict[str, str] = {}
+        left = {key: _after(key, None) for key in keys}
+        while left:
+            absent = set(self._store.missing(namespace, ["weights", "facts"], list(left.values())))
+            left = {key: name for key, name in left.items() if name not in absent}
+            latest.update(left)
+            left = {key: _after(key, name) for key, name in left.items()}
+        return latest
+
+
+def _after(key: str, version: str | None) -> str:
+    """The name of the version that follows; a store never takes back what it has."""
+    return f"{key}.{0 if version is None else int(version.rpartition('.')[2]) + 1}"
 
 
 def _facts(stats: Mapping[str, Any]) -> Tensor | None:

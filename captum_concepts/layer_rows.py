@@ -7,9 +7,11 @@ arguments. All layers come from one forward pass, and from one backward pass per
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from captum._utils.common import _format_additional_forward_args, _format_tensor_into_tuples, _select_targets
 from torch import Tensor, nn
@@ -77,7 +79,8 @@ def layer_gradients(
         layer -> [(B, F) for every target] on the model's device.
 
     Raises:
-        InputError: a target that does not depend on a layer, or a layer whose values have no gradient.
+        InputError: a target that the output lacks or that does not depend on a layer, or a layer whose values have no
+            gradient.
     """
     device = device_of(model)
     given = as_inputs(inputs, device)
@@ -96,7 +99,7 @@ def layer_gradients(
         watched = [found[layer] for layer in layers]
         result: dict[str, list[Tensor]] = {layer: [] for layer in layers}
         for number, target in enumerate(targets):
-            chosen = _select_targets(output, target)
+            chosen = _chosen(output, target)
             if not chosen.requires_grad:
                 raise InputError(f"layers {', '.join(layers)}: target {shown(target)} does not depend on them")
             keep = number < len(targets) - 1
@@ -108,13 +111,36 @@ def layer_gradients(
     return result
 
 
+@dataclass(frozen=True)
+class InputBatch:
+    """Some of the inputs, with what goes with them.
+
+    Attributes:
+        rows: which of the inputs.
+        inputs: one tensor per argument of the model.
+        targets: those of the rows.
+        more: additional arguments, or None.
+        options: of the attribution method.
+    """
+
+    rows: slice
+    inputs: tuple[Tensor, ...]
+    targets: list[Any]
+    more: tuple[Any, ...] | None
+    options: dict[str, Any]
+
+
 def input_batches(
-    inputs: Any, targets: Sequence[Any], additional_forward_args: Any, batch_size: int | None
-) -> Iterator[tuple[slice, tuple[Tensor, ...], list[Any], Any]]:
-    """Cut inputs, targets and additional arguments into batches, where they have one entry per input.
+    inputs: Any,
+    targets: Sequence[Any],
+    additional_forward_args: Any,
+    batch_size: int | None,
+    options: Mapping[str, Any] | None = None,
+) -> Iterator[InputBatch]:
+    """Cut inputs, targets, additional arguments and options into batches, where they have one entry per input.
 
     Yields:
-        (rows, inputs, targets, additional arguments) of each batch; everything at once without a ``batch_size``.
+        batches in order; everything at once without a ``batch_size``.
 
     Raises:
         InputError: inputs of different lengths, none at all, or a batch size below 1.
@@ -128,20 +154,38 @@ def input_batches(
     (total,) = lengths
     if batch_size is not None and batch_size < 1:
         raise InputError(f"batch_size={batch_size} must be at least 1")
+    plain = [_plain(target) for target in targets]
     more = _format_additional_forward_args(additional_forward_args)
     for start in range(0, total, batch_size or total):
         rows = slice(start, min(start + (batch_size or total), total))
-        yield (
+        yield InputBatch(
             rows,
             tuple(part[rows] for part in given),
-            [_cut(target, rows, total) for target in targets],
+            [_cut(target, rows, total) for target in plain],
             None if more is None else tuple(_cut_argument(part, rows, total) for part in more),
+            {name: _cut_option(value, rows, total) for name, value in (options or {}).items()},
         )
+
+
+def _plain(target: Any) -> Any:
+    """A target with Python's integers in place of NumPy's, which Captum does not take."""
+    if isinstance(target, (np.integer, np.ndarray)):
+        return target.tolist()
+    return type(target)(_plain(part) for part in target) if isinstance(target, (list, tuple)) else target
 
 
 def _cut_argument(part: Any, rows: slice, total: int) -> Any:
     """An additional argument's entries for some rows: a tensor as long as the inputs, as in Captum; else all of it."""
     return part[rows] if isinstance(part, Tensor) and part.dim() and len(part) == total else part
+
+
+def _cut_option(value: Any, rows: slice, total: int) -> Any:
+    """An option's entries for some rows; some (``baselines``) have a tensor for each argument of the model."""
+    return (
+        tuple(_cut_option(part, rows, total) for part in value)
+        if isinstance(value, tuple)
+        else _cut_argument(value, rows, total)
+    )
 
 
 def _cut(target: Any, rows: slice, total: int) -> Any:
@@ -150,6 +194,16 @@ def _cut(target: Any, rows: slice, total: int) -> Any:
     if per_row and len(target) != total:
         raise InputError(f"target: {len(target)} entries for {total} inputs; give one for each, or one for all")
     return target[rows] if per_row else target
+
+
+def _chosen(output: Any, target: Any) -> Tensor:
+    """The target's outputs, one for each input."""
+    try:
+        return _select_targets(output, target)
+    except (AssertionError, IndexError, RuntimeError, TypeError) as error:
+        why = str(error).partition("\n")[0] or type(error).__name__
+        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise InputError(f"target {shown(target)} does not fit the model's output {shape}: {why}") from None
 
 
 def method_gradients(

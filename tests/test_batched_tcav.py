@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pickle
 import random
+import threading
 import warnings
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.data import DataLoader, TensorDataset
 
 from captum_concepts import BatchedTCAV, InputError
+from captum_concepts.folds import random_key
 from captum_concepts.layer_rows import input_batches
 
 LAYERS = ["first", "second"]
@@ -374,7 +376,7 @@ def test_what_is_there_is_used_again(tmp_path, forwards):
     before = len(forwards)
     tcav = BatchedTCAV(model, LAYERS, save_path=str(tmp_path))
     stages = []
-    tcav._fit_batched = lambda sets, missing, _: stages.append(missing)  # type: ignore[method-assign]
+    tcav._fit_batched = lambda sets, missing, *_: stages.append(missing)  # type: ignore[method-assign]
     tcav.compute_cavs(all_sets(concepts()))
     assert len(forwards) == before
     assert stages == [{layer: [] for layer in LAYERS}]
@@ -558,9 +560,9 @@ def test_blocks_of_any_size_give_the_same_scores(tmp_path):
 def test_additional_arguments_are_cut_only_where_they_go_with_the_inputs():
     table, per_input, number = torch.zeros(100, 3), torch.arange(len(INPUTS)), torch.tensor(2.0)
     batches = list(input_batches(INPUTS, [1], (table, per_input, number, "text"), 7))
-    assert all(more[0] is table and more[2] is number and more[3] == "text" for *_, more in batches)
-    torch.testing.assert_close(torch.cat([more[1] for *_, more in batches]), per_input)
-    assert max(len(more[1]) for *_, more in batches) == 7
+    assert all(b.more[0] is table and b.more[2] is number and b.more[3] == "text" for b in batches)
+    torch.testing.assert_close(torch.cat([b.more[1] for b in batches]), per_input)
+    assert max(len(b.more[1]) for b in batches) == 7
 
 
 def test_settings_that_are_changed_afterwards_are_not_those_of_older_cavs(tmp_path):
@@ -583,3 +585,447 @@ def test_activation_files_are_never_written_outside(tmp_path, name):
     with pytest.raises(InputError, match="without slashes"):
         tcav.generate_activation("first", concepts(1, names=name)[0])
     assert victim.read_bytes() == b"precious"
+
+
+# Nothing stale, nothing shared --------------------------------------------------------------------------------------
+
+
+class Means(Classifier):
+    """Differences of means, longer by a factor that may be changed; always the same tensor, as a network's is."""
+
+    def __init__(self, scale=1.0):
+        self.scale = scale
+        self.found = None
+
+    def train_and_eval(self, dataloader):
+        batches = list(dataloader)
+        x, y = torch.cat([b[0] for b in batches]), torch.cat([b[1] for b in batches])
+        self.kinds = y.unique()
+        found = self.scale * torch.stack([x[y == kind].mean(0) - x[y != kind].mean(0) for kind in self.kinds])
+        self.found = found if self.found is None or self.found.shape != found.shape else self.found.copy_(found)
+
+    def weights(self):
+        return self.found
+
+    def classes(self):
+        return self.kinds.tolist()
+
+
+def fitted(tcav, members, layer="first", **options):
+    key = "-".join(str(concept.id) for concept in members)
+    return tcav.compute_cavs([members], **options)[key][layer].stats["weights"]
+
+
+@pytest.mark.parametrize("mode", ["exact", "fast"])
+@pytest.mark.parametrize("change", ["before", "after", "swap"])
+def test_a_classifier_that_is_changed_or_replaced_later_is_another_one(tmp_path, mode, change):
+    made = concepts(2)
+    expected = fitted(BatchedTCAV(net(), LAYERS, save_path=str(tmp_path / "a"), classifier=Means(7.0)), made)
+    tcav = BatchedTCAV(net(), LAYERS, save_path=str(tmp_path / "b"), mode=mode, classifier=Means())
+    if change == "after":
+        first = fitted(tcav, made)
+        torch.testing.assert_close(7 * first, expected)
+    if change == "swap":
+        tcav.classifier = Means(7.0)
+    else:
+        tcav.classifier.scale = 7.0
+    torch.testing.assert_close(fitted(tcav, made), expected)
+    # What lies in the folder is that of the classifier that made it.
+    fresh = BatchedTCAV(net(), LAYERS, save_path=str(tmp_path / "b"), mode=mode, classifier=Means())
+    torch.testing.assert_close(7 * fitted(fresh, made), expected)
+
+
+@pytest.mark.parametrize("mode", ["exact", "fast"])
+def test_a_classifier_may_take_the_place_of_the_default_one(tmp_path, mode):
+    made = concepts(2)
+    tcav = BatchedTCAV(net(), LAYERS, save_path=str(tmp_path), mode=mode)
+    default = fitted(tcav, made)
+    tcav.classifier = Means(7.0)
+    own = fitted(tcav, made)
+    assert not torch.allclose(own, default)
+    again = BatchedTCAV(net(), LAYERS, save_path=str(tmp_path), mode=mode)
+    torch.testing.assert_close(fitted(again, made), default, rtol=0, atol=0)
+
+
+def test_fits_of_a_classifier_that_reuses_its_tensor_stay_apart(tmp_path):
+    made = concepts(3)
+    tcav = BatchedTCAV(net(), LAYERS, save_path=str(tmp_path / "a"), classifier=Means())
+    found = tcav.compute_cavs([made[:2], made[1:]])
+    alone = fitted(BatchedTCAV(net(), LAYERS, save_path=str(tmp_path / "b"), classifier=Means()), made[:2])
+    torch.testing.assert_close(found["0-1"]["first"].stats["weights"], alone, rtol=0, atol=0)
+
+
+def test_a_fitted_classifier_finds_its_cavs_again(tmp_path):
+    made, classifier = concepts(3), Means()
+    tcav = BatchedTCAV(net(), LAYERS, save_path=str(tmp_path), classifier=classifier)
+    tcav.compute_cavs([made[:2]])
+    classifier.train_and_eval = None  # would be called
+    tcav._left = tcav._key_of(classifier)
+    tcav.compute_cavs([made[:2]])
+
+
+class Locked(Net):
+    """A model that no fingerprint can be taken of."""
+
+    def __init__(self):
+        super().__init__()
+        self.lock = threading.Lock()
+        self.gain = 1.0
+
+    def forward(self, x):
+        return super().forward(self.gain * x)
+
+
+def test_models_that_cannot_be_read(tmp_path, forwards):
+    made = concepts(2)
+    torch.manual_seed(0)
+    model = Locked().eval()
+    tcav = BatchedTCAV(model, LAYERS, save_path=str(tmp_path))
+    before = fitted(tcav, made)
+    count = len(forwards)
+    assert torch.equal(fitted(tcav, made), before)
+    assert len(forwards) == count  # within one object they are found again
+    BatchedTCAV(model, LAYERS, save_path=str(tmp_path)).compute_cavs([made])
+    assert len(forwards) > count  # but never from the folder
+    model.gain = -3.0
+    changed = fitted(tcav, made)
+    assert not torch.allclose(before, changed)
+    count = len(forwards)
+    tcav.compute_cavs([made], force_train=True)
+    assert len(forwards) > count  # what changes inside the part that cannot be read
+
+
+CHANGES = {
+    "in place": lambda concept, data: data.mul_(-3),
+    "through numpy": lambda concept, data: data.numpy().__imul__(-3),
+    "another loader": lambda concept, data: setattr(
+        concept, "data_iter", DataLoader(TensorDataset(-3 * data), batch_size=10)
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", [TCAV, BatchedTCAV])
+@pytest.mark.parametrize("change", CHANGES)
+def test_data_that_change_behind_a_concept_are_noticed(tmp_path, kind, change):
+    made = concepts(2)
+    tcav = kind(net(), LAYERS, save_path=str(tmp_path))
+    before = fitted(tcav, made).clone()
+    CHANGES[change](made[0], made[0].data_iter.dataset.tensors[0])
+    assert torch.equal(before, fitted(tcav, made)) == (kind is TCAV)
+
+
+def test_data_in_a_list_that_change_are_noticed(tmp_path):
+    rows = torch.randn(2, 20, 12, generator=torch.Generator().manual_seed(0))
+    made = [Concept(0, "a", [rows[0]]), Concept(1, "b", [[rows[1]]])]
+    tcav = BatchedTCAV(net(), LAYERS, save_path=str(tmp_path))
+    first = fitted(tcav, made)
+    rows[1] += 1
+    assert not torch.equal(first, fitted(tcav, made))
+
+
+class Gaussian(torch.utils.data.Dataset):
+    """Data that nobody can look into without reading them."""
+
+    def __init__(self, seed):
+        self.rows = torch.randn(24, 12, generator=torch.Generator().manual_seed(seed))
+        self.reads = 0
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        self.reads += 1
+        return self.rows[index]
+
+
+def test_data_are_read_once_and_anew_when_training_is_forced(tmp_path):
+    data = [Gaussian(0), Gaussian(1)]
+    made = [Concept(i, f"c{i}", DataLoader(rows, batch_size=10)) for i, rows in enumerate(data)]
+    tcav = BatchedTCAV(net(), LAYERS, save_path=str(tmp_path))
+    first = tcav.interpret(INPUTS, [made], 0)["0-1"]["first"]["magnitude"]
+    tcav.interpret(INPUTS, [made], 1)
+    assert [rows.reads for rows in data] == [24, 24]
+    data[0].rows *= -2
+    forced = tcav.interpret(INPUTS, [made], 0, force_train=True)["0-1"]["first"]["magnitude"]
+    assert [rows.reads for rows in data] == [48, 48]
+    assert not torch.allclose(first, forced)
+
+
+def test_iterators_that_can_be_read_only_once(tmp_path):
+    loaders = [concept.data_iter for concept in concepts(2)]
+    made = [Concept(i, f"c{i}", iter([batch[0] for batch in loader])) for i, loader in enumerate(loaders)]
+    tcav = BatchedTCAV(net(), LAYERS, save_path=str(tmp_path / "a"))
+    tcav.generate_activation("first", made[0])
+    found = tcav.interpret(INPUTS, [made], 0)
+    expected = BatchedTCAV(net(), LAYERS, save_path=str(tmp_path / "b")).interpret(INPUTS, [concepts(2)], 0)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    with pytest.raises(InputError, match="'c0' gives no examples; its data_iter can be read only once"):
+        tcav.compute_cavs([made], force_train=True)
+
+
+def test_loaders_that_shuffle(tmp_path):
+    def shuffled(seed):
+        rows = torch.randn(24, 12, generator=torch.Generator().manual_seed(seed))
+        return Concept(seed, f"s{seed}", DataLoader(TensorDataset(rows), batch_size=10, shuffle=True))
+
+    made, model = [shuffled(0), shuffled(1)], net()
+    tcav = BatchedTCAV(model, ["first"], save_path=str(tmp_path))
+    tcav.generate_activation("first", made[0])
+    tcav.generate_activation("second", made[0])  # another layer, so the data are read again
+    first = fitted(tcav, made)
+    with torch.no_grad():
+        model.first.weight.mul_(-1)
+    tcav.compute_cavs([made])
+    with torch.no_grad():
+        model.first.weight.mul_(-1)
+    assert fitted(tcav, made).shape == first.shape
+
+
+def test_changing_what_was_handed_out_changes_no_scores(tmp_path):
+    made = concepts(2)
+    tcav = BatchedTCAV(net(), LAYERS, save_path=str(tmp_path), method="pattern")
+    before = tcav.interpret(INPUTS, [made], 0)
+    stats = tcav.cavs["0-1"]["first"].stats
+    stats["weights"].zero_()
+    stats["classes"].reverse()
+    assert tcav.cavs["0-1"]["first"].stats["weights"].abs().max() == 0  # the copy is one's own
+    torch.testing.assert_close(tcav.interpret(INPUTS, [made], 0), before, rtol=0, atol=0)
+    assert tcav.presence(INPUTS, [made])["0-1"]["first"].unique().numel() > 2
+
+
+def test_sensitivities_are_those_of_the_cavs_at_the_start(tmp_path):
+    made = concepts(2)
+    tcav = BatchedTCAV(net(), LAYERS, save_path=str(tmp_path), batch_size=5, chunk_bytes=1)
+    whole = tcav.sensitivities(INPUTS, [made], [0])["0-1"]["first"]
+    blocks = tcav.iter_sensitivities(INPUTS, [made], [0])
+    found = [next(blocks)[1]["0-1"]["first"]]
+    tcav.compute_cavs([concepts(2, seed=9)])  # takes the place of 0-1
+    found += [block["0-1"]["first"] for _, block in blocks]
+    assert len(found) == 6
+    torch.testing.assert_close(torch.cat(found), whole, rtol=0, atol=0)
+
+
+def test_later_runs_find_the_cavs_of_the_last_forced_training(tmp_path):
+    made = concepts(2)
+    for seed in range(6):  # of two versions, chance would find the right one half of the time
+        random.seed(seed)
+        np.random.seed(seed)
+        tcav = BatchedTCAV(net(), LAYERS, save_path=str(tmp_path), mode="exact")
+        forced = fitted(tcav, made, force_train=True)
+        later = BatchedTCAV(net(), LAYERS, save_path=str(tmp_path), mode="exact")
+        assert torch.equal(fitted(later, made), forced)
+
+
+# Names, layers, types -----------------------------------------------------------------------------------------------
+
+
+def test_names_of_any_length_and_kind(tmp_path):
+    names = ["a" * 300, "../../x", "."]
+    plain = concepts(3)
+    made = [Concept(i, name, plain[i].data_iter) for i, name in enumerate(names)]
+    for classifier in (None, Means()):
+        options = {"classifier": classifier, "method": "pattern"}
+        found = BatchedTCAV(net(), LAYERS, save_path=str(tmp_path / "a" / "b"), **options).interpret(INPUTS, [made], 0)
+        expected = BatchedTCAV(net(), LAYERS, save_path=str(tmp_path / "c"), **options).interpret(INPUTS, [plain], 0)
+        if classifier is not None:  # it holds out nothing, and what is held out goes by the names
+            torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "c"}
+    tcav = BatchedTCAV(net(), LAYERS, save_path=str(tmp_path / "d"))
+    with pytest.raises(InputError, match="of at most 255 bytes"):
+        tcav.generate_activation("first", made[0])
+
+
+@pytest.mark.parametrize("kind", [TCAV, BatchedTCAV])
+def test_a_layer_named_twice_is_one_layer(tmp_path, kind):
+    _, (scores,) = seeded(kind, tmp_path, [concepts(2)], targets=[0], layers=["first", "second", "first"])
+    assert list(scores["0-1"]) == LAYERS
+
+
+@pytest.mark.parametrize("batch_size", [None, 7])
+def test_options_with_an_entry_for_each_input_are_cut_like_the_inputs(tmp_path, batch_size):
+    made, model = concepts(2), net()
+    baselines = torch.randn(INPUTS.shape, generator=torch.Generator().manual_seed(8))
+    method = LayerIntegratedGradients(model, None, multiply_by_inputs=False)
+    given = {"layer_attr_method": method, "model": model}
+
+    def scores(kind, folder, **options):
+        random.seed(0)
+        np.random.seed(0)
+        tcav = kind(layers=LAYERS, save_path=str(tmp_path / folder), **given, **options)
+        return tcav.interpret(INPUTS, [made], 0, baselines=baselines)["0-1"]
+
+    expected = scores(TCAV, "a")
+    exact = scores(BatchedTCAV, "b", mode="exact", batch_size=batch_size)
+    fast = scores(BatchedTCAV, "c", batch_size=batch_size)
+    for layer in LAYERS:
+        torch.testing.assert_close(exact[layer], expected[layer], rtol=1e-4, atol=1e-6)
+        assert fast[layer]["magnitude"].abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("spoil", ["nan", "infinite"])
+@pytest.mark.parametrize("mode", ["exact", "fast"])
+def test_activations_that_are_no_numbers_are_named(tmp_path, mode, spoil):
+    made = concepts(3)
+    made[1].data_iter.dataset.tensors[0][3] = float(spoil.removesuffix("inite"))
+    tcav = BatchedTCAV(net(), LAYERS, save_path=str(tmp_path), mode=mode)
+    with pytest.raises(InputError, match="concept 'c1', layer 'first': NaN or infinite activations in 1 of ") as caught:
+        tcav.compute_cavs([made])
+    assert "\n" not in str(caught.value)
+
+
+def test_bfloat16_activations(tmp_path):
+    half = [
+        Concept(c.id, c.name, DataLoader(TensorDataset(c.data_iter.dataset.tensors[0].bfloat16()), batch_size=10))
+        for c in concepts(2)
+    ]
+    exact = BatchedTCAV(net().bfloat16(), LAYERS, save_path=str(tmp_path / "a"), mode="exact")
+    with pytest.raises(InputError, match="concept 'c0', layer 'first': activations in bfloat16"):
+        exact.compute_cavs([half])
+    fast = BatchedTCAV(net().bfloat16(), LAYERS, save_path=str(tmp_path / "b"))
+    found = fast.interpret(INPUTS.bfloat16(), [half], 0)["0-1"]["second"]["magnitude"]
+    wanted = BatchedTCAV(net(), LAYERS, save_path=str(tmp_path / "c")).interpret(INPUTS, [concepts(2)], 0)
+    torch.testing.assert_close(found, wanted["0-1"]["second"]["magnitude"], rtol=0.05, atol=0)
+
+
+@pytest.mark.parametrize("mode", ["exact", "fast"])
+def test_double_precision_is_kept(tmp_path, mode):
+    """An output that changes by less than single precision can tell between two inputs."""
+    made = [
+        Concept(c.id, c.name, DataLoader(TensorDataset(c.data_iter.dataset.tensors[0].double()), batch_size=10))
+        for c in concepts(2)
+    ]
+    model = net().double()
+    tcav = BatchedTCAV(model, ["second"], save_path=str(tmp_path), mode=mode, temperature=1.0)
+    scores = tcav.interpret(INPUTS.double(), [made], 0)["0-1"]["second"]
+    weights = tcav.cavs["0-1"]["second"].stats["weights"].double()
+    hidden = model.second(torch.relu(model.first(INPUTS.double()))).detach().requires_grad_(True)
+    (gradients,) = torch.autograd.grad(model.head(torch.tanh(hidden))[:, 0].sum(), hidden)
+    assert scores["magnitude"].dtype == torch.float64
+    torch.testing.assert_close(scores["magnitude"], (gradients @ weights.T).mean(0), rtol=1e-12, atol=0)
+    along = gradients @ weights.T / weights.norm(dim=1)
+    torch.testing.assert_close(scores["smooth"], torch.sigmoid(along).mean(0), rtol=1e-12, atol=0)
+    assert tcav.sensitivities(INPUTS.double(), [made], [0])["0-1"]["second"].dtype == torch.float64
+
+
+def test_targets_of_numpy(tmp_path):
+    made, each = concepts(2), np.arange(len(INPUTS)) % 3
+    tcav = BatchedTCAV(net(), LAYERS, save_path=str(tmp_path))
+    found = tcav.interpret_targets(INPUTS, [made], [np.int64(1), each, [np.int32(2)] * len(INPUTS), (np.int8(2),)])
+    expected = tcav.interpret_targets(INPUTS, [made], [1, each.tolist(), 2, 2])
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    with pytest.raises(InputError, match=r"target 3 does not fit the model's output \(30, 3\): ") as caught:
+        tcav.interpret(INPUTS, [made], 3)
+    assert "\n" not in str(caught.value)
+
+
+def test_precision_is_an_option_of_the_fast_mode(tmp_path):
+    made = concepts(2, rows=60)
+    found = {
+        precision: fitted(BatchedTCAV(net(), LAYERS, save_path=str(tmp_path), precision=precision), made)[1].double()
+        for precision in ("float64", "float32", "bfloat16")
+    }
+    cosines = {k: torch.cosine_similarity(v, found["float64"], dim=0).item() for k, v in found.items()}
+    assert cosines["float32"] > 1 - 1e-6
+    assert 1 - 1e-3 < cosines["bfloat16"] < 1 - 1e-9  # another one, not the one from the folder
+    for options, message in (
+        ({"precision": "int8"}, "precision='int8' is not known; use float32, float64, bfloat16"),
+        ({"precision": "bfloat16", "mode": "exact"}, "an option of mode='fast'"),
+        ({"precision": "bfloat16", "classifier": Means()}, "without a classifier of your own"),
+    ):
+        with pytest.raises(InputError, match=message):
+            BatchedTCAV(net(), LAYERS, save_path=str(tmp_path), **options)
+
+
+# What the numbers are -------------------------------------------------------------------------------------------------
+
+
+def by_hand(model, layer, members, inputs, target, *, names=None, seed=0, ratio=0.33):
+    """Differences of means of the rows that are not held out, and what follows from them, in NumPy."""
+    rows, held = [], []
+    for concept in members:
+        with torch.no_grad():
+            data = torch.cat([batch[0] for batch in concept.data_iter])
+            hidden = model.first(data)
+            rows.append((hidden if layer == "first" else model.second(torch.relu(hidden))).double().numpy())
+        order = np.random.default_rng(list(random_key(seed, concept.identifier))).permutation(len(data))
+        held.append(np.isin(np.arange(len(data)), order[: int(ratio * len(data))]))
+    kept = [part[~out] for part, out in zip(rows, held, strict=True)]
+    weights, biases = [], []
+    for own in range(len(members)):
+        rest = np.concatenate([part for i, part in enumerate(kept) if i != own]).mean(0)
+        mean = kept[own].mean(0)
+        weights.append(mean - rest)
+        biases.append(-(mean - rest) @ (mean + rest) / 2)
+    weights, biases = np.array(weights), np.array(biases)
+    hidden = model.first(inputs).detach()
+    hidden = (hidden if layer == "first" else model.second(torch.relu(hidden)).detach()).requires_grad_(True)
+    out = model.head(torch.tanh(hidden if layer == "second" else model.second(torch.relu(hidden))))
+    gradients = torch.autograd.grad(out[:, target].sum(), hidden)[0].double().numpy()
+    tested = [part[out] @ weights.T + biases for part, out in zip(rows, held, strict=True)]
+    right = sum((values.argmax(1) == i).sum() for i, values in enumerate(tested))
+    return {
+        "weights": weights,
+        "accuracy": right / sum(map(len, tested)),
+        "presence": 1 / (1 + np.exp(-(hidden.detach().double().numpy() @ weights.T + biases))),
+        "along": gradients @ weights.T,
+        "lengths": np.linalg.norm(weights, axis=1),
+    }
+
+
+@pytest.mark.parametrize("names", ["c{}", "drum[kick{}]*?", "a/{}" + "x" * 300])
+@pytest.mark.parametrize(("count", "seed"), [(2, 0), (3, 5), (100, 0)])
+def test_every_number_by_hand(tmp_path, count, seed, names):
+    model, made = net(), concepts(count, rows=9 if count > 3 else 24, names=names)
+    options = {"method": "pattern", "seed": seed, "temperature": 0.05, "batch_size": 7}
+    tcav = BatchedTCAV(model, LAYERS, save_path=str(tmp_path), **options)
+    turned = made[::-1]  # the caller's order is not the order of ids
+    key = "-".join(str(concept.id) for concept in turned)
+    for layer in LAYERS:
+        expected = by_hand(model, layer, turned, INPUTS, 1, seed=seed)
+        found = tcav.interpret(INPUTS, [turned], 1)[key][layer]
+        stats = tcav.cavs[key][layer].stats
+        assert stats["classes"] == sorted(concept.id for concept in made)
+        close = {"rtol": 1e-4, "atol": 1e-6}
+        np.testing.assert_allclose(stats["weights"].flip(0), expected["weights"], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(stats["accs"], expected["accuracy"], rtol=1e-6)
+        np.testing.assert_allclose(found["magnitude"], expected["along"].mean(0), **close)
+        clear = np.abs(expected["along"]).min(0) > 1e-5
+        assert clear.sum() > 0.8 * count
+        np.testing.assert_allclose(found["sign_count"][clear], (expected["along"] > 0).mean(0)[clear], rtol=1e-6)
+        smooth = 1 / (1 + np.exp(-expected["along"] / (0.05 * expected["lengths"])))
+        np.testing.assert_allclose(found["smooth"], smooth.mean(0), rtol=1e-3)
+        presence = tcav.presence(INPUTS, [turned])[key][layer]
+        np.testing.assert_allclose(presence, expected["presence"], rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("layer", ["gru", "gru:0", "gru:1"])
+def test_values_of_layers_with_tuple_outputs(tmp_path, layer):
+    torch.manual_seed(0)
+    model, made = Recurrent().eval(), concepts(2, shape=(7, 4))
+    inputs = torch.randn(6, 7, 4)
+    tcav = BatchedTCAV(model, layer, save_path=str(tmp_path), method="pattern", test_split_ratio=0.0)
+    scores = tcav.interpret_targets(inputs, [made], [0, 1])
+    means = []
+    for concept in made:
+        with torch.no_grad():
+            sequence, state = model.gru(concept.data_iter.dataset.tensors[0].transpose(0, 1))
+        means.append((state[0] if layer == "gru:1" else sequence.transpose(0, 1).flatten(1)).mean(0))
+    weights = torch.stack([means[0] - means[1], means[1] - means[0]])
+    torch.testing.assert_close(tcav.cavs["0-1"][layer].stats["weights"], weights, rtol=1e-4, atol=1e-6)
+    # The output is linear in both: in the last frame of the sequence, and in the state.
+    for target, found in enumerate(scores):
+        expected = weights[:, -5:] @ model.head.weight[target].detach()
+        torch.testing.assert_close(found["0-1"][layer]["magnitude"], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_lesson_of_dropout(tmp_path):
+    """In training mode a model with dropout gives other activations each time: the exact mode hears each batch once."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(12, 8), nn.Dropout(0.5), nn.Linear(8, 2)).train()
+    exact = BatchedTCAV(model, "1", save_path=str(tmp_path / "a"), mode="exact")
+    exact.compute_cavs([concepts(2)])
+    assert model.training and model[1].training
+    first = fitted(BatchedTCAV(model, "1", save_path=str(tmp_path / "b")), concepts(2), "1")
+    again = fitted(BatchedTCAV(model, "1", save_path=str(tmp_path / "c")), concepts(2), "1")
+    torch.testing.assert_close(first, again, rtol=0, atol=0)  # the fast mode is in evaluation mode
+    assert model[1].training
