@@ -153,11 +153,11 @@ class BatchedCAVs(TCAV):
             the layers without a CAV, and for each concept the layers at which it is then needed.
         """
         namespace = self._namespace()
-        wanted: dict[Concept, Sequence[str]] = dict.fromkeys(concepts, self.layers)
-        self._rows.ensure(self.model, namespace, wanted)
+        layers: Sequence[str] = self.layers
+        self._rows.ensure(self.model, namespace, dict.fromkeys(concepts, layers))
         missing = self._recall([concepts], namespace, self._settings())
-        layers = [layer for layer in self.layers if missing[layer]]
-        return layers, {concept: list(layers) for concept in concepts} if layers else {}
+        left = [layer for layer in self.layers if missing[layer]]
+        return left, {concept: list(left) for concept in concepts} if left else {}
 
     def compute_cavs(
         self,
@@ -186,8 +186,8 @@ class BatchedCAVs(TCAV):
             self._rows.forget(concepts)
             self._stand_ins = StandIns()
         namespace, settings = self._namespace(), self._settings()
-        wanted: dict[Concept, Sequence[str]] = dict.fromkeys(concepts, self.layers)
-        self._rows.ensure(self.model, namespace, wanted, self.progress)
+        layers: Sequence[str] = self.layers
+        self._rows.ensure(self.model, namespace, dict.fromkeys(concepts, layers), self.progress)
         missing: Missing = {layer: list(range(len(experimental_sets))) for layer in self.layers}
         if not force_train:
             missing = self._recall(experimental_sets, namespace, settings)

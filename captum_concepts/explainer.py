@@ -30,7 +30,7 @@ from captum_concepts.assembly import (
 )
 from captum_concepts.audio import Clip
 from captum_concepts.backbones import Backbone, target_index
-from captum_concepts.cavs import ConceptBank, FitFunction, fit_cavs, group_weights, resolve_method, run_fit
+from captum_concepts.cavs import ConceptBank, FitFunction, fit_cavs, group_weights, resolve_method
 from captum_concepts.concepts import ConceptSet
 from captum_concepts.errors import InputError, shown
 from captum_concepts.explanation import Explanation, empty_scores
@@ -38,11 +38,12 @@ from captum_concepts.hierarchy import ConceptHierarchy
 from captum_concepts.layers import check_pooling
 from captum_concepts.miners import mine
 from captum_concepts.plugins import get_plugin_manager, lookup
+from captum_concepts.relative_scores import relative_directions, relative_scores
 from captum_concepts.scoring import LayerData, NullPlan, score_layer
 from captum_concepts.similarity import similarity as compute_similarity
 from captum_concepts.store import ActivationStore
 from captum_concepts.support import ResampledDiscriminant, bootstrap_support
-from captum_concepts.tcav import clip_means, magnitude, sensitivities, tcav_score
+from captum_concepts.tcav import clip_means
 
 
 class ConceptHierarchyExplainer(ConceptInterpreter):
@@ -228,21 +229,15 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
                 found[layer].append(gradients[layer][:, 0])
         pushes = {layer: torch.cat(parts) for layer, parts in found.items()}
         rows = {identity: self._concept_rows(concept) for identity, concept in unique.items()}
-        results: dict[str, dict[str, dict[str, Tensor]]] = {}
-        for members in experimental_sets:
-            scores = {}
-            for layer in self.layers:
-                values = sensitivities(pushes[layer], self._relative([rows[c.id][layer] for c in members]))
-                scores[layer] = {"sign_count": tcav_score(values), "magnitude": magnitude(values)}
-            results["-".join(str(concept.id) for concept in members)] = scores
+        sets = [[concept.id for concept in members] for members in experimental_sets]
+        names = ["-".join(map(str, members)) for members in sets]
+        results: dict[str, dict[str, dict[str, Tensor]]] = {name: {} for name in names}
+        for layer in self.layers:
+            parts = {identity: found_rows[layer] for identity, found_rows in rows.items()}
+            directions = relative_directions(parts, sets, self._fit, self.cav_options)
+            for name, scores in zip(names, relative_scores(directions, sets, pushes[layer]), strict=True):
+                results[name][layer] = scores
         return results
-
-    def _relative(self, parts: Sequence[Tensor]) -> Tensor:
-        """(C, D): the CAV of each part's rows against those of all other parts."""
-        x = torch.cat(list(parts))
-        owner = torch.repeat_interleave(torch.tensor([len(part) for part in parts])).to(x.device)
-        labels = owner[:, None] == torch.arange(len(parts), device=x.device)
-        return run_fit(self._fit, x, labels, ~labels, x.new_ones(len(x)), self.cav_options)[0]
 
     def _concept_rows(self, concept: Concept) -> dict[str, Tensor]:
         if concept.data_iter is None:
