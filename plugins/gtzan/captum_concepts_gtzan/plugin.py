@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from captum_concepts.hookspecs import Factories, hookimpl
+
+if TYPE_CHECKING:
+    import click
 
 
 @hookimpl
@@ -17,3 +22,10 @@ def captum_concepts_concept_sources() -> Factories:
     from captum_concepts_gtzan.concepts import genre_concepts, tempo_concepts
 
     return {"gtzan-genres": genre_concepts, "gtzan-tempo": tempo_concepts}
+
+
+@hookimpl
+def captum_concepts_commands(cli: click.Group) -> None:
+    from captum_concepts_gtzan.commands import gtzan
+
+    cli.add_command(gtzan)
