@@ -45,7 +45,7 @@ class ImportedBackbone(TorchBackbone):
         module = self.model
         behind = ancestors(module.nodes, split_reference(module.require_output())[0])
         nodes = {module.layers[name]: module.nodes[name] for name in module.order if name in behind}
-        known = computed(nodes.values())
+        known = [module.layers[name] for name in computed(nodes.values())]
         if not layers:
             raise InputError(f"layers is empty; choose from: {choices('', known)}")
         for layer in layers:
@@ -119,7 +119,7 @@ def _imported(kind: str, model: Model, layers: tuple[str, ...], device: str, pat
     module = GraphModule(model.nodes, model.input, output, shown(str(model.path), 200))
     output = module.require_output()
     embedding = [] if model.embedding is None else [module.layer_name(model.embedding)]
-    logits = module.logits()
+    logits = module.find_logits()
     seen = observed(module)
     if not embeds and model.classes and seen is not None:
         _check_classes(model, seen.output)
@@ -138,9 +138,10 @@ def _imported(kind: str, model: Model, layers: tuple[str, ...], device: str, pat
 def _check_classes(model: Model, shape: tuple[int, ...]) -> None:
     if len(shape) != 2 or shape[1] != len(model.classes):
         sizes = ", ".join(["B", *map(str, shape[1:])])
+        whose = model.path.name if model.head is None else f"the head on {model.path.name}"
         raise InputError(
-            f"{model.path.name}: {len(model.classes)} classes for an output of shape ({sizes}); give as many classes= "
-            "as it has columns, or another output="
+            f"classes: {len(model.classes)} names for the output of {whose}, of shape ({sizes}); give one for each "
+            "column, or another output="
         )
 
 
@@ -176,7 +177,7 @@ def _run_by_essentia(
 
 def _head_logits(head: GraphModule) -> Callable[[np.ndarray], np.ndarray]:
     """The head, which is imported, on embeddings that Essentia gives."""
-    logits = head.logits() or head.output_name
+    logits = head.find_logits() or head.output_name
 
     def compute(embeddings: np.ndarray) -> np.ndarray:
         with torch.no_grad():

@@ -191,7 +191,7 @@ class GraphModule(nn.Module):
         name, number = self._check(node)
         return self.layers[name] + (f":{number}" if ":" in node and number else "")
 
-    def logits(self) -> str | None:
+    def find_logits(self) -> str | None:
         """The layer whose value a Sigmoid or Softmax turns into the module's output; None if neither does."""
         if self.output_name is None:
             return None

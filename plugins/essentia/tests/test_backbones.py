@@ -140,6 +140,77 @@ def test_without_a_card(models, tone):
     assert tuple(backbone.classes) == ("a", "b", "c") and backbone.layers == (LAYER,)
 
 
+def test_class_names_with_commas(models):
+    options = {"output": "model/Sigmoid", "embedding": LAYER, "card": None}
+    backbone = make(models, classes='rock, "sad, slow", jazz', **options)
+    assert tuple(backbone.classes) == ("rock", "sad, slow", "jazz")
+    assert tuple(make(models, classes=["a, b", "c", "d"], **options).classes) == ("a, b", "c", "d")
+    with pytest.raises(InputError, match="put quotes around whole names"):
+        make(models, classes='rock, "sad, slow', **options)
+    with pytest.raises(InputError, match="'a' is there 2 times"):
+        make(models, classes="a, b, a", **options)
+
+
+@pytest.mark.parametrize(("classes", "count"), [("a", 1), ("a, b, c, d", 4)])
+def test_the_number_of_classes_is_checked_at_once(models, classes, count):
+    with pytest.raises(InputError, match=rf"{count} names for the output of tiny-tagger-1\.pb, of shape \(B, 3\)"):
+        make(models, classes=classes)
+    with pytest.raises(InputError, match=rf"{count} names for the output of the head on tiny-.*\(B, 2\)"):
+        make(models, "tiny-moods-1", "essentia", classes=classes)
+
+
+def test_the_card_of_another_graph_is_named(models):
+    cards = {name: json.loads((models / f"{name}.json").read_text()) for name in ("tiny-tagger-1", "tiny-moods-1")}
+    (models / "wrong.json").write_text(json.dumps(cards["tiny-tagger-1"] | {"schema": cards["tiny-moods-1"]["schema"]}))
+    with pytest.raises(InputError, match=r"wrong\.json'.*'serving.*tiny-tagger-1\.pb does not have.*another.*card="):
+        make(models, card=str(models / "wrong.json"))
+    (models / "wrong.json").write_text(json.dumps(cards["tiny-moods-1"] | {"schema": cards["tiny-tagger-1"]["schema"]}))
+    with pytest.raises(InputError, match=r"wrong\.json'.*'model/Placeholder'.*tiny-moods-1\.pb does not have.*card="):
+        make(models, "tiny-moods-1", "essentia", card=str(models / "wrong.json"))
+
+
+def test_a_head_whose_backbone_has_no_card(models, tone):
+    (models / "tiny-tagger-1.json").unlink()
+    with pytest.raises(InputError, match=r"nothing names the embedding.*tiny-moods-1.*tiny-tagger-1\.json.*embedding="):
+        make(models, "tiny-moods-1", "essentia")
+    backbone = make(models, "tiny-moods-1", "essentia", embedding=LAYER)  # the head's card names the algorithm
+    assert tuple(backbone.classes) == ("happy", "sad") and backbone.hop_samples == 93 * 256
+
+
+def test_wrong_layers_list_the_nearest_and_no_constants(models):
+    backbone = make(models)
+    with pytest.raises(
+        InputError, match=r"layer 'model/dense/BiasAd' is not one .* are: model/dense/BiasAdd,"
+    ) as error:
+        backbone.check_layers(["model/dense/BiasAd"])
+    assert "weights/" not in str(error.value) and "\n" not in str(error.value)
+    with pytest.raises(InputError, match="'weights/dense' is a constant"):
+        backbone.check_layers(["weights/dense"])
+    with pytest.raises(InputError, match="'model/dense:²' is not one of its layers"):
+        backbone.check_layers(["model/dense:²"])
+    with pytest.raises(InputError, match="layers is empty; choose from: model/Sigmoid"):
+        backbone.check_layers([])
+    only = make(models, output=LAYER, card=None, classes="a, b, c, d")
+    with pytest.raises(InputError, match="'model/Sigmoid' does not lie before its output"):
+        only.check_layers(["model/Sigmoid"])
+
+
+def test_several_outputs_without_a_card(models, tiny):
+    graph = tiny.tagger(tiny.weights())
+    graph.add("Sinh", "other", LAYER)
+    (models / "two.pb").write_bytes(graph.content)
+    with pytest.raises(InputError, match=r"several outputs \(model/Sigmoid, other\); name one with output="):
+        make(models, "two")
+
+
+def test_a_graph_that_asks_for_a_huge_patch(models, tmp_path):
+    graph = GraphBuilder()
+    graph.add("Relu", "y", graph.placeholder("x", (None, 2**20, 2**20)))
+    (tmp_path / "huge.pb").write_bytes(graph.content)
+    with pytest.raises(InputError, match="a value of 1099511627776 numbers"):
+        make(tmp_path, "huge")
+
+
 def test_a_model_that_only_embeds(models, tiny, tone):
     card = json.loads((models / "tiny-tagger-1.json").read_text())
     del card["schema"]["outputs"][0]

@@ -105,7 +105,7 @@ def test_functions_are_inlined_and_hookable(tiny):
     np.testing.assert_allclose(module(torch.from_numpy(x)).numpy(), softmax(logits, 1), rtol=1e-5)
     inner = "PartitionedCall/PartitionedCall/model/add"
     np.testing.assert_allclose(module(torch.from_numpy(x), output=inner).numpy(), logits, rtol=1e-5, atol=1e-6)
-    assert module.logits() == inner
+    assert module.find_logits() == inner
     assert inner in dict(module.named_modules())
 
 
@@ -217,7 +217,7 @@ def test_a_head_on_a_backbone_is_one_graph(tiny, arrays, x):
     both = GraphModule(nodes, output="head/PartitionedCall", where="test.pb")
     embedding = module_of(tiny.tagger(arrays))(x, output="model/dense/BiasAdd")
     torch.testing.assert_close(both(x), module_of(tiny.head())(embedding))
-    assert both.input_name == "model/Placeholder" and both.logits().startswith("head/PartitionedCall/")
+    assert both.input_name == "model/Placeholder" and both.find_logits().startswith("head/PartitionedCall/")
     torch.testing.assert_close(both(x, output="model/Sigmoid"), module_of(tiny.tagger(arrays))(x))
 
 

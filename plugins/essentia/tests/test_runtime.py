@@ -49,6 +49,31 @@ def test_an_output_of_unknown_rank_is_whole(tmp_path):
     np.testing.assert_array_equal(Session(tmp_path / "u.pb", "x", ["y"])(x)["y"], x)
 
 
+def test_unusual_operations_are_tensorflows(tmp_path):
+    """Whole numbers that are divided and averaged, casts that wrap, a choice of rows, a range of fractions."""
+    number, whole, byte = (np.dtype(name) for name in ("float32", "int32", "uint8"))
+    graph = GraphBuilder()
+    x = graph.placeholder("x", (None, 4))
+    axis = graph.constant("axis", np.array([1], np.int32))
+    ints = graph.add("Cast", "ints", x, SrcT=number, DstT=whole)
+    quotient = graph.add("Div", "quotient", ints, graph.constant("two", np.array(-2, np.int32)), T=whole)
+    mean = graph.add("Mean", "mean", ints, axis, T=whole, Tidx=whole, keep_dims=True)
+    small = graph.add("Cast", "small", x, SrcT=number, DstT=byte)
+    for name, source, kind in (("a", quotient, whole), ("b", mean, whole), ("c", small, byte)):
+        graph.add("Cast", name, source, SrcT=kind, DstT=number)
+    total = graph.add("Sum", "total", x, axis, Tidx=whole, keep_dims=False)
+    rows = graph.add("Greater", "rows", total, graph.constant("zero", np.array(0, np.float32)))
+    graph.add("Select", "d", rows, x, graph.add("Neg", "minus", x))
+    steps = [graph.constant(f"step{i}", np.array(v, np.float32)) for i, v in enumerate((0.5, 2.5, 0.5))]
+    graph.add("Mul", "e", x, graph.add("Range", "range", *steps, Tidx=number))
+    (tmp_path / "g.pb").write_bytes(graph.content)
+    values = np.array([[1, 2, -3, 4], [0, 5, -6, -7], [300, -1, 255, 7], [-9, -8, 1.7, -2.7]], np.float32)
+    found = Session(tmp_path / "g.pb", "x", list("abcde"))(values)
+    module = import_graph(tmp_path / "g.pb", output="a")
+    for node, expected in found.items():
+        np.testing.assert_array_equal(module(torch.from_numpy(values), output=node).numpy(), expected, node)
+
+
 def test_large_outputs_of_convolutions(models, x):
     """Signal-level algorithms refuse them: more tokens than a buffer holds."""
     found = Session(models / "tiny-tagger-1.pb", "model/Placeholder", ["model/conv/Relu"])(x)["model/conv/Relu"]
