@@ -37,7 +37,8 @@ class Measure:
     Attributes:
         function: ``(bank, activations, labels, weights) -> (K, K)``; what is not needed may be None.
         symmetric: whether the matrix equals its transpose; otherwise row p, column c speaks for the link p -> c.
-        needs: which of "activations" and "labels" must be given.
+        needs: which of "activations", "labels" and "gradients" must be given; the function takes ``gradients=`` only
+            if it needs them.
         grouped: whether the function also takes ``groups=``.
     """
 
@@ -53,10 +54,14 @@ class Measure:
         labels: Tensor | None = None,
         weights: Tensor | None = None,
         groups: Sequence[str] | np.ndarray | None = None,
+        gradients: Tensor | None = None,
     ) -> Tensor:
+        more: dict[str, object] = {}
         if self.grouped:
-            return self.function(bank, activations, labels, weights, groups=groups)
-        return self.function(bank, activations, labels, weights)
+            more["groups"] = groups
+        if "gradients" in self.needs:
+            more["gradients"] = gradients
+        return self.function(bank, activations, labels, weights, **more)
 
 
 def similarity(
@@ -67,6 +72,7 @@ def similarity(
     labels: Tensor | np.ndarray | None = None,
     weights: Tensor | np.ndarray | None = None,
     groups: Sequence[str] | np.ndarray | None = None,
+    gradients: Tensor | np.ndarray | None = None,
 ) -> Tensor:
     """Similarity of all concepts of a bank, (K, K).
 
@@ -75,21 +81,24 @@ def similarity(
             ``(bank, activations, labels, weights) -> (K, K)``.
         activations: (N, D). labels: (N, K) bool. weights: (N,), not negative; default: all rows count alike.
         groups: (N,), the track or recording of each row; default: every row its own.
+        gradients: (clips, targets, D), of the explained clips' logits at the layer of the bank.
 
     Raises:
         InputError: an unknown measure, something needed is missing or has another shape or NaN, a concept without
             rows, or a measure that does not return a finite (K, K).
     """
     chosen = _measure(measure)
-    given = {"activations": activations, "labels": labels}
+    given = {"activations": activations, "labels": labels, "gradients": gradients}
     for need in sorted(chosen.needs):
         if given[need] is None:
             raise InputError(f"similarity {shown(measure)}: needs {need}; give {need}=")
     activations = None if activations is None else torch.as_tensor(activations)
     labels = None if labels is None else torch.as_tensor(labels)
     weights = None if weights is None else torch.as_tensor(weights)
+    gradients = None if gradients is None else torch.as_tensor(gradients)
     _check_rows(bank, activations, labels, weights)
-    result = chosen(bank, activations, labels, weights, groups)
+    _check_gradients(bank, gradients)
+    result = chosen(bank, activations, labels, weights, groups, gradients)
     k = len(bank.names)
     if not isinstance(result, Tensor) or result.shape != (k, k):
         got = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
@@ -128,6 +137,14 @@ def _check_rows(bank: Bank, activations: Tensor | None, labels: Tensor | None, w
             raise InputError("weights: negative, infinite or NaN; give numbers of at least 0")
         if not float(weights.sum()) > 0:
             raise InputError("weights: no weight is above 0; give at least one row some")
+
+
+def _check_gradients(bank: Bank, gradients: Tensor | None) -> None:
+    d = bank.directions.shape[1]
+    if gradients is not None and (gradients.ndim != 3 or gradients.shape[2] != d or not gradients.numel()):
+        raise InputError(
+            f"gradients: shape {tuple(gradients.shape)}; give (clips, targets, {d}), of the layer of the bank"
+        )
 
 
 def _blocks(
@@ -232,6 +249,34 @@ def discriminant(
     return scaled_products(mean_space(observed).inner_products()).to(bank.directions.dtype)
 
 
+def sensitivity(
+    bank: Bank,
+    activations: Tensor | None,
+    labels: Tensor | None,
+    weights: Tensor | None = None,
+    *,
+    gradients: Tensor,
+) -> Tensor:
+    """Whether two concepts push the classes alike: cosine of their sensitivities over all clips and targets.
+
+    ``S[i, j]`` is the cosine, not centred, of the directional derivatives of the logits along the two CAVs: 1 where
+    the model answers to both in the same way, -1 where one speaks for what the other speaks against, whatever the CAVs
+    themselves look like. Weights of the concepts' rows play no part.
+    """
+    k = len(bank.names)
+    products = torch.zeros(k, k, dtype=torch.float64, device=bank.directions.device)
+    for some in gradients.split(max(1, ROWS // gradients.shape[1])):
+        pushed = (some.to(bank.directions).flatten(0, 1) @ bank.directions.T).double()
+        products += pushed.T @ pushed
+    length = products.diagonal().sqrt()
+    still = (length <= 0).nonzero()
+    if len(still):
+        raise InputError(
+            f"sensitivity: no logit changes along {shown(bank.names[int(still[0])])}; leave the concept out"
+        )
+    return _mirrored(products / length[:, None] / length[None, :]).to(bank.directions.dtype)
+
+
 def overlap(bank: Bank, activations: Tensor | None, labels: Tensor, weights: Tensor | None = None) -> Tensor:
     """``S[i, j]``: weighted share of concept j's rows that show concept i too; 1 where j lies within i.
 
@@ -264,5 +309,6 @@ SIMILARITIES: dict[str, Measure] = {
     "activation": Measure(activation, symmetric=False, needs=frozenset({"activations", "labels"})),
     "correlation": Measure(correlation, symmetric=True, needs=frozenset({"activations"})),
     "discriminant": Measure(discriminant, symmetric=True, needs=frozenset({"activations", "labels"}), grouped=True),
+    "sensitivity": Measure(sensitivity, symmetric=True, needs=frozenset({"gradients"})),
     "overlap": Measure(overlap, symmetric=False, needs=frozenset({"labels"})),
 }

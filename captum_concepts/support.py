@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
+from typing import Any
 
 import networkx as nx
 import numpy as np
 import torch
 from torch import Tensor
 
+from captum_concepts.cavs import FitFunction, run_fit
 from captum_concepts.concept_means import mean_space, observations, scaled_products
 from captum_concepts.errors import InputError
 from captum_concepts.hierarchy import ConceptHierarchy
 from captum_concepts.miners import Miner, mine
+from captum_concepts.similarity import Measure, similarity
 
 Progress = Callable[[str, int, int], None]
 
@@ -156,3 +159,85 @@ class ResampledDiscriminant:
         for _ in range(self.samples):
             drawn = np.bincount(rng.integers(groups, size=groups), minlength=groups)[number]
             yield scaled_products(space.inner_products(torch.as_tensor(drawn).to(space.values)))
+
+
+@dataclass(frozen=True)
+class _Directions:
+    """What a similarity needs of a concept bank."""
+
+    names: tuple[str, ...]
+    directions: Tensor
+    biases: Tensor
+    scales: Tensor
+
+
+@dataclass(frozen=True)
+class ResampledSimilarity:
+    """Any similarity of bootstrap samples of the groups: every sample's CAVs are fitted again.
+
+    A sample draws as many groups as there are, with replacement; a group drawn twice weighs twice. A concept that a
+    sample misses, or that has no negatives left in it, is 0 to all others.
+
+    Args:
+        measure: as for ``similarity``.
+        fit: the function of a CAV method, with its ``options`` (see ``cavs.resolve_method``).
+        activations: (N, D). positives, negatives: bool (N, K). weights: (N,). groups: (N,).
+        gradients: (clips, targets, D) for a measure that needs them; they are not drawn again.
+        samples: how many.
+        seed: of the draws. Same seed, same matrices.
+    """
+
+    measure: str | Measure | Callable[..., Tensor]
+    fit: FitFunction
+    options: Mapping[str, Any]
+    activations: Tensor
+    positives: np.ndarray
+    negatives: np.ndarray
+    weights: np.ndarray
+    groups: np.ndarray
+    gradients: Tensor | None = None
+    samples: int = 200
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise InputError(f"samples = {self.samples}; give at least 1")
+
+    def __len__(self) -> int:
+        return self.samples
+
+    def __iter__(self) -> Iterator[Tensor]:
+        unique, number = np.unique(self.groups, return_inverse=True)
+        rng = np.random.default_rng(self.seed)
+        for _ in range(self.samples):
+            drawn = np.bincount(rng.integers(len(unique), size=len(unique)), minlength=len(unique))[number]
+            yield self._sample(drawn)
+
+    def _sample(self, drawn: np.ndarray) -> Tensor:
+        there = drawn > 0
+        present = self.positives[there].any(0) & self.negatives[there].any(0)
+        matrix = torch.zeros(len(present), len(present), device=self.activations.device)
+        columns = np.flatnonzero(present)
+        if not len(columns):
+            return matrix
+        rows = self.activations[torch.from_numpy(there).to(self.activations.device)]
+        positives, negatives = (
+            torch.from_numpy(mask[np.ix_(there, columns)]).to(rows.device) for mask in (self.positives, self.negatives)
+        )
+        weights = torch.from_numpy(self.weights[there] * drawn[there]).to(rows)
+        bank = _Directions(
+            tuple(str(k) for k in columns),
+            *run_fit(self.fit, rows, positives, negatives, weights, dict(self.options)),
+        )
+        found = similarity(
+            bank,
+            self.measure,
+            activations=rows,
+            labels=positives,
+            weights=weights,
+            groups=self.groups[there],
+            gradients=self.gradients,
+        )
+        index = torch.from_numpy(columns).to(matrix.device)
+        matrix[index[:, None], index[None, :]] = found.to(matrix)
+        return matrix

@@ -32,6 +32,7 @@ BANK = Bank(
 ROWS = RNG.normal(size=(N, D)) * 2 + 1
 LABELS = RNG.random((N, K)) < 0.3
 WEIGHTS = RNG.random(N)
+GRADIENTS = np.random.default_rng(1).normal(size=(N, 3, D))
 
 
 @pytest.fixture(autouse=True)
@@ -65,6 +66,17 @@ def test_correlation(weights: np.ndarray | None) -> None:
     np.testing.assert_allclose(found, covariance / np.outer(std, std), rtol=1e-10)
 
 
+def test_sensitivity_asks_whether_two_concepts_push_the_classes_alike() -> None:
+    found = similarity(BANK, "sensitivity", gradients=GRADIENTS).numpy()
+    pushed = np.array([[[g @ v for g in clip] for clip in GRADIENTS] for v in BANK.directions.numpy()]).reshape(K, -1)
+    expected = [[a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a in pushed] for b in pushed]
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+    blind = GRADIENTS.copy()
+    blind[..., 1:] = 0  # a model that only looks at the first feature answers to all concepts alike, up to the sign
+    signs = np.sign(BANK.directions[:, 0].numpy())
+    np.testing.assert_allclose(similarity(BANK, "sensitivity", gradients=blind).numpy(), np.outer(signs, signs))
+
+
 def test_overlap() -> None:
     found = similarity(BANK, "overlap", labels=LABELS, weights=WEIGHTS).numpy()
     for i in range(K):
@@ -76,7 +88,7 @@ def test_overlap() -> None:
 @pytest.mark.parametrize("measure", SIMILARITIES)
 def test_laws(measure: str) -> None:
     groups = np.array([f"track {n}" for n in range(N)])
-    given = {"activations": ROWS, "labels": LABELS, "weights": WEIGHTS, "groups": groups}
+    given = {"activations": ROWS, "labels": LABELS, "weights": WEIGHTS, "groups": groups, "gradients": GRADIENTS}
     found = similarity(BANK, measure, **given)
     assert torch.equal(found, similarity(BANK, measure, **given))
     assert torch.equal(found, found.T) == SIMILARITIES[measure].symmetric
@@ -119,6 +131,9 @@ def test_own_measures() -> None:
         ("activation", {"weights": WEIGHTS[1:]}, "one number for each of the 53 rows"),
         ("correlation", {"activations": np.ones((N, D)) * 0.1}, "same projection on every row"),
         ("correlation", {"weights": WEIGHTS * 0}, "no weight"),
+        ("sensitivity", {}, "needs gradients"),
+        ("sensitivity", {"gradients": GRADIENTS[:, 0]}, r"gradients: shape \(53, 9\); give \(clips, targets, 9\)"),
+        ("sensitivity", {"gradients": GRADIENTS * 0}, "no logit changes along 'a'"),
         ("activation", {"activations": ROWS * np.nan}, "not finite"),
         (lambda *given: torch.eye(2), {}, r"must return a \(6, 6\) tensor"),
     ],

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from captum_concepts.cavs import fit_cavs, resolve_method
 from captum_concepts.concept_means import mean_space, observations, scaled_products
 from captum_concepts.errors import InputError
 from captum_concepts.hierarchy import ConceptHierarchy
 from captum_concepts.miners import mine
-from captum_concepts.support import ResampledDiscriminant, bootstrap_support
+from captum_concepts.similarity import similarity
+from captum_concepts.support import ResampledDiscriminant, ResampledSimilarity, bootstrap_support
 
 NAMES = ("a", "b", "c", "d")
 TREES = [
@@ -111,3 +113,72 @@ def test_a_concept_of_one_group_may_be_missed_by_a_sample() -> None:
     labels[:60, 0] = torch.arange(60) < 2
     for matrix in ResampledDiscriminant(rows, labels, None, groups, samples=20):
         assert torch.isfinite(matrix).all()
+
+
+def small_set() -> dict[str, object]:
+    """Four concepts of three groups each, two rows a group, in six dimensions; b and c are alike."""
+    rng = np.random.default_rng(7)
+    means = rng.normal(size=(4, 6)) * 3
+    means[2] = means[1] + 0.1
+    groups = np.array([f"{k}-{g}" for k in range(4) for g in range(3) for _ in range(2)])
+    shows = np.array([int(name[0]) for name in groups])
+    positives = shows[:, None] == np.arange(4)
+    return {
+        "activations": torch.from_numpy(means[shows] + rng.normal(size=(24, 6))),
+        "positives": positives,
+        "negatives": ~positives,
+        "weights": np.full(24, 0.5),
+        "groups": groups,
+    }
+
+
+def test_any_similarity_is_resampled_by_fitting_repeated_rows() -> None:
+    """A group drawn twice must count as if its rows stood there twice."""
+    data = small_set()
+    fit = resolve_method("pattern")
+    found = list(ResampledSimilarity("cosine", fit, {}, **data, samples=5, seed=3))
+    unique, number = np.unique(data["groups"], return_inverse=True)
+    rng = np.random.default_rng(3)
+    for matrix in found:
+        times = np.bincount(rng.integers(12, size=12), minlength=12)
+        rows = np.repeat(np.arange(24), times[number])
+        there = data["positives"][rows].any(0)
+        names = [str(k) for k in np.flatnonzero(there)]
+        # every copy of a group is a group of its own
+        copies = np.concatenate([np.arange(times[number[row]]) for row in range(24)])
+        bank = fit_cavs(
+            data["activations"][rows],
+            data["positives"][rows][:, there],
+            "pattern",
+            [f"{data['groups'][row]} {copy}" for row, copy in zip(rows, copies, strict=True)],
+            names=names,
+            folds=0,
+            min_groups=1,
+        )
+        expected = np.zeros((4, 4))
+        expected[np.ix_(there, there)] = similarity(bank, "cosine").numpy()
+        np.testing.assert_allclose(matrix.numpy(), expected, atol=1e-6)
+    again = list(ResampledSimilarity("cosine", fit, {}, **data, samples=5, seed=3))
+    assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
+    assert not torch.equal(found[0], next(iter(ResampledSimilarity("cosine", fit, {}, **data, samples=1, seed=4))))
+
+
+@pytest.mark.parametrize("measure", ["activation", "correlation", "discriminant", "sensitivity", "overlap"])
+def test_support_of_any_measure(measure: str) -> None:
+    data = small_set()
+    gradients = torch.from_numpy(np.random.default_rng(0).normal(size=(5, 2, 6)))
+    resampled = ResampledSimilarity(
+        measure, resolve_method("lda"), {"shrinkage": 0.5}, **data, gradients=gradients, samples=20
+    )
+    found = bootstrap_support(ConceptHierarchy.from_edges(NAMES, [("b", "c")]), resampled, "branching", min_sim=-9.0)
+    assert found.samples == 20
+    assert all(0 <= share <= 1 for share in found.stability.values())
+
+
+def test_a_concept_that_a_sample_misses_is_like_no_other() -> None:
+    data = small_set()
+    found = torch.stack(list(ResampledSimilarity("cosine", resolve_method("pattern"), {}, **data, samples=300)))
+    missed = (found.diagonal(dim1=1, dim2=2) == 0).double().mean()
+    assert abs(float(missed) - (3 / 4) ** 12) < 0.02  # all three groups of four concepts' twelve not drawn
+    with pytest.raises(InputError, match="samples = 0"):
+        ResampledSimilarity("cosine", resolve_method("pattern"), {}, **data, samples=0)
