@@ -17,24 +17,30 @@ from captum_concepts_essentia.frontends import PATCHES
 from captum_concepts_essentia.functions import FlatNode, Reference, join, split_reference
 from captum_concepts_essentia.graph import GraphModule, flat_graph
 
-ORIGIN = "MTG publishes it at https://essentia.upf.edu/models.html under CC BY-NC-SA 4.0"
+SITE = "https://essentia.upf.edu/models"
+LICENCE = "CC BY-NC-SA 4.0"
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What a backbone's name stands for: a file to ask for, and the algorithm that its card must name."""
+    """What a backbone's name stands for: a file to ask for, the algorithm that its card must name, its address."""
 
     file: str
     algorithm: str | None
+    address: str
 
 
 KINDS: Mapping[str, Kind] = {
-    "essentia": Kind("any of Essentia's models (.pb)", None),
-    "essentia-musicnn": Kind("e.g. msd-musicnn-1.pb", "TensorflowPredictMusiCNN"),
-    "essentia-vggish": Kind("e.g. audioset-vggish-3.pb", "TensorflowPredictVGGish"),
-    "essentia-effnet-discogs": Kind("e.g. discogs-effnet-bs64-1.pb", "TensorflowPredictEffnetDiscogs"),
-    "essentia-maest": Kind("e.g. discogs-maest-30s-pw-1.pb", "TensorflowPredictMAEST"),
+    "essentia": Kind("any of Essentia's models (.pb)", None, f"{SITE}.html"),
+    "essentia-musicnn": Kind(
+        "e.g. msd-musicnn-1.pb", "TensorflowPredictMusiCNN", f"{SITE}/feature-extractors/musicnn/"
+    ),
+    "essentia-vggish": Kind("e.g. audioset-vggish-3.pb", "TensorflowPredictVGGish", f"{SITE}.html#VGGish"),
+    "essentia-effnet-discogs": Kind(
+        "e.g. discogs-effnet-bs64-1.pb", "TensorflowPredictEffnetDiscogs", f"{SITE}/feature-extractors/discogs-effnet/"
+    ),
+    "essentia-maest": Kind("e.g. discogs-maest-30s-pw-1.pb", "TensorflowPredictMAEST", f"{SITE}.html#MAEST"),
 }
 
 
@@ -77,7 +83,7 @@ def read_model(kind: str, weights: str | PathLike[str] | None, **options: Any) -
         below = _embedding_file(options.get("embedding_weights"), path, own)
         as_head = {"head": path, "head_card": options.get("card"), "card": None, "embedding_weights": None}
         return read_model(kind, below, **options | as_head)
-    head = None if options.get("head") is None else _file("a head", options["head"])
+    head = None if options.get("head") is None else _file("essentia", options["head"])
     card = None if head is None else find_card(head, options.get("head_card"))
     algorithm = _algorithm(kind, path, options.get("algorithm"), own, card)
     given = {"input": options.get("input"), "embeddings": options.get("embedding")}
@@ -140,21 +146,24 @@ def _with_head(
 
 def _file(kind: str, path: str | PathLike[str] | None) -> Path:
     if path is None:
-        raise InputError(f"{kind} needs your weights file, {KINDS[kind].file}; {ORIGIN}")
+        raise InputError(f"{kind} needs your weights file, {KINDS[kind].file}; {_published(KINDS[kind].address)}")
     found = Path(path)
     if not found.is_file():
-        raise InputError(f"{shown(fspath(path), 200)}: no such file; {ORIGIN}")
+        raise InputError(f"{shown(fspath(path), 200)}: no such file; {_published(KINDS[kind].address)}")
     return found
+
+
+def _published(address: str) -> str:
+    return f"MTG publishes it and its card (.json) at {address} under {LICENCE}"
 
 
 def _embedding_file(given: str | PathLike[str] | None, path: Path, card: ModelCard) -> Path:
     # A card's text must not be able to leave the folder.
     found = Path(given) if given else path.parent / Path(f"{card.embedding_model}.pb").name
     if not found.is_file():
-        link = f" ({card.embedding_link})" if card.embedding_link else ""
         raise InputError(
-            f"{path.name} is a head on {card.embedding_model}{link}: put {found.name} beside it, or give "
-            f"embedding_weights=; {ORIGIN}"
+            f"{path.name} is a head on {card.embedding_model}: put {found.name} beside it, or give embedding_weights=; "
+            f"{_published(card.embedding_link or f'{SITE}.html')}"
         )
     return found
 

@@ -92,8 +92,18 @@ def test_a_head_is_explained_at_a_layer_of_its_backbone(models, tone):
 
 
 def test_what_is_missing_is_said(models, tmp_path):
-    with pytest.raises(InputError, match=r"essentia-vggish needs .*audioset-vggish.*essentia\.upf\.edu.*CC BY-NC-SA"):
-        FACTORIES["essentia-vggish"](None)
+    files = {
+        "essentia": "any of Essentia's models",
+        "essentia-musicnn": "msd-musicnn-1.pb",
+        "essentia-vggish": "audioset-vggish-3.pb",
+        "essentia-effnet-discogs": "discogs-effnet-bs64-1.pb",
+        "essentia-maest": "discogs-maest-30s-pw-1.pb",
+    }
+    assert set(files) == set(FACTORIES)
+    for kind, file in files.items():
+        pattern = rf"{kind} needs .*{file}.*card.* at https://essentia\.upf\.edu/models.* under CC BY-NC-SA 4\.0"
+        with pytest.raises(InputError, match=pattern):
+            FACTORIES[kind](None)
     with pytest.raises(InputError, match="no such file"):
         FACTORIES["essentia"](str(tmp_path / "none.pb"))
     with pytest.raises(InputError, match="for TensorflowPredictMusiCNN, and essentia-maest for"):

@@ -57,6 +57,39 @@ def test_agrees_with_essentia(audio, tmp_path, algorithm, own, size, hop, tolera
     assert np.abs(rows[: len(expected)] - expected[: len(rows)]).max() < tolerance
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "frames", "bands", "name"),
+    [
+        ("TensorflowPredictMusiCNN", 187, 96, "model"),
+        ("TensorflowPredictVGGish", 96, 64, "model"),
+        ("TensorflowPredictEffnetDiscogs", 128, 96, "model"),
+        ("TensorflowPredictMAEST", 316, 96, "discogs-maest-5s-x"),  # its file's name says how long its patches are
+    ],
+)
+def test_the_whole_way_from_samples_to_patches(audio, tmp_path, algorithm, frames, bands, name):
+    """By a graph that gives means and maxima over time of what Essentia's algorithm feeds it, patch by patch."""
+    pytest.importorskip("essentia")
+    from captum_concepts_essentia.builder import GraphBuilder
+    from captum_concepts_essentia.runtime import load_essentia
+
+    graph, whole = GraphBuilder(), np.dtype("int32")
+    x, axis = graph.placeholder("x", (None, frames, bands)), graph.constant("axis", np.array([1], np.int32))
+    both = [graph.add(op, op, x, axis, Tidx=whole, keep_dims=False) for op in ("Mean", "Max")]
+    found = graph.add("ConcatV2", "both", *both, graph.constant("one", np.array(1, np.int32)), N=2)
+    sizes = [-1, 1, 2, bands] if "MAEST" in algorithm else [-1, 2 * bands]
+    graph.add("Reshape", "y", found, graph.constant("sizes", np.array(sizes, np.int32)), Tshape=whole)
+    (tmp_path / f"{name}.pb").write_bytes(graph.content)
+    given = np.tile(audio, 3)
+    path = str(tmp_path / f"{name}.pb")
+    essentia = getattr(load_essentia(), algorithm)(graphFilename=path, input="x", output="y")
+    expected = np.asarray(essentia(given)).reshape(-1, 2 * bands)
+    patches = ours(given, tmp_path, algorithm_frontend(algorithm, frames))
+    means = torch.cat([patches.mean(1), patches.amax(1)], 1).numpy()
+    assert len(expected) > 1 and abs(len(means) - len(expected)) <= 1
+    rows = min(map(len, (means, expected)))
+    assert np.abs(means[:rows] - expected[:rows]).max() < 3e-4
+
+
 def test_tempocnn_agrees_with_essentia(audio, tmp_path):
     """The whole way, by a graph that gives back what TensorflowPredictTempoCNN feeds it."""
     pytest.importorskip("essentia")
