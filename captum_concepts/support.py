@@ -161,7 +161,7 @@ class ResampledDiscriminant:
             yield scaled_products(space.inner_products(torch.as_tensor(drawn).to(space.values)))
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Directions:
     """What a similarity needs of a concept bank."""
 
@@ -215,7 +215,7 @@ class ResampledSimilarity:
 
     def _sample(self, drawn: np.ndarray) -> Tensor:
         there = drawn > 0
-        present = self.positives[there].any(0) & self.negatives[there].any(0)
+        present: np.ndarray = np.logical_and(self.positives[there].any(0), self.negatives[there].any(0))
         matrix = torch.zeros(len(present), len(present), device=self.activations.device)
         columns = np.flatnonzero(present)
         if not len(columns):
