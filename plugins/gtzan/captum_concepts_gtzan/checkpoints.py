@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -70,7 +71,7 @@ def load_checkpoint(
     if metadata:
         options = _stated(metadata, name, options, where)
         classes = classes or _json(metadata, "classes", list, where)
-    names = _names(MODELS[name])
+    names = audio_concept_names(MODELS[name])
     tensors = _renamed(tensors, names, name, where)
     options = _inferred(tensors, name) | options
     with torch.device("meta"):  # shapes are compared before anything is allocated for them
@@ -99,7 +100,9 @@ def _read(path: str | PathLike[str], where: str) -> tuple[dict[str, Tensor], dic
         except (SafetensorError, OSError, RuntimeError) as error:
             raise InputError(f"{where}: not a whole safetensors file ({_line(error)}); get it again") from None
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # of unusual pickle protocols
+            warnings.simplefilter("ignore")
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a hostile or damaged file may raise anything
         raise InputError(
             f"{where}: refused, nothing in it was run: it is not a plain state_dict ({_line(error)}); save "
@@ -145,8 +148,8 @@ def _json(metadata: Mapping[str, str], key: str, kind: type, where: str) -> Any:
     return value
 
 
-def _names(model: type[GenreModel]) -> dict[str, str]:
-    """AudioConcept's name of each module -> ours."""
+def audio_concept_names(model: type[GenreModel]) -> dict[str, str]:
+    """AudioConcept's name of each module with parameters -> ours."""
     if model.name == "gtzan-cnn":
         pairs = {"input_bn": "input_norm", "dense1": "dense", "dense_bn": "dense_norm", "dense2": "output"}
         for number in range(1, 6):

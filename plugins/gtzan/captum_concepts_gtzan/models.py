@@ -18,6 +18,12 @@ from captum_concepts.errors import InputError, shown
 from captum_concepts.frontends import frontend
 
 
+#: Seconds of a chunk.
+LONGEST = 600.0
+#: Options come out of files too: none may ask for more memory than there is.
+_LARGEST = {"n_classes": 10_000, "sample_rate": 192_000, "n_fft": 16_384, "n_mels": 1024, "channels": 1024}
+
+
 class GenreModel(nn.Module):
     """A network on log-mel energies (dB) of one chunk of audio.
 
@@ -53,6 +59,8 @@ class GenreModel(nn.Module):
     ) -> None:
         super().__init__()
         _require_whole(n_classes=n_classes, sample_rate=sample_rate, n_fft=n_fft, n_mels=n_mels)
+        if not 0 < seconds <= LONGEST:
+            raise InputError(f"seconds={shown(seconds)}: give more than 0 and at most {LONGEST:g}")
         with torch.device("cpu"):  # filters are computed from values, which "meta" tensors lack
             self.frontend = frontend(
                 "gtzan",
@@ -308,8 +316,8 @@ def _dense(incoming: int, outgoing: int, dropout: float) -> nn.Sequential:
 
 def _require_whole(**numbers: object) -> None:
     for name, value in numbers.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise InputError(f"{name}={shown(value)}: give a positive whole number")
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= _LARGEST[name]:
+            raise InputError(f"{name}={shown(value)}: give a whole number from 1 to {_LARGEST[name]}")
 
 
 def _require_share(**numbers: Any) -> None:
