@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from captum_concepts.explanation import SCORE_COLUMNS, Explanation
+from captum_concepts.explanation import COUNT_COLUMNS, SCORE_COLUMNS, Explanation
 from captum_concepts.hierarchy import ConceptHierarchy
 from captum_concepts.report import render
 
@@ -32,19 +32,18 @@ def explanation(size: int, layers: int = 2, targets: int = 4) -> Explanation:
     generator = np.random.default_rng(0)
     names = [f"concept {i}" for i in range(size)]
     edges = [(names[generator.integers(max(0, i // 4 - 8), i // 4 + 1)], names[i], 0.5) for i in range(1, size)]
-    rows = [
-        (f"layer{a}", f"class{b}", name, *generator.uniform(0, 1, 6), 100, generator.uniform(0.6, 1), "ok")
-        for a in range(layers)
-        for b in range(targets)
-        for name in names
-    ]
+    places = [(f"layer{a}", f"class{b}", name) for a in range(layers) for b in range(targets) for name in names]
+    scores = pd.DataFrame(places, columns=list(SCORE_COLUMNS[:3]))
+    for column in SCORE_COLUMNS[3:-1]:
+        scores[column] = 100 if column in COUNT_COLUMNS else generator.uniform(0.6, 1, len(scores))
+    scores["status"] = "ok"
     layer_names = tuple(f"layer{a}" for a in range(layers))
     return Explanation(
         backbone="random",
         layers=layer_names,
         targets=tuple(f"class{b}" for b in range(targets)),
         concepts=tuple(names),
-        scores=pd.DataFrame(rows, columns=list(SCORE_COLUMNS)),
+        scores=scores,
         hierarchies={layer: ConceptHierarchy.from_edges(names, edges) for layer in layer_names},
         banks={},
         similarities={},

@@ -27,10 +27,16 @@ MOST_LINES = 10
 
 TESTS = {
     "statistic": "magnitude x distance of positives from negatives along the CAV",
-    "p_value": "rank among random concepts of the same number of groups",
-    "correction": "Benjamini-Hochberg",
-    "family": "targets x concepts within a layer; not testable concepts count as not rejected",
-    "interval": "95 % percentile bootstrap of the score over groups of explained clips",
+    "p_value": (
+        "rank among random concepts of the same number of groups, each effect in units of the spread of those with the "
+        "same answer at the quality gate"
+    ),
+    "p_unconditional": "rank of the effect among the same random concepts, whether they pass the quality gate or not",
+    "family": "concepts within one layer and target; not testable concepts count as not rejected",
+    "score interval": "95 %, Wilson for as many observations as vary as much as the groups of explained clips",
+    "smooth, magnitude intervals": "95 %, studentised bootstrap over groups of explained clips",
+    "gate": "lower end of the 95 % interval of the AUC on held-out groups above 0.5",
+    "cav_p": "rank of that AUC among random concepts of the same number of groups",
 }
 
 

@@ -21,9 +21,19 @@ from captum_concepts.discriminants import Fit, fit_lda, fit_pattern
 from captum_concepts.errors import InputError, shown
 from captum_concepts.folds import stratified_parts
 from captum_concepts.logistic import fit_logistic
-from captum_concepts.quality import auc_with_interval, balanced_accuracy, group_means, index_groups
+from captum_concepts.quality import auc_with_interval, balanced_accuracy, gaussian_log_odds, group_means, index_groups
 
-QUALITY_COLUMNS = ("concept", "auc", "low", "high", "accuracy", "n_positive_groups", "n_negative_groups", "status")
+QUALITY_COLUMNS = (
+    "concept",
+    "auc",
+    "low",
+    "high",
+    "accuracy",
+    "p_value",
+    "n_positive_groups",
+    "n_negative_groups",
+    "status",
+)
 
 # Held-out logits of different folds share most of what they were fitted on. The variance of the AUC of meaningless
 # concepts was 1.5 to 1.8 times DeLong's in simulations (30 to 200 groups, 12 to 300 features).
@@ -41,7 +51,9 @@ class ConceptBank:
         biases: (K,), in activation units along the direction.
         scales: (K,), logits per activation unit.
         quality: one row per concept, columns ``QUALITY_COLUMNS``: AUC on held-out groups with its 95 % interval,
-            balanced accuracy on held-out groups, counts, and status ("ok", "too few groups", "not testable").
+            balanced accuracy on held-out groups, p-value of the AUC among random sets (see
+            ``scoring.LayerNulls``; NaN until it is computed), counts, and status ("ok", "too few groups", "not
+            testable").
         method: how it was fitted.
     """
 
@@ -158,7 +170,7 @@ def fit_cavs(
     if len(given) != n:
         raise InputError(f"groups: {len(given)} entries for {n} rows of activations")
     group_names, index = index_groups(given)
-    grouping = _Grouping(group_names, torch.as_tensor(index, device=x.device))
+    grouping = Grouping(group_names, torch.as_tensor(index, device=x.device))
     row_weights = _row_weights(group_weights(given) if weights is None else weights, x)
     fit = resolve_method(method)
     counts = grouping.any(positives).sum(0).cpu().numpy(), grouping.any(negative).sum(0).cpu().numpy()
@@ -170,12 +182,14 @@ def fit_cavs(
         parts = run_fit(fit, x, positives[:, fitted], negative[:, fitted], row_weights, options)
         directions[fitted], biases[fitted], scales[fitted] = parts
     quality = pd.DataFrame({"concept": pd.Series(names, dtype=object)})
-    quality[["auc", "low", "high", "accuracy"]] = np.nan
+    quality[["auc", "low", "high", "accuracy", "p_value"]] = np.nan
     if folds and len(fitted):
-        logits, of_group = _held_out(
-            x, positives[:, fitted], negative[:, fitted], row_weights, grouping,
-            [names[i] for i in fitted.tolist()], fit, folds, seed, options,
-        )  # fmt: skip
+        shown_by = grouping.any(positives[:, fitted]).cpu().numpy()
+        chosen = [names[i] for i in fitted.tolist()]
+        fold = stratified_parts(grouping.names, shown_by, chosen, [1 / folds] * folds, seed)
+        logits, of_group = held_out_logits(
+            x, positives[:, fitted], negative[:, fitted], row_weights, grouping, fold, fit, options
+        )
         measured = (*auc_with_interval(logits, *of_group, FOLD_INFLATION), balanced_accuracy(logits, *of_group))
         for column, values in zip(("auc", "low", "high", "accuracy"), measured, strict=True):
             quality.loc[fitted.cpu().numpy(), column] = values.cpu().double().numpy()
@@ -275,7 +289,7 @@ def _row_weights(weights: Tensor | np.ndarray, like: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _Grouping:
+class Grouping:
     """G sorted group names, and the group of each row: int (N,)."""
 
     names: list[str]
@@ -287,40 +301,45 @@ class _Grouping:
         return counts.index_add_(0, self.index, mask.float()) > 0
 
 
-def _held_out(
+def held_out_logits(
     x: Tensor,
     positives: Tensor,
     negatives: Tensor,
     weights: Tensor,
-    grouping: _Grouping,
-    names: Sequence[str],
+    grouping: Grouping,
+    fold: np.ndarray,
     fit: FitFunction,
-    folds: int,
-    seed: int,
     options: dict[str, Any],
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """Logits of groups by CAVs that were fitted without them, and which groups are positive and negative.
 
-    A group's logit is the mean over its rows that are positives or, in a group without any, negatives. It is NaN where
-    the other folds lack positives or negatives.
+    A group counts by the mean over its rows that are positives or, in a group without any, negatives. The logits of a
+    fold are those of two Gaussians of equal variance over the groups fitted on, whatever the method's own scale is, so
+    that folds can be compared. NaN where the other folds lack positives or negatives.
+
+    Args:
+        x: (N, D).
+        positives, negatives: bool (N, K).
+        weights: (N,).
+        grouping: of the rows into G groups.
+        fold: (G,) int, the fold of each group.
+        fit, options: of the method.
 
     Returns:
         logits (G, K), (bool (G, K), bool (G, K)).
     """
     of_group = grouping.any(positives), grouping.any(negatives) & ~grouping.any(positives)
     members = torch.where(of_group[0][grouping.index], positives, negatives)
-    fold = stratified_parts(grouping.names, of_group[0].cpu().numpy(), names, [1 / folds] * folds, seed)
     logits = x.new_full(of_group[0].shape, torch.nan)
-    for number in range(folds):
+    for number in np.unique(fold):
         held = torch.as_tensor(fold == number, device=x.device)
         out = held[grouping.index]
         complete = positives[~out].any(0) & negatives[~out].any(0)
-        if not out.any() or not complete.any():
+        if not complete.any():
             continue
-        direction, bias, scale = run_fit(
-            fit, x[~out], positives[~out][:, complete], negatives[~out][:, complete], weights[~out], options
-        )
-        rows = scale * (x[out] @ direction.T + bias)
-        means = group_means(rows, members[out][:, complete], grouping.index[out], len(grouping.names))
-        logits[held.nonzero(), complete.nonzero().T] = means[held]
+        shows, against = positives[~out][:, complete], negatives[~out][:, complete]
+        direction = run_fit(fit, x[~out], shows, against, weights[~out], options)[0]
+        values = group_means(x @ direction.T, members[:, complete], grouping.index, len(grouping.names))
+        fitted = [part[:, complete] & ~held[:, None] for part in of_group]
+        logits[held.nonzero(), complete.nonzero().T] = gaussian_log_odds(values, *fitted)[held]
     return logits, of_group

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from captum_concepts import __version__, cli_options, cli_saved, console
+from captum_concepts import __version__, cli_check, cli_options, cli_saved, console
 from captum_concepts.errors import InputError, shown
 
 if TYPE_CHECKING:
@@ -121,7 +121,14 @@ def demo(out: str, seed: int, as_json: bool, quiet: bool, verbose: bool) -> None
 @click.option(
     "--nulls",
     type=click.IntRange(min=19),
-    help="Random concepts of the rank test.  [default: 999 to 4999, by the number of tests]",
+    help="Random concepts of the rank test.  [default: 1999 to 9999, by the number of tests]",
+)
+@click.option(
+    "--correction",
+    type=click.Choice(["bh", "by", "holm", "bonferroni", "hierarchical"]),
+    default="bh",
+    show_default=True,
+    help="Of p-values for many concepts; hierarchical walks a hierarchy mined on one half of the groups.",
 )
 @click.option(
     "--min-groups",
@@ -155,11 +162,16 @@ def explain(out: str, no_report: bool, as_json: bool, quiet: bool, verbose: bool
     Columns of scores.csv:
       score, low, high         share of the explained clips that the concept pushes toward the target, and its 95 %
                                interval over groups of clips
-      magnitude                mean push: how fast the target's logit grows along the concept's direction
-      p_value                  share of random concepts with an effect as strong: small if it is hardly chance
-      q_value                  the same after correction for testing many concepts (Benjamini-Hochberg)
+      smooth, ...              the same share with clips near the boundary counted in part
+      magnitude, ...           mean push: how fast the target's logit grows along the concept's direction
+      p_value                  share of random concepts with an effect as strong, for concepts as well told apart from
+                               chance as the quality gate asks: small if it is hardly chance
+      q_value                  the same after correction for testing many concepts (see --correction)
+      p_unconditional          share of all random concepts with an effect as strong, whatever the gate says of them
+      n_nulls                  random concepts behind p_value, which is at least 1 / (1 + n_nulls)
       n_groups                 groups of explained clips (not of the concept's examples) behind score and interval
-      cav_auc                  how well the layer tells the concept apart on held-out groups; 0.5 is chance, 1 perfect
+      cav_auc, cav_accuracy    how well the layer tells the concept apart on held-out groups; 0.5 is chance, 1 perfect
+      cav_p                    share of random concepts that are told apart as well
       status                   ok, or why the concept has no scores
     """
     console.set_up_logging(quiet, verbose)
@@ -204,7 +216,10 @@ def _prepare(out: str, given: dict[str, Any]) -> tuple[list[Any], Any, dict[str,
         "miner_options": miner_options,
         "n_nulls": given["nulls"],
         "store": store,
-        **{name: given[name] for name in ("cav", "similarity", "miner", "pool", "min_groups", "seed", "batch_size")},
+        **{
+            name: given[name]
+            for name in ("cav", "similarity", "miner", "pool", "min_groups", "seed", "batch_size", "correction")
+        },
         "on_bad": given["on_bad"],
     }
     return clips, concepts, arguments
@@ -292,7 +307,7 @@ def _passes(
     return backbone, passes, skipped
 
 
-for _command in (cli_saved.mine, cli_saved.evaluate, cli_saved.report, cli_saved.export):
+for _command in (cli_check.check, cli_saved.mine, cli_saved.evaluate, cli_saved.report, cli_saved.export):
     main.add_command(_command)
 
 

@@ -32,14 +32,19 @@ from captum_concepts.audio import Clip
 from captum_concepts.backbones import Backbone, target_index
 from captum_concepts.cavs import ConceptBank, FitFunction, fit_cavs, group_weights, resolve_method
 from captum_concepts.concepts import ConceptSet
+from captum_concepts.corrections import CORRECTIONS, check_correction
+from captum_concepts.diagnostics import ConceptRows, diagnose
+from captum_concepts.entanglement import shared_with_explained
 from captum_concepts.errors import InputError, shown
 from captum_concepts.explanation import Explanation, empty_scores
 from captum_concepts.hierarchy import ConceptHierarchy
 from captum_concepts.layers import check_pooling
 from captum_concepts.miners import mine
+from captum_concepts.nulls import LayerData, NullPlan
 from captum_concepts.plugins import get_plugin_manager, lookup
+from captum_concepts.positions import unpooled_shapes
 from captum_concepts.relative_scores import relative_directions, relative_scores
-from captum_concepts.scoring import LayerData, NullPlan, score_layer
+from captum_concepts.scoring import check_nulls, layer_nulls, score_layer
 from captum_concepts.similarity import similarity as compute_similarity
 from captum_concepts.store import ActivationStore
 from captum_concepts.support import ResampledDiscriminant, bootstrap_support
@@ -58,7 +63,10 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
         pool: pooling of activations: "time", "none" or "time_freq".
         cav_options, miner_options: passed on.
         n_nulls: pseudo-concepts per concept size in the rank test; default: as many as the family of tests needs,
-            between 999 and 4,999.
+            between 1,999 and 9,999.
+        correction: of the p-values within a layer and target: "bh", "by", "holm", "bonferroni" or "hierarchical", see
+            ``corrections.CORRECTIONS``. "hierarchical" mines the hierarchy on one half of the concepts' groups, and
+            fits, tests and walks it down on the other.
         bootstrap: samples for the intervals.
         support: bootstrap samples for the support of every link, see ``support.bootstrap_support``; 0: none. Needs the
             similarity "discriminant".
@@ -85,6 +93,7 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
         cav_options: dict[str, Any] | None = None,
         miner_options: dict[str, Any] | None = None,
         n_nulls: int | None = None,
+        correction: str = "bh",
         bootstrap: int = 1000,
         support: int = 0,
         min_groups: int = 5,
@@ -115,6 +124,7 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
         self.miner, self.miner_options = miner, dict(miner_options or {})
         self.pool = pool
         self.n_nulls = n_nulls
+        self.correction = check_correction(correction)
         self.bootstrap = bootstrap
         self.support = support
         if support < 0 or (support and similarity != "discriminant"):
@@ -163,6 +173,8 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
             raise InputError(
                 f"concepts: none of {len(few)} has enough groups ({shown(name)}: {why}); give more examples"
             )
+        if chosen:
+            check_nulls(self.n_nulls, len(concepts) - len(few), self.correction)
         heard = self._pass(concepts.clips, (), "listening to concepts")
         explained = self._pass(to_explain, chosen, "explaining clips") if chosen else None
         result = Explanation(
@@ -179,6 +191,9 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
             warnings=[*concept_warnings(concepts, self.min_groups), *pass_warnings(heard, explained)],
             provenance=self._provenance(concepts, heard, explained),
         )
+        if explained is not None:
+            shared = shared_with_explained(concepts, explained.clips, heard.digests, explained.digests)
+            result.diagnostics.append("shared", shared)
         tables = [self._explain_layer(layer, concepts, heard, explained, result) for layer in self.layers]
         if not result.hierarchies:
             raise InputError(
@@ -290,7 +305,38 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
             negatives=concepts.negative_mask()[kept][rows],
             groups=concepts.groups[kept][rows],
         )
-        bank = fit_cavs(
+        mined = data
+        if self.correction == "hierarchical":
+            half = concepts.split(0.5, self.seed)[kept][rows]
+            mined, data = data.part(half), data.part(~half)
+        bank = self._fit_bank(layer, concepts, data)
+        result.banks[layer] = bank
+        usable = [name for name, status in zip(bank.names, bank.quality["status"], strict=True) if status == "ok"]
+        result.similarities[layer] = np.full((len(bank), len(bank)), np.nan, dtype=np.float32)
+        result.examples[layer] = examples(
+            bank, usable, heard, heard.activations[layer], concepts.positives()[kept][rows]
+        )
+        tree = bank if mined is data else self._fit_bank(layer, concepts, mined)
+        alike = [name for name, status in zip(tree.names, tree.quality["status"], strict=True) if status == "ok"]
+        result.warnings += diagnose(
+            result.diagnostics,
+            tree,
+            mined.activations,
+            ConceptRows(mined.positives, mined.negatives, mined.groups),
+            self._fit,
+            self.cav_options,
+            concepts.overlap(),
+            self.seed,
+            unpooled_shapes(self.backbone, (layer,), self.pool).get(layer),
+        )
+        if alike:
+            self._mine_layer(layer, tree, alike, mined, result)
+        else:
+            result.warnings.append(f"{shown(layer)}: no concept can be told apart on held-out groups, so no hierarchy")
+        return self._score_layer(layer, bank, data, concepts.negatives == "rest", explained, result)
+
+    def _fit_bank(self, layer: str, concepts: ConceptSet, data: LayerData) -> ConceptBank:
+        return fit_cavs(
             data.activations,
             data.positives,
             self.cav,
@@ -302,20 +348,33 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
             seed=self.seed,
             **self.cav_options,
         ).to("cpu")
-        result.banks[layer] = bank
-        usable = [name for name, status in zip(bank.names, bank.quality["status"], strict=True) if status == "ok"]
-        result.similarities[layer] = np.full((len(bank), len(bank)), np.nan, dtype=np.float32)
-        result.examples[layer] = examples(bank, usable, heard, heard.activations[layer], data.positives)
-        if usable:
-            self._mine_layer(layer, bank, usable, data, result)
+
+    def _score_layer(
+        self,
+        layer: str,
+        bank: ConceptBank,
+        data: LayerData,
+        rest: bool,
+        explained: Extraction | None,
+        result: Explanation,
+    ) -> pd.DataFrame:
+        plan = NullPlan(self._fit, self.cav_options, self.n_nulls, self.seed, rest)
+        if explained is None:
+            gradients = data.activations.new_zeros(1, 0, data.activations.shape[1])
         else:
-            result.warnings.append(f"{shown(layer)}: no concept can be told apart on held-out groups, so no hierarchy")
+            gradients = clip_means(explained.gradients[layer], torch.from_numpy(explained.counts))
+        nulls = layer_nulls(bank, data, gradients.mean(0), plan, self.correction)
+        bank.quality["p_value"] = nulls.quality_p_values(bank)
+        result.provenance["tests"]["smallest p_value"][layer] = 1 / (1 + nulls.count)
         if explained is None:
             return empty_scores()
-        gradients = clip_means(explained.gradients[layer], torch.from_numpy(explained.counts))
-        plan = NullPlan(self._fit, self.cav_options, self.n_nulls, self.seed, rest=concepts.negatives == "rest")
         groups = [clip.group for clip in explained.clips]
-        table, per_clip, warnings = score_layer(bank, data, gradients, groups, result.targets, plan, self.bootstrap)
+        walked = result.hierarchies.get(layer)
+        correction = "bh" if walked is None and self.correction == "hierarchical" else self.correction
+        table, per_clip, warnings = score_layer(
+            bank, data, gradients, groups, result.targets, plan, self.bootstrap,
+            correction=correction, hierarchy=walked, nulls=nulls,
+        )  # fmt: skip
         result.sensitivities[layer] = per_clip.numpy()
         result.warnings += warnings
         return table
@@ -350,6 +409,7 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
             "miner_options",
             "pool",
             "n_nulls",
+            "correction",
             "bootstrap",
             "support",
         )
@@ -366,7 +426,7 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
                 **{name: plain(getattr(self, name)) for name in (*names, *more)},
                 "negatives": plain(concepts.negatives),
             },
-            "tests": dict(TESTS),
+            "tests": {**TESTS, "correction": CORRECTIONS[self.correction], "smallest p_value": {}},
             **pass_record(heard, explained),
             "concepts": concept_record(concepts),
             "reference": concepts.parents,

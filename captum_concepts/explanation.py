@@ -11,6 +11,7 @@ import pandas as pd
 
 from captum_concepts.audio import Clip
 from captum_concepts.cavs import ConceptBank
+from captum_concepts.diagnostics import Diagnostics
 from captum_concepts.errors import InputError, shown
 from captum_concepts.hierarchy import ConceptHierarchy
 
@@ -19,15 +20,25 @@ SCORE_COLUMNS = (
     "target",
     "concept",
     "score",
-    "magnitude",
     "low",
     "high",
+    "smooth",
+    "smooth_low",
+    "smooth_high",
+    "magnitude",
+    "magnitude_low",
+    "magnitude_high",
     "p_value",
     "q_value",
+    "p_unconditional",
+    "n_nulls",
     "n_groups",
     "cav_auc",
+    "cav_accuracy",
+    "cav_p",
     "status",
 )
+COUNT_COLUMNS = ("n_nulls", "n_groups")
 TEXT_COLUMNS = ("layer", "target", "concept", "status")
 
 
@@ -35,7 +46,7 @@ def empty_scores() -> pd.DataFrame:
     """A table of scores without rows."""
     return pd.DataFrame(
         {name: pd.Series(dtype=object if name in TEXT_COLUMNS else np.float64) for name in SCORE_COLUMNS}
-    ).astype({"n_groups": np.int64})
+    ).astype(dict.fromkeys(COUNT_COLUMNS, np.int64))
 
 
 @dataclass
@@ -70,6 +81,7 @@ class Explanation:
             its best patch).
         timelines: for each layer and target, the explained clips with the highest logit.
         warnings: one line each.
+        diagnostics: what to know of the concepts before the rest is believed, see ``diagnostics.Diagnostics``.
         provenance: versions, seeds, weight and clip hashes, options.
     """
 
@@ -86,6 +98,7 @@ class Explanation:
     examples: dict[str, dict[str, list[Clip]]] = field(default_factory=dict)
     timelines: list[Timeline] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    diagnostics: Diagnostics = field(default_factory=Diagnostics)
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def save(self, folder: str | Path) -> Path:

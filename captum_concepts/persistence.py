@@ -21,11 +21,12 @@ from safetensors.numpy import load, save
 
 from captum_concepts.audio import Clip
 from captum_concepts.cavs import QUALITY_COLUMNS, ConceptBank
+from captum_concepts.diagnostics import COLUMNS, Diagnostics, typed
 from captum_concepts.errors import InputError, shown
-from captum_concepts.explanation import SCORE_COLUMNS, TEXT_COLUMNS, Explanation, Timeline
+from captum_concepts.explanation import COUNT_COLUMNS, SCORE_COLUMNS, TEXT_COLUMNS, Explanation, Timeline
 from captum_concepts.hierarchy import ConceptHierarchy
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 def layer_files(layers: tuple[str, ...]) -> dict[str, str]:
@@ -61,6 +62,10 @@ def save_explanation(explanation: Explanation, folder: Path) -> Path:
         "n_scores": len(explanation.scores),
         "warnings": explanation.warnings,
         "provenance": explanation.provenance,
+        "diagnostics": {
+            name: {column: _numbers_out(table[column]) for column in table.columns}
+            for name, table in explanation.diagnostics.tables()
+        },
     }
     for i, layer in enumerate(explanation.layers):
         if layer in explanation.banks:
@@ -163,7 +168,7 @@ def read_scores(path: Path) -> pd.DataFrame:
     for name, cells in zip(SCORE_COLUMNS, list(zip(*rows[1:], strict=True)) or [()] * len(SCORE_COLUMNS), strict=True):
         if name in TEXT_COLUMNS:
             table[name] = pd.Series(list(cells), dtype=object)
-        elif name == "n_groups":
+        elif name in COUNT_COLUMNS:
             table[name] = pd.Series([int(cell) for cell in cells], dtype=np.int64)
         else:
             table[name] = pd.Series([float(cell or "nan") for cell in cells], dtype=np.float64)
@@ -206,7 +211,13 @@ def _assemble(content: dict[str, Any], arrays: dict[str, np.ndarray], scores: pd
         timelines=timelines,
         warnings=list(content["warnings"]),
         provenance=content["provenance"],
+        diagnostics=_diagnostics(content.get("diagnostics", {})),
     )
+
+
+def _diagnostics(content: dict[str, Any]) -> Diagnostics:
+    """Tables that are not there, as in explanations of before there were any, are empty."""
+    return Diagnostics(**{name: typed(name, content[name]) for name in COLUMNS if name in content})
 
 
 def _clip_out(clip: Clip) -> list[Any]:

@@ -34,6 +34,26 @@ def group_means(values: Tensor, members: Tensor, index: Tensor, n_groups: int) -
     return sums / zeros.index_add(0, index, members.to(values.dtype))
 
 
+def gaussian_log_odds(values: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+    """Log odds at equal priors of two Gaussians of equal variance, fitted to each column's positives and negatives.
+
+    Args:
+        values: (G, K).
+        positive, negative: bool (G, K), the rows to fit to.
+
+    Returns:
+        (G, K): ``(m1 - m0) / s² * (value - (m1 + m0) / 2)``, s² the mean of the two variances.
+    """
+    shares = [mask.to(values.dtype) / mask.sum(0) for mask in (positive, negative)]
+    # What is NaN is of neither kind, and 0 x NaN is NaN.
+    known = torch.where(positive | negative, values, 0)
+    mean_1, mean_0 = ((share * known).sum(0) for share in shares)
+    squares = [(share * (known - mean) ** 2).sum(0) for share, mean in zip(shares, (mean_1, mean_0), strict=True)]
+    limits = torch.finfo(values.dtype)
+    floor = limits.eps * (known**2).mean(0) + limits.tiny
+    return (mean_1 - mean_0) / ((squares[0] + squares[1]) / 2).clamp_min(floor) * (values - (mean_1 + mean_0) / 2)
+
+
 def auc_with_interval(
     scores: Tensor, positive: Tensor, negative: Tensor, inflation: float = 1.0
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -3,64 +3,166 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from captum_concepts.cavs import ConceptBank, FitFunction, group_weights, run_fit
-from captum_concepts.discriminants import separation
+from captum_concepts.cavs import ConceptBank, group_weights
+from captum_concepts.corrections import TREE_FACTOR, adjust, hierarchical
 from captum_concepts.errors import InputError, shown
 from captum_concepts.explanation import SCORE_COLUMNS
-from captum_concepts.significance import benjamini_hochberg, pseudo_concepts, rank_test, share_interval
-from captum_concepts.tcav import magnitude, sensitivities, tcav_score
+from captum_concepts.hierarchy import ConceptHierarchy
+from captum_concepts.intervals import mean_interval, share_interval
+from captum_concepts.nulls import LayerData, NullPlan, NullSets, effects, null_sets
+from captum_concepts.significance import gated_rank_test, rank_test
+from captum_concepts.tcav import magnitude, sensitivities, smooth_score, smooth_values, tcav_score, temperatures
 
-FEWEST_NULLS, MOST_NULLS = 999, 4999
-MASK_VALUES = 2**27
+__all__ = [
+    "LayerData",
+    "LayerNulls",
+    "NullPlan",
+    "check_nulls",
+    "enough_nulls",
+    "layer_nulls",
+    "needed_nulls",
+    "score_layer",
+]
+
+FEWEST_NULLS, MOST_NULLS = 1999, 9999
+ALPHA = 0.05
+NOT_TESTABLE = "not testable"
 
 
-@dataclass(frozen=True)
-class LayerData:
-    """The concept rows of one layer, as they go into the fit.
+def needed_nulls(family: int, correction: str = "bh", alpha: float = ALPHA) -> int:
+    """Pseudo-concepts without which no p-value is small enough to reject one hypothesis of a family on its own.
 
-    Attributes:
-        activations: (N, D).
-        positives, negatives: bool (N, K).
-        groups: (N,) str.
+    Args:
+        family: hypotheses in the family; for "hierarchical", the largest number of siblings.
+        correction: see ``corrections.CORRECTIONS``.
+        alpha: level.
     """
-
-    activations: Tensor
-    positives: np.ndarray
-    negatives: np.ndarray
-    groups: np.ndarray
+    factor = {"by": float((1 / np.arange(1, family + 1)).sum()), "hierarchical": TREE_FACTOR}.get(correction, 1.0)
+    return int(np.ceil(round(family * factor / alpha, 6))) - 1
 
 
-@dataclass(frozen=True)
-class NullPlan:
-    """How the pseudo-concepts are drawn.
-
-    Attributes:
-        fit: the CAV method's function; pseudo-concepts go through the very same.
-        options: of the method.
-        count: pseudo-concepts for each concept size; None chooses by ``enough_nulls``.
-        seed: of the draw.
-        rest: whether a concept's negatives are everything else (then pseudo-concepts are drawn from all rows), or a
-            fixed set of rows (then they are drawn from those).
-    """
-
-    fit: FitFunction
-    options: dict[str, Any]
-    count: int | None
-    seed: int
-    rest: bool
-
-
-def enough_nulls(family: int, alpha: float = 0.05) -> int:
+def enough_nulls(family: int, alpha: float = ALPHA, correction: str = "bh") -> int:
     """Pseudo-concepts that let one hypothesis of ``family`` be rejected at ``alpha``, within bounds that stay cheap."""
-    return min(max(FEWEST_NULLS, int(np.ceil(family / alpha)) - 1), MOST_NULLS)
+    return min(max(FEWEST_NULLS, needed_nulls(family, correction, alpha)), MOST_NULLS)
+
+
+def check_nulls(count: int | None, family: int, correction: str = "bh") -> None:
+    """Refuse a number of pseudo-concepts that lets no single hypothesis of the family be rejected.
+
+    Raises:
+        InputError: so few that the smallest p-value is above what the correction would reject; says how many it needs.
+    """
+    needed = _needed(family, correction)
+    if count is not None and count < needed:
+        raise InputError(
+            f"n_nulls={count}: the smallest p-value of {count} random concepts, {1 / (count + 1):.2g}, cannot reject "
+            f"one of {family} concepts at {ALPHA} (correction={shown(correction)}); give at least {needed}, or None"
+        )
+
+
+def _needed(family: int, correction: str) -> int:
+    # How many siblings a tree will have is not known before it is mined; a single root needs this many.
+    return needed_nulls(1 if correction == "hierarchical" else family, correction)
+
+
+@dataclass(frozen=True)
+class LayerNulls:
+    """The pseudo-concepts of one layer.
+
+    Attributes:
+        of_size: (groups of positives, mask of the rows to draw from) -> pseudo-concepts.
+        members: the same keys -> columns of the concepts that are held against them.
+        count: pseudo-concepts of each size.
+        warnings: concepts without any, in one line.
+    """
+
+    of_size: dict[tuple[int, bytes], NullSets]
+    members: dict[tuple[int, bytes], list[int]]
+    count: int
+    warnings: list[str]
+
+    def quality_p_values(self, bank: ConceptBank) -> np.ndarray:
+        """(K,): share of pseudo-concepts with an AUC on held-out groups as high as the concept's.
+
+        A label permutation test by whole groups, stratified by fold, of the concept's AUC; NaN without pseudo-concepts.
+        """
+        p_values = np.full(len(bank), np.nan)
+        auc = torch.tensor(bank.quality["auc"].to_numpy(float))
+        for key, columns in self.members.items():
+            null = torch.nan_to_num(self.of_size[key].auc, nan=0.5)
+            reached = (null[:, None] >= auc[columns]).sum(0)
+            p = (1 + reached).double() / (1 + len(null))
+            p_values[columns] = torch.where(torch.isfinite(auc[columns]), p, torch.nan).numpy()
+        return p_values
+
+
+def layer_nulls(
+    bank: ConceptBank, data: LayerData, mean_gradient: Tensor, plan: NullPlan, correction: str = "bh"
+) -> LayerNulls:
+    """Pseudo-concepts for all concepts that could be fitted; those of equal size and equal pool share them.
+
+    Args:
+        bank: the layer's CAVs with their quality.
+        data: the rows they were fitted on.
+        mean_gradient: (T, D), mean over the explained clips; T may be 0.
+        plan: of the draw.
+        correction: decides how many are enough.
+
+    Raises:
+        InputError: ``plan.count`` is given and too few for the family.
+    """
+    fitted = bank.quality["status"].isin(["ok", NOT_TESTABLE]).to_numpy()
+    family = int(fitted.sum())
+    check_nulls(plan.count, family, correction)
+    count = plan.count if plan.count is not None else enough_nulls(family, correction=correction)
+    found: dict[tuple[int, bytes], NullSets] = {}
+    members: dict[tuple[int, bytes], list[int]] = {}
+    too_small: dict[int, str] = {}
+    for key, columns in _families(data, fitted, plan).items():
+        eligible = np.frombuffer(key[1], dtype=bool)
+        try:
+            found[key] = null_sets(data, eligible, key[0], mean_gradient, replace(plan, count=count))
+        except InputError as error:
+            too_small.update(dict.fromkeys(columns, str(error)))
+            continue
+        members[key] = columns
+    return LayerNulls(found, members, count, _warnings(bank, too_small, count, family, correction))
+
+
+def _families(data: LayerData, fitted: np.ndarray, plan: NullPlan) -> dict[tuple[int, bytes], list[int]]:
+    """Concepts that can share their nulls: {(groups of positives, mask of the rows to draw from): columns}."""
+    families: dict[tuple[int, bytes], list[int]] = {}
+    everything = np.ones(len(data.groups), dtype=bool)
+    for k in np.flatnonzero(fitted):
+        eligible = everything if plan.rest else data.negatives[:, k]
+        n_groups = len(set(data.groups[data.positives[:, k]]))
+        families.setdefault((n_groups, eligible.tobytes()), []).append(int(k))
+    return families
+
+
+def _warnings(bank: ConceptBank, too_small: dict[int, str], count: int, family: int, correction: str) -> list[str]:
+    lines = []
+    if too_small:
+        some = ", ".join(shown(bank.names[k], 30) for k in list(too_small)[:5])
+        more = ", ..." if len(too_small) > 5 else ""
+        lines.append(
+            f"{shown(bank.layer)}: no p-values for {len(too_small)} concepts ({some}{more}): "
+            f"{next(iter(too_small.values()))}"
+        )
+    needed = _needed(family, correction)
+    if count < needed:
+        lines.append(
+            f"{shown(bank.layer)}: the smallest p-value of {count} random concepts is {1 / (count + 1):.2g}; one "
+            f"rejection alone in a family of {family} would need n_nulls={needed}"
+        )
+    return lines
 
 
 def score_layer(
@@ -71,6 +173,10 @@ def score_layer(
     targets: Sequence[str],
     plan: NullPlan,
     bootstrap: int,
+    *,
+    correction: str = "bh",
+    hierarchy: ConceptHierarchy | None = None,
+    nulls: LayerNulls | None = None,
 ) -> tuple[pd.DataFrame, Tensor, list[str]]:
     """Scores of all targets and concepts at one layer.
 
@@ -82,108 +188,106 @@ def score_layer(
         targets: T names.
         plan: of the null.
         bootstrap: samples for the intervals.
+        correction: see ``corrections.CORRECTIONS``. A family is the concepts of one layer and target.
+        hierarchy: for "hierarchical", mined from other groups than ``data``.
+        nulls: what ``layer_nulls`` gave for the same arguments; default: drawn here.
 
     Returns:
         the table (columns ``explanation.SCORE_COLUMNS``), the clips' sensitivities (clips, T, K) and warnings.
+
+    Raises:
+        InputError: ``plan.count`` is too few for the family, or "hierarchical" without a hierarchy.
     """
+    if correction == "hierarchical" and hierarchy is None:
+        raise InputError(
+            "correction='hierarchical' walks a hierarchy, but none was mined; give one, or another correction"
+        )
     per_clip = sensitivities(clip_gradients, bank.directions)
-    score, size = tcav_score(per_clip), magnitude(per_clip)
-    low, high = share_interval(per_clip > 0, clip_groups, bootstrap, plan.seed)
-    ok = (bank.quality["status"] == "ok").to_numpy()
-    p_values, warnings = _p_values(bank, data, clip_gradients.mean(0), size, ok, plan)
+    if nulls is None:
+        nulls = layer_nulls(bank, data, clip_gradients.mean(0), plan, correction)
+    gated, plain, counts = _p_values(bank, data, clip_gradients.mean(0), nulls)
+    sizes = _effect_sizes(per_clip, clip_gradients, clip_groups, bootstrap, plan.seed)
+    columns = {**sizes, "p_value": gated, "p_unconditional": plain}
+    quality, t = bank.quality, len(targets)
     frame = pd.DataFrame(
         {
-            "layer": pd.Series([bank.layer] * (len(targets) * len(bank)), dtype=object),
+            "layer": pd.Series([bank.layer] * (t * len(bank)), dtype=object),
             "target": pd.Series([target for target in targets for _ in bank.names], dtype=object),
-            "concept": pd.Series([*bank.names] * len(targets), dtype=object),
-            "score": score.flatten().double().numpy(),
-            "magnitude": size.flatten().double().numpy(),
-            "low": low.flatten().double().numpy(),
-            "high": high.flatten().double().numpy(),
-            "p_value": p_values.flatten(),
+            "concept": pd.Series([*bank.names] * t, dtype=object),
+            **{name: values.reshape(-1) for name, values in columns.items()},
+            "n_nulls": np.tile(counts, t),
             "n_groups": len(set(clip_groups)),
-            "cav_auc": np.tile(bank.quality["auc"].to_numpy(float), len(targets)),
-            "status": pd.Series(bank.quality["status"].tolist() * len(targets), dtype=object),
+            "cav_auc": np.tile(quality["auc"].to_numpy(float), t),
+            "cav_accuracy": np.tile(quality["accuracy"].to_numpy(float), t),
+            "cav_p": np.tile(nulls.quality_p_values(bank), t),
+            "status": pd.Series(quality["status"].tolist() * t, dtype=object),
         }
     )
-    frame.loc[frame["status"] != "ok", ["score", "magnitude", "low", "high", "p_value"]] = np.nan
-    # Which concepts pass the gate depends on the data that is tested next; leaving the others out of the family would
-    # select. They stay in it as hypotheses that were not rejected.
-    family = frame["p_value"].mask(frame["status"] == "not testable", 1.0)
-    frame["q_value"] = np.where(frame["status"] == "ok", benjamini_hochberg(family.to_numpy()), np.nan)
-    return frame[list(SCORE_COLUMNS)], per_clip, warnings
+    frame.loc[frame["status"] != "ok", list(columns)] = np.nan
+    families = [frame.iloc[start : start + len(bank)] for start in range(0, len(frame), len(bank))]
+    frame["q_value"] = np.concatenate([_q_values(rows, correction, hierarchy) for rows in families])
+    return frame[list(SCORE_COLUMNS)], per_clip, nulls.warnings
+
+
+def _q_values(rows: pd.DataFrame, correction: str, hierarchy: ConceptHierarchy | None) -> np.ndarray:
+    """(K,) of one family; NaN where there is no p-value.
+
+    Which concepts pass the gate depends on the data that is tested next; leaving the others out of the family would
+    select. They stay in it as hypotheses that were not rejected.
+    """
+    family = rows["p_value"].mask(rows["status"] == NOT_TESTABLE, 1.0)
+    if correction == "hierarchical" and hierarchy is not None:
+        members = dict(zip(rows["concept"][family.notna()], family[family.notna()], strict=True))
+        found = hierarchical(members, hierarchy)
+        q_values = np.array([found.get(name, np.nan) for name in rows["concept"]])
+    else:
+        q_values = adjust(family.to_numpy(), correction)
+    return np.where(rows["status"] == "ok", q_values, np.nan)
+
+
+def _effect_sizes(
+    per_clip: Tensor, clip_gradients: Tensor, clip_groups: Sequence[str], bootstrap: int, seed: int
+) -> dict[str, np.ndarray]:
+    """Score, smooth score and magnitude with their intervals, each (T, K)."""
+    smooth = smooth_values(per_clip, temperatures(clip_gradients))
+    low, high = share_interval(per_clip > 0, clip_groups)
+    smooth_low, smooth_high = mean_interval(smooth, clip_groups, bootstrap, seed)
+    magnitude_low, magnitude_high = mean_interval(per_clip, clip_groups, bootstrap, seed)
+    found = {
+        "score": tcav_score(per_clip),
+        "low": low,
+        "high": high,
+        "smooth": smooth_score(per_clip, temperatures(clip_gradients)),
+        "smooth_low": smooth_low.clamp(0, 1),
+        "smooth_high": smooth_high.clamp(0, 1),
+        "magnitude": magnitude(per_clip),
+        "magnitude_low": magnitude_low,
+        "magnitude_high": magnitude_high,
+    }
+    return {name: values.double().cpu().numpy() for name, values in found.items()}
 
 
 def _p_values(
-    bank: ConceptBank, data: LayerData, mean_gradient: Tensor, size: Tensor, ok: np.ndarray, plan: NullPlan
-) -> tuple[np.ndarray, list[str]]:
-    """(T, K) rank-test p-values of the effects; concepts of equal size and equal pool share their nulls.
-
-    A concept's effect is its magnitude times the distance of its positives from its negatives along the CAV: the
-    first-order change of the logit from an average negative to an average positive. The magnitude alone would not do:
-    the direction of a random set, brought to unit length, is as long as that of a concept.
-    """
-    p_values = np.full(size.shape, np.nan)
-    distance = separation(
+    bank: ConceptBank, data: LayerData, mean_gradient: Tensor, nulls: LayerNulls
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(T, K) p-values of the effects given the gate and without it, and how many nulls each concept has (K,)."""
+    device = data.activations.device
+    found = effects(
         data.activations,
         bank.directions.to(data.activations),
-        torch.from_numpy(data.positives).to(data.activations.device),
-        torch.from_numpy(data.negatives).to(data.activations.device),
+        torch.from_numpy(data.positives).to(device),
+        torch.from_numpy(data.negatives).to(device),
         torch.from_numpy(group_weights(data.groups)).to(data.activations),
-    )
-    effect = size * distance.to(size)
-    warnings: list[str] = []
-    asked = size.shape[0] * int((ok | (bank.quality["status"] == "not testable").to_numpy()).sum())
-    count = plan.count if plan.count is not None else enough_nulls(asked)
-    too_small: dict[int, str] = {}
-    for (n_groups, mask), members in _families(data, ok, plan).items():
-        eligible = np.frombuffer(mask, dtype=bool)
-        try:
-            drawn = pseudo_concepts(data.groups, eligible, n_groups, count, plan.seed)
-        except InputError as error:
-            too_small.update(dict.fromkeys(members, str(error)))
+        mean_gradient.to(device),
+    ).cpu()
+    gated, plain = (np.full(found.shape, np.nan) for _ in range(2))
+    counts = np.zeros(len(bank), dtype=np.int64)
+    ok = bank.quality["status"].to_numpy() == "ok"
+    for key, members in nulls.members.items():
+        null, columns = nulls.of_size[key], [k for k in members if ok[k]]
+        counts[members] = len(null.effects)
+        if not columns:
             continue
-        null = _null_effects(data, eligible, drawn, mean_gradient, plan)
-        p_values[:, members] = rank_test(effect[:, members].cpu(), null.cpu()).numpy()
-    if too_small:
-        some = ", ".join(shown(bank.names[k], 30) for k in list(too_small)[:5])
-        more = ", ..." if len(too_small) > 5 else ""
-        warnings.append(
-            f"{shown(bank.layer)}: no p-values for {len(too_small)} concepts ({some}{more}): "
-            f"{next(iter(too_small.values()))}"
-        )
-    family = asked - size.shape[0] * len(too_small)
-    if ok.any() and count < family / 0.05 - 1:
-        warnings.append(
-            f"{shown(bank.layer)}: the smallest p-value of {count} random concepts is {1 / (count + 1):.2g}; one "
-            f"rejection alone in a family of {family} would need n_nulls={int(np.ceil(family / 0.05 - 1))}"
-        )
-    return p_values, warnings
-
-
-def _families(data: LayerData, ok: np.ndarray, plan: NullPlan) -> dict[tuple[int, bytes], list[int]]:
-    """Concepts that can share their nulls: {(groups of positives, mask of the rows to draw from): columns}."""
-    families: dict[tuple[int, bytes], list[int]] = {}
-    everything = np.ones(len(data.groups), dtype=bool)
-    for k in np.flatnonzero(ok):
-        eligible = everything if plan.rest else data.negatives[:, k]
-        n_groups = len(set(data.groups[data.positives[:, k]]))
-        families.setdefault((n_groups, eligible.tobytes()), []).append(int(k))
-    return families
-
-
-def _null_effects(
-    data: LayerData, eligible: np.ndarray, drawn: np.ndarray, mean_gradient: Tensor, plan: NullPlan
-) -> Tensor:
-    """(R, T): effects of the pseudo-concepts."""
-    device = data.activations.device
-    weights = torch.from_numpy(group_weights(data.groups)[eligible]).to(data.activations)
-    rows = data.activations[torch.from_numpy(np.flatnonzero(eligible)).to(device)]
-    blocks = torch.from_numpy(drawn[eligible]).split(max(1, MASK_VALUES // len(rows)), dim=1)
-    parts = []
-    for block in blocks:
-        positives = block.to(device)
-        directions = run_fit(plan.fit, rows, positives, ~positives, weights, plan.options)[0]
-        distance = separation(rows, directions, positives, ~positives, weights)
-        parts.append(distance[:, None] * (directions @ mean_gradient.to(directions).T))
-    return torch.cat(parts)
+        gated[:, columns] = gated_rank_test(found[:, columns], null.effects, null.low - 0.5).numpy()
+        plain[:, columns] = rank_test(found[:, columns], null.effects).numpy()
+    return gated, plain, counts

@@ -1,4 +1,4 @@
-"""How sure we are: the rank test against random concepts, corrections, and group bootstrap intervals.
+"""How sure we are: the rank test against random concepts, and how groups are drawn at random.
 
 The resampling unit is the group. A concept's R refits on the same examples are one observation, so the usual t-tests
 on refits are not valid; here a concept is ranked among random pseudo-concepts put through the identical procedure.
@@ -11,14 +11,16 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from scipy.stats import false_discovery_control
 from torch import Tensor
 
 from captum_concepts.errors import InputError
 from captum_concepts.folds import random_key, without_common_folder
 from captum_concepts.quality import index_groups
 
-QUANTILE_VALUES = 8_000_000
+#: Pseudo-concepts are spread evenly over this many parts of the pool, as concepts are over the folds of their quality.
+POOL_FOLDS = 5
+#: Pseudo-concepts whose spread stands for that of a concept that passed the gate.
+FEWEST_ALIKE = 39
 
 
 def rank_test(observed: Tensor, null: Tensor) -> Tensor:
@@ -37,30 +39,76 @@ def rank_test(observed: Tensor, null: Tensor) -> Tensor:
     Raises:
         InputError: no null, or a null that is not finite.
     """
+    _check_null(null)
+    centre = null.double().mean(0)
+    reached = (observed.double() - centre[..., None]).abs()
+    return _share_reached(reached, (null.double() - centre).abs(), observed)
+
+
+def gated_rank_test(observed: Tensor, null: Tensor, passed: Tensor, fewest: int = FEWEST_ALIKE) -> Tensor:
+    """Two-sided p-values of concepts that passed a gate, ranked among all pseudo-concepts with the gate allowed for.
+
+    A statistic that is large where the gate is passed makes the plain rank test's p-values too small for whoever sees
+    only concepts that passed. Here each distance from the null's centre is divided by the 95th percentile of such
+    distances among the pseudo-concepts with the same answer at the gate. Any function of a set that treats all sets
+    alike is a valid statistic of a rank test, so that P(p <= a) <= a holds for random sets as before; given the gate,
+    it holds at a = 0.05 by construction, and near it as far as the two distributions are alike but for their scale.
+
+    Args:
+        observed: (..., K), statistics of concepts that passed.
+        null: (R, ...), as in ``rank_test``.
+        passed: (R,) how well each pseudo-concept did at the gate, above 0 where it passed; NaN: it failed.
+        fewest: the pseudo-concepts that did best stand for those that passed, if fewer did (at most a quarter of all).
+
+    Returns:
+        (..., K) float64 p-values, at least 1 / (1 + R); NaN where the statistic is NaN.
+
+    Raises:
+        InputError: as in ``rank_test``.
+    """
+    _check_null(null)
+    margin = torch.nan_to_num(passed.double(), nan=-torch.inf)
+    best = min(fewest, max(1, len(null) // 4))
+    least = torch.minimum(margin.new_tensor(0.0), margin.sort(descending=True).values[best - 1])
+    alike = margin > least if int((margin > least).sum()) >= best else margin >= least
+    values = null.double()
+    centre = values.mean(0)
+    distances = (values - centre).abs()
+    inside, outside = _upper(distances[alike]), _upper(distances[~alike]) if (~alike).any() else centre
+    shape = (-1, *[1] * centre.dim())
+    scaled = distances / torch.where(alike.reshape(shape), inside, outside).clamp_min(torch.finfo(torch.float64).tiny)
+    reached = (observed.double() - centre[..., None]).abs() / inside[..., None].clamp_min(
+        torch.finfo(torch.float64).tiny
+    )
+    return _share_reached(reached, scaled, observed)
+
+
+def _upper(distances: Tensor) -> Tensor:
+    """The 95th percentile along the first axis."""
+    ordered = distances.sort(0).values
+    return ordered[min(len(ordered) - 1, round(0.95 * len(ordered)))]
+
+
+def _check_null(null: Tensor) -> None:
     if len(null) == 0:
         raise InputError("null: no pseudo-concepts; ask for at least 1")
     if not torch.isfinite(null).all():
         raise InputError("null: NaN or infinite statistics of pseudo-concepts")
-    centre = null.double().mean(0)
-    distances = (null.double() - centre).abs().movedim(0, -1).contiguous().sort(-1).values
-    reached = (observed.double() - centre[..., None]).abs().contiguous()
-    below = torch.searchsorted(distances, torch.nan_to_num(reached, nan=0.0), right=False)
-    p = (1 + len(null) - below).double() / (1 + len(null))
+
+
+def _share_reached(reached: Tensor, distances: Tensor, observed: Tensor) -> Tensor:
+    """(1 + #{distances >= reached}) / (1 + R) for distances (R, ...) and reached (..., K); NaN where observed is."""
+    ordered = distances.movedim(0, -1).contiguous().sort(-1).values
+    below = torch.searchsorted(ordered, torch.nan_to_num(reached, nan=0.0).contiguous(), right=False)
+    p = (1 + len(distances) - below).double() / (1 + len(distances))
     return torch.where(torch.isfinite(observed), p, torch.nan)
-
-
-def benjamini_hochberg(p_values: np.ndarray) -> np.ndarray:
-    """q-values of one family (Benjamini and Hochberg 1995); NaN entries are no members of it and stay NaN."""
-    p_values = np.asarray(p_values, dtype=np.float64)
-    q_values = np.full(p_values.shape, np.nan)
-    members = ~np.isnan(p_values)
-    if members.any():
-        q_values[members] = false_discovery_control(p_values[members])
-    return q_values
 
 
 def pseudo_concepts(groups: np.ndarray, eligible: np.ndarray, size: int, count: int, seed: int) -> np.ndarray:
     """Random sets of groups, as masks over rows.
+
+    Every set is spread evenly over the parts of ``pool_folds``, as a concept is over the folds in which its quality is
+    measured. The parts are random, and every group is as likely as any other.
 
     Args:
         groups: (N,) group of each row.
@@ -81,13 +129,28 @@ def pseudo_concepts(groups: np.ndarray, eligible: np.ndarray, size: int, count: 
             f"significance: {len(names)} groups to draw random sets of {size} from; give at least {size + 2} groups of "
             "negatives"
         )
+    fold = pool_folds(names, seed)
     order, generator = _random_order(names, seed, str(size))
+    parts = [order[fold[order] == number] for number in np.unique(fold)]
     drawn = np.zeros((len(names), count), dtype=bool)
+    edges = np.cumsum([0, *(len(part) for part in parts)]) * size / len(names)
+    edges[-1] = size
     for column in range(count):
-        drawn[order[generator.choice(len(names), size, replace=False)], column] = True
+        # Systematic sampling: every part gets its share rounded up or down, every group the same chance.
+        shares = np.diff(np.floor(edges + generator.random())).astype(np.int64)
+        for part, share in zip(parts, shares, strict=True):
+            drawn[part[generator.choice(len(part), share, replace=False)], column] = True
     rows = np.zeros((len(groups), count), dtype=bool)
     rows[eligible] = drawn[index]
     return rows
+
+
+def pool_folds(names: list[str], seed: int) -> np.ndarray:
+    """int64 (G,): the part, of ``POOL_FOLDS`` equally large ones, that each of G distinct groups is in."""
+    order, _ = _random_order(names, seed, "folds")
+    fold = np.empty(len(names), dtype=np.int64)
+    fold[order] = np.arange(len(names)) % POOL_FOLDS
+    return fold
 
 
 def _random_order(names: list[str], seed: int, purpose: str) -> tuple[np.ndarray, np.random.Generator]:
@@ -116,51 +179,3 @@ def bootstrap_weights(groups: Sequence[str] | np.ndarray, count: int, seed: int)
     weights = np.empty((count, len(names)), dtype=np.float32)
     weights[:, order] = draws
     return torch.from_numpy(weights[:, index])
-
-
-def share_interval(
-    hits: Tensor, groups: Sequence[str] | np.ndarray, count: int = 1000, seed: int = 0
-) -> tuple[Tensor, Tensor]:
-    """95 % interval of the share of clips, resampling groups.
-
-    Where all clips agree there is nothing to resample: the interval is then Wilson's (1927) for as many observations as
-    there are groups, e.g. [n / (n + 3.84), 1] for n groups that all hit.
-
-    Args:
-        hits: bool (clips, ...).
-        groups, count, seed: as in ``bootstrap_interval``.
-
-    Returns:
-        low, high, each (...) float32.
-    """
-    low, high = bootstrap_interval(hits.float(), groups, count, seed)
-    n = len(set(map(str, groups)))
-    reach = 1.959963984540054**2 / (n + 1.959963984540054**2)
-    low = torch.where(hits.all(0), 1 - reach, low)
-    return low, torch.where(hits.any(0), high, reach)
-
-
-def bootstrap_interval(
-    values: Tensor, groups: Sequence[str] | np.ndarray, count: int = 1000, seed: int = 0
-) -> tuple[Tensor, Tensor]:
-    """95 % percentile interval of the mean over clips, resampling groups.
-
-    Args:
-        values: (clips, ...), e.g. 1.0 where the sensitivity is positive.
-        groups: (clips,).
-        count: bootstrap samples.
-        seed: of the samples.
-
-    Returns:
-        low, high, each (...); NaN where all clips are of one group, which says nothing about spread.
-    """
-    shape = values.shape[1:]
-    if len(set(map(str, groups))) < 2:
-        return values.new_full(shape, torch.nan), values.new_full(shape, torch.nan)
-    weights = bootstrap_weights(groups, count, seed).to(values)
-    weights = weights / weights.sum(1, keepdim=True)
-    levels = torch.tensor([0.025, 0.975], dtype=values.dtype, device=values.device)
-    # torch.quantile refuses more than 16 million values at once.
-    blocks = values.reshape(len(values), -1).split(max(1, QUANTILE_VALUES // count), dim=1)
-    bounds = torch.cat([torch.quantile(weights @ block, levels, dim=0) for block in blocks], dim=1)
-    return bounds[0].reshape(shape), bounds[1].reshape(shape)

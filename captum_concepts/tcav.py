@@ -42,3 +42,26 @@ def tcav_score(clip_sensitivities: Tensor) -> Tensor:
 def magnitude(clip_sensitivities: Tensor) -> Tensor:
     """(clips, ...) -> (...): mean sensitivity along the unit CAV."""
     return clip_sensitivities.mean(0)
+
+
+def temperatures(clip_gradients: Tensor) -> Tensor:
+    """(clips, T, D) -> (T,): root mean square of each target's sensitivity along a direction drawn at random.
+
+    A unit for smooth scores that knows the target and no concept: sqrt(mean over clips of |gradient|² / D).
+    """
+    return clip_gradients.double().square().mean((0, 2)).sqrt()
+
+
+def smooth_values(clip_sensitivities: Tensor, temperature: Tensor) -> Tensor:
+    """(clips, T, K), (T,) -> (clips, T, K): sigmoid(sensitivity / temperature), one half where both are zero."""
+    tiny = torch.finfo(torch.float64).tiny
+    return torch.sigmoid(clip_sensitivities.double() / temperature[:, None].clamp_min(tiny))
+
+
+def smooth_score(clip_sensitivities: Tensor, temperature: Tensor) -> Tensor:
+    """(clips, T, K), (T,) -> (T, K): the TCAV score with a sigmoid in place of the step.
+
+    Clips near the boundary count in part, so that it varies less than the share; it becomes the share as the
+    temperature falls (alpha-TCAV, arXiv 2605.15688). ``BatchedTCAV(temperature=)`` gives the same.
+    """
+    return smooth_values(clip_sensitivities, temperature).mean(0)

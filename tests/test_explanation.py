@@ -49,10 +49,10 @@ def example(concepts=HOSTILE, layers=("a/b", "A:b", "x\ny"), targets=("", "t\r\n
     for name in SCORE_COLUMNS[3:-1]:
         scores[name] = rng.normal(size=len(rows)) * 10.0 ** rng.integers(-300, 300, len(rows))
     scores.loc[::3, ["score", "p_value", "q_value"]] = np.nan
-    scores["n_groups"] = np.arange(len(rows))
+    scores["n_groups"] = scores["n_nulls"] = np.arange(len(rows))
     scores["status"] = pd.Series(["ok", "not testable", "too few groups"] * len(rows), dtype=object)[: len(rows)]
     quality = pd.DataFrame({"concept": pd.Series(concepts, dtype=object)})
-    for name in ("auc", "low", "high", "accuracy"):
+    for name in ("auc", "low", "high", "accuracy", "p_value"):
         quality[name] = rng.random(k)
     quality.loc[1, "auc"] = np.nan
     quality["n_positive_groups"] = quality["n_negative_groups"] = np.arange(k)
@@ -149,7 +149,7 @@ def test_the_files(tmp_path):
     for content in files(tmp_path).values():
         assert b"\x80\x04" not in content[:2]  # no pickle
     about = json.loads((tmp_path / "explanation.json").read_text("ascii"))
-    assert about["schema"] == 1
+    assert about["schema"] == 2
     for name in ("hierarchy-a_b", "hierarchy-A_b-2"):
         graphml = nx.read_graphml(tmp_path / f"{name}.graphml")
         gexf = nx.read_gexf(tmp_path / f"{name}.gexf")
@@ -218,7 +218,7 @@ def test_a_flipped_bit_in_the_arrays_is_noticed(saved, tmp_path):
 @pytest.mark.parametrize(
     "change",
     [
-        {"schema": 2},
+        {"schema": 1},
         {"schema": None},
         {"layers": 3},
         {"layers": ["other"]},

@@ -6,13 +6,22 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.stats import norm
+from scipy.stats import t as student
+from sklearn.metrics import roc_auc_score
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from captum_concepts.cavs import CAV_METHODS, fit_cavs
+from captum_concepts.cavs import CAV_METHODS, FOLD_INFLATION, fit_cavs
+from captum_concepts.corrections import hierarchical
+from captum_concepts.errors import InputError
 from captum_concepts.explanation import SCORE_COLUMNS
-from captum_concepts.scoring import LayerData, NullPlan, enough_nulls, score_layer
-from captum_concepts.significance import bootstrap_weights, pseudo_concepts
+from captum_concepts.hierarchy import ConceptHierarchy
+from captum_concepts.intervals import mean_interval
+from captum_concepts.nulls import LayerData, NullPlan, null_sets
+from captum_concepts.quality import auc_with_interval
+from captum_concepts.scoring import check_nulls, enough_nulls, layer_nulls, needed_nulls, score_layer
+from captum_concepts.significance import gated_rank_test, pool_folds, pseudo_concepts
 
 NULLS, BOOTSTRAP, SEED = 59, 100, 3
 
@@ -33,7 +42,7 @@ def world():
     return LayerData(x, positives, negatives, groups), gradients, clip_groups
 
 
-def scored(world, data=None, rest=False, count=NULLS, min_groups=5, method="pattern"):
+def scored(world, data=None, rest=False, count=NULLS, min_groups=5, method="pattern", **more):
     own, gradients, clip_groups = world
     data = data or own
     bank = fit_cavs(
@@ -41,7 +50,7 @@ def scored(world, data=None, rest=False, count=NULLS, min_groups=5, method="patt
         layer="l", min_groups=min_groups,
     )  # fmt: skip
     plan = NullPlan(CAV_METHODS[method], {}, count, SEED, rest)
-    return bank, score_layer(bank, data, gradients, clip_groups, ["t0", "t1"], plan, BOOTSTRAP)
+    return bank, score_layer(bank, data, gradients, clip_groups, ["t0", "t1"], plan, BOOTSTRAP, **more)
 
 
 def mean_difference(x, positive, negative):
@@ -58,7 +67,6 @@ def test_every_column_equals_a_loop(world, rest):
     assert list(table.columns) == list(SCORE_COLUMNS)
     assert bank.quality["status"].tolist() == ["ok", "ok", "not testable"]
     x, g = data.activations.double().numpy(), gradients.double().numpy()
-    weights = bootstrap_weights(clip_groups, BOOTSTRAP, SEED).double().numpy()
     for number, row in table.iterrows():
         t, k = divmod(number, 3)
         assert (row["layer"], row["target"], row["concept"]) == ("l", f"t{t}", "uvw"[k])
@@ -66,31 +74,74 @@ def test_every_column_equals_a_loop(world, rest):
         assert row["cav_auc"] == bank.quality["auc"][k]
         if k == 2:
             assert row["status"] == "not testable"
-            assert row[["score", "magnitude", "low", "high", "p_value", "q_value"]].isna().all()
+            assert row[list(SCORE_COLUMNS[3:15])].isna().all()
+            assert row["n_nulls"] == NULLS
+            assert row["cav_p"] > 0.05
             continue
         difference = mean_difference(x, data.positives[:, k], data.negatives[:, k])
         values = g[:, t] @ difference / np.linalg.norm(difference)
         np.testing.assert_allclose(per_clip[:, t, k], values, rtol=1e-4, atol=1e-5)
         assert row["magnitude"] == pytest.approx(values.mean(), rel=1e-4)
         assert row["score"] == (values > 0).mean()
-        shares = weights @ (values > 0) / weights.sum(1)
-        low, high = np.percentile(shares, [2.5, 97.5])
-        # Five groups that all agree: Wilson's interval of 5 of 5 (or 0 of 5).
-        low = proportion_confint(5, 5, method="wilson")[0] if (values > 0).all() else low
-        high = proportion_confint(0, 5, method="wilson")[1] if (values <= 0).all() else high
-        assert (row["low"], row["high"]) == pytest.approx((low, high), abs=1e-6)
+        # Five groups that all agree: Wilson's interval of 5 of 5 (or 0 of 5), with Student's quantile.
+        if (values > 0).all() or (values <= 0).all():
+            alpha = 2 * norm.sf(student.ppf(0.975, 4))
+            low, high = proportion_confint(5 * (values > 0).all(), 5, alpha=alpha, method="wilson")
+            assert (row["low"], row["high"]) == pytest.approx((low, high))
+        assert row["low"] <= row["score"] <= row["high"]
+        temperature = np.sqrt((g[:, t] ** 2).mean())
+        smooth = torch.from_numpy(1 / (1 + np.exp(-values / temperature)))
+        assert row["smooth"] == pytest.approx(smooth.mean().item(), rel=1e-5)
+        bounds = torch.cat(mean_interval(smooth[:, None], clip_groups, BOOTSTRAP, SEED)).clamp(0, 1).tolist()
+        assert [row["smooth_low"], row["smooth_high"]] == pytest.approx(bounds, rel=1e-4)
+        low, high = mean_interval(torch.from_numpy(values)[:, None], clip_groups, BOOTSTRAP, SEED)
+        assert (row["magnitude_low"], row["magnitude_high"]) == pytest.approx((low.item(), high.item()), rel=1e-4)
         eligible = np.ones(len(x), bool) if rest else data.negatives[:, k]
         drawn = pseudo_concepts(data.groups, eligible, 12, NULLS, SEED)
         # Of a pattern CAV, magnitude x distance along it is the derivative along the whole difference of the means.
         null = [mean_difference(x, column, eligible & ~column) @ g[:, t].mean(0) for column in drawn.T]
         centre = np.mean(null)
         reached = np.abs(np.array(null) - centre) >= abs(difference @ g[:, t].mean(0) - centre)
-        assert row["p_value"] == (1 + reached.sum()) / (1 + NULLS)
+        assert row["p_unconditional"] == (1 + reached.sum()) / (1 + NULLS)
+        low = held_out(data, eligible, drawn)[1]
+        observed = torch.tensor([difference @ g[:, t].mean(0)])
+        p = gated_rank_test(observed, torch.tensor(null), torch.tensor(low) - 0.5)
+        assert row["p_value"] == pytest.approx(p.item())
+        auc = held_out(data, eligible, drawn)[0]
+        assert row["cav_p"] == pytest.approx((1 + (auc >= row["cav_auc"] - 1e-9).sum()) / (1 + NULLS))
     # What was not testable stays in the family, as a hypothesis that was not rejected.
-    q = multipletests(table["p_value"].fillna(1.0), method="fdr_bh")[1]
-    tested = table["p_value"].notna()
-    np.testing.assert_allclose(table["q_value"][tested], q[tested])
-    assert table["q_value"][~tested].isna().all()
+    for target in ("t0", "t1"):
+        rows = table[table["target"] == target]
+        q = multipletests(rows["p_value"].fillna(1.0), method="fdr_bh")[1]
+        tested = rows["p_value"].notna()
+        np.testing.assert_allclose(rows["q_value"][tested], q[tested])
+        assert rows["q_value"][~tested].isna().all()
+
+
+def held_out(data, eligible, drawn):
+    """(R,) AUC and lower end of its interval of drawn sets, each fitted as a concept, in the pool's folds."""
+    groups = data.groups[eligible]
+    names = sorted(set(groups))
+    fold = pool_folds(names, SEED)
+    x = data.activations.double().numpy()[eligible]
+    means = np.array([x[groups == name].mean(0) for name in names])
+    auc, low = [], []
+    for column in drawn[eligible].T:
+        shows = np.array([column[groups == name].any() for name in names])
+        logits = np.zeros(len(names))
+        for number in range(5):
+            inside = fold != number
+            one, other = means[inside & shows], means[inside & ~shows]
+            z = means @ (one.mean(0) - other.mean(0))
+            spread = (z[inside & shows].var() + z[inside & ~shows].var()) / 2
+            middle = (z[inside & shows].mean() + z[inside & ~shows].mean()) / 2
+            odds = (z[inside & shows].mean() - z[inside & ~shows].mean()) / spread * (z - middle)
+            logits[~inside] = odds[~inside]
+        scores, positive = torch.tensor(logits)[:, None], torch.tensor(shows)[:, None]
+        found = auc_with_interval(scores, positive, ~positive, FOLD_INFLATION)
+        auc.append(roc_auc_score(shows, logits))
+        low.append(found[1].item())
+    return np.array(auc), np.array(low)
 
 
 def test_planted_concepts_are_found(world):
@@ -112,26 +163,87 @@ def test_a_pool_that_is_too_small_gives_no_p_values_and_one_warning(world):
     assert table["q_value"].isna().all()
     assert table.loc[table["status"] == "ok", "score"].notna().all()
     assert len(warnings) == 1
-    assert "no p-values for 2 concepts ('u', 'v')" in warnings[0]
+    assert "no p-values for 3 concepts ('u', 'v', 'w')" in warnings[0]
     assert "give at least 14 groups" in warnings[0]
 
 
-def test_too_few_nulls_for_the_family_is_said(world):
-    warnings = scored(world, count=19)[1][2]
-    assert len(warnings) == 1
-    assert "smallest p-value of 19 random concepts is 0.05" in warnings[0]
-    assert "n_nulls=119" in warnings[0]
-    assert scored(world, count=119)[1][2] == []
+def test_too_few_nulls_for_the_family_are_refused_with_the_number_needed(world):
+    with pytest.raises(
+        InputError, match=r"n_nulls=58: the smallest p-value .* 3 concepts .* give at least 59, or None"
+    ):
+        scored(world, count=58)
+    with pytest.raises(InputError, match=r"correction='by'\); give at least 109"):
+        scored(world, correction="by")
+    assert scored(world, count=109, correction="by")[1][2] == []
 
 
-@pytest.mark.parametrize(("family", "count"), [(1, 999), (50, 999), (100, 1999), (10_000, 4999)])
+@pytest.mark.parametrize(
+    ("family", "correction", "needed"),
+    [(219, "bh", 4379), (219, "holm", 4379), (3, "by", 109), (1, "bonferroni", 19), (10, "hierarchical", 575)],
+)
+def test_the_number_needed_is_the_smallest_that_lets_one_hypothesis_be_rejected(family, correction, needed):
+    assert needed_nulls(family, correction) == needed
+    p_values = {"one": 1 / (needed + 1), **{str(i): 1.0 for i in range(family - 1)}}
+
+    def rejected() -> bool:
+        if correction == "hierarchical":
+            return hierarchical(p_values, ConceptHierarchy.from_parents(dict.fromkeys(p_values)))["one"] <= 0.05 + 1e-12
+        name = {"bh": "fdr_bh", "by": "fdr_by"}.get(correction, correction)
+        return multipletests(list(p_values.values()), method=name)[1][0] <= 0.05 + 1e-12
+
+    assert rejected()
+    p_values["one"] = 1 / needed
+    assert not rejected()
+    check_nulls(None, family)
+
+
+@pytest.mark.parametrize(("family", "count"), [(1, 1999), (50, 1999), (219, 4379), (10_000, 9999)])
 def test_enough_nulls(family, count):
     assert enough_nulls(family) == count
 
 
+def test_the_hierarchical_correction_walks_the_tree_it_is_given(world):
+    tree = ConceptHierarchy.from_edges(["u", "v", "w"], [("w", "u"), ("u", "v")])
+    table = scored(world, count=None, correction="hierarchical", hierarchy=tree)[1][0]
+    for _, rows in table.groupby("target"):
+        # "w" is not testable and stands above the others, so nothing is reached.
+        assert (rows["q_value"][rows["status"] == "ok"] == 1.0).all()
+    flat = ConceptHierarchy.from_edges(["u", "v"], [("u", "v")])
+    table = scored(world, count=None, correction="hierarchical", hierarchy=flat)[1][0]
+    rows = table[table["target"] == "t0"].set_index("concept")
+    wanted = hierarchical({"u": rows["p_value"]["u"], "v": rows["p_value"]["v"], "w": 1.0}, flat)
+    assert rows["q_value"]["u"] == wanted["u"] < 0.05
+    with pytest.raises(InputError, match="walks a hierarchy, but none was mined"):
+        scored(world, correction="hierarchical")
+
+
+@pytest.mark.parametrize("method", ["pattern", "lda"])
+def test_copies_of_a_row_within_its_group_change_no_null(world, method):
+    """Pseudo-concepts of pattern CAVs are fitted to the means of groups, which must give what all rows give."""
+    data, gradients, _ = world
+    uneven = np.concatenate([np.arange(len(data.groups)), np.repeat([3, 80, 81], 7)])
+    more = LayerData(data.activations[uneven], data.positives[uneven], data.negatives[uneven], data.groups[uneven])
+    eligible = more.negatives[:, 0]
+    plan = NullPlan(CAV_METHODS[method], {"shrinkage": 0.3} if method == "lda" else {}, 50, SEED, False)
+    one = null_sets(more, eligible, 12, gradients.mean(0), plan)
+    same_fit = lambda *args, **options: CAV_METHODS[method](*args, **options)  # noqa: E731 - not known as "pattern"
+    other = null_sets(more, eligible, 12, gradients.mean(0), NullPlan(same_fit, plan.options, 50, SEED, False))
+    for part in ("effects", "auc", "low"):
+        torch.testing.assert_close(getattr(one, part), getattr(other, part), rtol=1e-4, atol=1e-5)
+
+
+def test_without_targets_the_quality_still_has_p_values(world):
+    data = world[0]
+    bank = fit_cavs(data.activations, data.positives, groups=data.groups, negatives=data.negatives, layer="l")
+    plan = NullPlan(CAV_METHODS["pattern"], {}, 199, SEED, False)
+    p_values = layer_nulls(bank, data, torch.zeros(0, 6), plan).quality_p_values(bank)
+    assert (p_values[:2] == 1 / 200).all()
+    assert p_values[2] > 0.05
+
+
 def test_nulls_in_blocks_are_the_same(world, monkeypatch):
     wanted = scored(world)[1][0]
-    monkeypatch.setattr("captum_concepts.scoring.MASK_VALUES", 600)
+    monkeypatch.setattr("captum_concepts.nulls.MASK_VALUES", 600)
     pd.testing.assert_frame_equal(scored(world)[1][0], wanted)
 
 
@@ -148,13 +260,13 @@ def test_hostile_names_stay_on_one_line(world):
     bank = fit_cavs(
         data.activations, data.positives, groups=data.groups, negatives=data.negatives, names=names, layer="x\ny"
     )
-    plan = NullPlan(CAV_METHODS["pattern"], {}, 19, SEED, False)
+    plan = NullPlan(CAV_METHODS["pattern"], {}, 99, SEED, False)
     few = LayerData(
         data.activations, data.positives, data.negatives & (np.arange(len(data.groups)) < 80)[:, None], data.groups
     )
-    for rows in (data, few):
-        table, _, warnings = score_layer(bank, rows, gradients, clip_groups, ["t\n", ""], plan, BOOTSTRAP)
-        assert warnings
-        assert all("\n" not in line and "\r" not in line for line in warnings)
+    table, _, warnings = score_layer(bank, few, gradients, clip_groups, ["t\n", ""], plan, BOOTSTRAP)
+    assert len(warnings) == 1
+    assert "\n" not in warnings[0]
+    assert "\r" not in warnings[0]
     assert table["concept"].tolist() == names * 2
     assert table["concept"].dtype == object

@@ -1,4 +1,4 @@
-"""The rank test, its null, corrections and bootstrap intervals, against loops and by simulation."""
+"""The rank test with and without a gate, and what is drawn for it, against loops and by simulation."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 from captum_concepts.errors import InputError
 from captum_concepts.significance import (
-    benjamini_hochberg,
-    bootstrap_interval,
     bootstrap_weights,
+    gated_rank_test,
+    pool_folds,
     pseudo_concepts,
     rank_test,
 )
@@ -84,17 +83,67 @@ def test_a_planted_concept_is_found():
     assert (p <= 0.05).mean() > 0.8
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_benjamini_hochberg_equals_statsmodels_and_leaves_nan_out(seed):
-    p = np.random.default_rng(seed).beta(0.3, 1, size=25)
-    q = benjamini_hochberg(p)
-    np.testing.assert_allclose(q, multipletests(p, method="fdr_bh")[1], rtol=1e-12)
-    assert (q >= p).all()
-    holes = np.insert(p, [3, 20], np.nan)
-    found = benjamini_hochberg(holes)
-    np.testing.assert_array_equal(np.isnan(found), np.isnan(holes))
-    np.testing.assert_array_equal(found[~np.isnan(holes)], q)
-    assert np.isnan(benjamini_hochberg(np.full(3, np.nan))).all()
+def gated_loop(observed: float, null: np.ndarray, passed: np.ndarray, fewest: int) -> float:
+    """One statistic, written out."""
+    order = np.argsort(-passed, kind="stable")
+    alike = set(np.flatnonzero(passed > 0)) | set(order[: min(fewest, len(null) // 4)])
+    inside = np.isin(np.arange(len(null)), list(alike))
+    distance = np.abs(null - null.mean())
+
+    def unit(values):
+        return np.sort(values)[min(len(values) - 1, round(0.95 * len(values)))]
+
+    scaled = np.where(inside, distance / unit(distance[inside]), distance / unit(distance[~inside]))
+    reached = abs(observed - null.mean()) / unit(distance[inside])
+    return (1 + (scaled >= reached).sum()) / (1 + len(null))
+
+
+@pytest.mark.parametrize("fewest", [1, 40])
+def test_the_gated_test_equals_a_loop(fewest):
+    generator = torch.Generator().manual_seed(0)
+    null = torch.randn(200, 2, generator=generator, dtype=torch.float64)
+    passed = torch.randn(200, generator=generator, dtype=torch.float64) - 1.5
+    observed = 2 * torch.randn(2, 5, generator=generator, dtype=torch.float64)
+    found = gated_rank_test(observed, null, passed, fewest)
+    for t in range(2):
+        for k in range(5):
+            wanted = gated_loop(observed[t, k].item(), null[:, t].numpy(), passed.numpy(), fewest)
+            assert found[t, k].item() == pytest.approx(wanted)
+    assert torch.isnan(gated_rank_test(torch.full((2, 1), torch.nan), null, passed)).all()
+    failed = torch.where(passed < -1, torch.nan, passed)  # NaN: failed
+    assert torch.isfinite(gated_rank_test(observed, null, failed)).all()
+
+
+def test_given_the_gate_the_plain_test_rejects_too_often_and_the_gated_one_as_promised():
+    """The gate is passed by one set in twenty, mostly by those with large statistics."""
+    rng = np.random.default_rng(0)
+    plain, gated = [], []
+    for _ in range(60):
+        strength = rng.exponential(size=(2, 2000))
+        sets, gate = strength * rng.normal(size=(2, 2000)), strength - np.log(20)
+        null, passed = torch.from_numpy(sets[0])[:, None], torch.from_numpy(gate[0])
+        shown = torch.from_numpy(sets[1][gate[1] > 0])[None]
+        plain.append((rank_test(shown, null) <= 0.05).double().mean().item())
+        gated.append((gated_rank_test(shown, null, passed) <= 0.05).double().mean().item())
+    assert np.mean(plain) > 0.2
+    assert 0.03 < np.mean(gated) < 0.07
+
+
+def test_the_gated_test_is_a_rank_test_of_all_sets():
+    """Whatever the gate says, a random set that passes is rejected with at most the chance promised."""
+    rng = np.random.default_rng(1)
+    rejected = []
+    for _ in range(400):
+        strength = rng.exponential(size=301)
+        sets, gate = strength * rng.normal(size=301), strength - 1
+        if gate[0] > 0:
+            p = gated_rank_test(
+                torch.tensor([[sets[0]]]), torch.from_numpy(sets[1:])[:, None], torch.from_numpy(gate[1:])
+            )
+            rejected.append(p.item() <= 0.05)
+        else:
+            rejected.append(False)
+    assert sum(rejected) <= stats.binom.ppf(0.999, 400, 0.05)
 
 
 def groups_of(n: int, folder: str = "") -> np.ndarray:
@@ -112,7 +161,20 @@ def test_pseudo_concepts_are_sets_of_whole_eligible_groups():
         assert (column == (np.isin(groups.astype(str), sorted(chosen)) & eligible)).all()
     often = np.array([drawn[np.flatnonzero(groups == f"track{i}")[0]].sum() for i in range(20) if i != 7])
     assert stats.chisquare(often).pvalue > 1e-3
-    assert len({column.tobytes() for column in drawn.T}) > 190
+    assert len({column.tobytes() for column in drawn.T}) > 170  # of about 1,000 that are spread evenly
+
+
+def test_sets_are_spread_over_the_parts_of_the_pool():
+    groups, eligible = groups_of(69), np.ones(69, bool)
+    names = sorted(set(groups))
+    fold = pool_folds(names, seed=4)
+    assert np.bincount(fold).tolist() == [5, 5, 5, 4, 4]
+    for size in (3, 12, 21):
+        drawn = pseudo_concepts(groups, eligible, size, 50, seed=4)
+        taken = np.array([drawn[np.flatnonzero(groups == name)[0]] for name in names])
+        shares = np.array([taken[fold == number].sum(0) for number in range(5)])
+        assert (shares.sum(0) == size).all()
+        assert (np.abs(shares - size * np.bincount(fold)[:, None] / 23) < 1).all()
 
 
 def test_the_draw_depends_on_neither_the_order_of_rows_nor_the_place_of_the_data():
@@ -130,45 +192,3 @@ def test_the_draw_depends_on_neither_the_order_of_rows_nor_the_place_of_the_data
 def test_a_pool_that_is_too_small_is_said_with_the_number_needed():
     with pytest.raises(InputError, match=r"20 groups to draw random sets of 19 from; give at least 21 groups"):
         pseudo_concepts(groups_of(60), np.ones(60, bool), 19, 5, seed=0)
-
-
-def test_bootstrap_interval_equals_a_loop_over_samples_of_groups():
-    generator = torch.Generator().manual_seed(0)
-    groups = groups_of(30)
-    values = torch.randn(30, 2, 3, generator=generator, dtype=torch.float64)
-    weights = bootstrap_weights(groups, 200, seed=1)
-    assert (weights.sum(1) == 30).all()  # ten groups of three
-    means = []
-    for sample in weights.numpy():
-        counts = {name: sample[groups == name] for name in set(groups)}
-        assert all(len(set(count)) == 1 for count in counts.values())
-        rows = [i for i in range(30) for _ in range(int(sample[i]))]
-        means.append(values[rows].mean(0).numpy())
-    low, high = bootstrap_interval(values, groups, 200, seed=1)
-    wanted = np.percentile(means, [2.5, 97.5], axis=0)
-    np.testing.assert_allclose(low, wanted[0], atol=1e-6)
-    np.testing.assert_allclose(high, wanted[1], atol=1e-6)
-
-
-def test_many_columns_are_cut_into_blocks(monkeypatch):
-    values, groups = torch.randn(12, 7, 5), groups_of(12)
-    wanted = bootstrap_interval(values, groups, 100)
-    monkeypatch.setattr("captum_concepts.significance.QUANTILE_VALUES", 300)
-    torch.testing.assert_close(bootstrap_interval(values, groups, 100), wanted)
-
-
-def test_one_group_has_no_interval():
-    low, high = bootstrap_interval(torch.ones(4, 2), ["a"] * 4)
-    assert torch.isnan(low).all()
-    assert torch.isnan(high).all()
-
-
-def test_the_interval_covers_the_truth_for_clips_that_come_in_groups():
-    """Clips of a group agree entirely: an interval that took them for independent would be half as wide."""
-    hits = 0
-    for seed in range(150):
-        tracks = torch.rand(40, generator=torch.Generator().manual_seed(seed)) < 0.6
-        groups = np.repeat(np.arange(40), 4)
-        low, high = bootstrap_interval(tracks[groups].float()[:, None], groups, 300, seed)
-        hits += int(low.item() <= 0.6 <= high.item())
-    assert 0.88 <= hits / 150 <= 0.99

@@ -1,0 +1,116 @@
+"""Intervals against formulas and loops written out, and how often they cover the truth."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from captum_concepts.intervals import mean_interval, share_interval
+from captum_concepts.significance import bootstrap_weights
+
+GROUPS = np.array(["a", "b", "b", "c", "c", "c", "d", "e", "f", "f"], dtype=object)
+
+
+def by_group(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    names = sorted(set(GROUPS))
+    return np.array([values[names[g] == GROUPS].sum() for g in range(6)]), np.array([1, 2, 3, 1, 1, 2])
+
+
+def test_share_is_wilsons_with_the_groups_variance():
+    hits = torch.tensor([1, 1, 0, 1, 1, 1, 0, 1, 0, 0]).bool()
+    sums, counts = by_group(hits.double().numpy())
+    share = 0.6
+    variance = 6 / 5 * ((sums - share * counts) ** 2).sum() / 100
+    n, z = share * (1 - share) / variance, stats.t.ppf(0.975, 5)
+    # The roots of |share - x| = z sqrt(x (1 - x) / n).
+    wanted = np.sort(np.roots([1 + z**2 / n, -(2 * share + z**2 / n), share**2]))
+    found = share_interval(hits[:, None], GROUPS)
+    np.testing.assert_allclose([found[0].item(), found[1].item()], wanted, rtol=1e-9)
+
+
+@pytest.mark.parametrize("all_hit", [True, False])
+def test_where_all_clips_agree_there_are_as_many_observations_as_groups(all_hit):
+    low, high = share_interval(torch.full((10, 1), all_hit), GROUPS)
+    reach = stats.t.ppf(0.975, 5) ** 2
+    wanted = (6 / (6 + reach), 1) if all_hit else (0, reach / (6 + reach))
+    assert (low.item(), high.item()) == pytest.approx(wanted)
+
+
+def test_clips_of_a_group_that_agree_count_once():
+    hits = torch.rand(12, generator=torch.Generator().manual_seed(0)) < 0.5
+    once = share_interval(hits[:, None], np.arange(12).astype(str))
+    twice = share_interval(hits.repeat_interleave(5)[:, None], np.repeat(np.arange(12), 5).astype(str))
+    torch.testing.assert_close(twice, once)
+
+
+def test_mean_is_the_studentised_bootstrap_written_out():
+    values = torch.randn(10, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64).exp()
+    count, seed = 300, 5
+    weights = bootstrap_weights(GROUPS, count, seed).double().numpy()
+    first = [0, 1, 3, 6, 7, 8]
+    low, high = mean_interval(values, GROUPS, count, seed)
+    for column in range(3):
+        sums, counts = by_group(values[:, column].numpy())
+
+        def mean_and_error(s, n):
+            mean = s.sum() / n.sum()
+            return mean, np.sqrt(6 / 5 * ((s - mean * n) ** 2).sum()) / n.sum()
+
+        mean, error = mean_and_error(sums, counts)
+        ratios = []
+        for sample in weights[:, first]:
+            chosen = np.repeat(np.arange(6), sample.astype(int))
+            again, its_error = mean_and_error(sums[chosen], counts[chosen])
+            ratios.append((again - mean) / its_error if its_error > 1e-12 else np.sign(again - mean) * np.inf)
+        ratios = np.sort(ratios)
+        wanted = mean - ratios[round(0.975 * 299)] * error, mean - ratios[round(0.025 * 299)] * error
+        np.testing.assert_allclose([low[column].item(), high[column].item()], wanted, rtol=1e-8)
+
+
+def test_blocks_order_of_clips_and_constant_values_change_nothing(monkeypatch):
+    values = torch.randn(10, 7, 5, generator=torch.Generator().manual_seed(0))
+    wanted = mean_interval(values, GROUPS, 100)
+    order = np.random.default_rng(0).permutation(10)
+    torch.testing.assert_close(mean_interval(values[order], GROUPS[order], 100), wanted)
+    monkeypatch.setattr("captum_concepts.intervals.VALUES", 300)
+    torch.testing.assert_close(mean_interval(values, GROUPS, 100), wanted)
+    low, high = mean_interval(torch.full((10, 1), 0.3, dtype=torch.float64), GROUPS, 100)
+    assert (low.item(), high.item()) == pytest.approx((0.3, 0.3))
+
+
+def test_two_groups_have_students_interval():
+    low, high = mean_interval(torch.tensor([[1.0], [2.0]], dtype=torch.float64), ["a", "b"], 100)
+    reach = stats.t.ppf(0.975, 1) * 0.5
+    assert (low.item(), high.item()) == pytest.approx((1.5 - reach, 1.5 + reach))
+
+
+@pytest.mark.parametrize("interval", [share_interval, mean_interval])
+def test_one_group_has_no_interval(interval):
+    low, high = interval(torch.ones(4, 2).bool(), ["a"] * 4)
+    assert torch.isnan(low).all()
+    assert torch.isnan(high).all()
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_the_share_is_covered_nineteen_times_of_twenty(share):
+    """Clips of a group agree entirely: an interval that took them for independent would be half as wide."""
+    generator = torch.Generator().manual_seed(3)
+    tracks = torch.rand(25, 4000, generator=generator) < share
+    low, high = share_interval(tracks.repeat_interleave(4, 0), np.repeat(np.arange(25), 4).astype(str))
+    covered = ((low <= share) & (share <= high)).double().mean().item()
+    assert 0.93 <= covered <= 0.98
+
+
+def test_the_mean_of_few_skewed_groups_is_covered():
+    generator = torch.Generator().manual_seed(4)
+    tracks = torch.randn(12, 1500, generator=generator).exp()
+    truth = np.exp(0.5)
+    low, high = mean_interval(tracks, np.arange(12).astype(str), 1000)
+    percentile = torch.quantile(
+        bootstrap_weights(np.arange(12).astype(str), 500, 0) @ tracks / 12, torch.tensor([0.025, 0.975]), dim=0
+    )
+    covered = ((low <= truth) & (truth <= high)).double().mean().item()
+    plain = ((percentile[0] <= truth) & (truth <= percentile[1])).double().mean().item()
+    assert plain + 0.04 < covered <= 0.97
