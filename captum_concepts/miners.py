@@ -18,12 +18,19 @@ from captum_concepts.arborescence import optimum_arborescence
 from captum_concepts.centrality import betweenness
 from captum_concepts.errors import InputError, shown
 from captum_concepts.hierarchy import ConceptHierarchy
+from captum_concepts.several_parents import add_parents, check_parent_options
 
 Miner = Callable[..., ConceptHierarchy]
 
 
 def mine(
-    similarity: Tensor | np.ndarray, names: Sequence[str], miner: str | Miner = "spanning_tree", **options: object
+    similarity: Tensor | np.ndarray,
+    names: Sequence[str],
+    miner: str | Miner = "spanning_tree",
+    *,
+    max_parents: int = 1,
+    parent_margin: float = 0.1,
+    **options: object,
 ) -> ConceptHierarchy:
     """Mine a hierarchy.
 
@@ -31,6 +38,7 @@ def mine(
         similarity: (K, K), finite; row p, column c speaks for the link p -> c. The diagonal is never used as a link.
         names: K unique names, in the order of the rows.
         miner: a name in :data:`MINERS`, or a function with a miner's signature.
+        max_parents, parent_margin: above 1, concepts get further parents; see ``several_parents.add_parents``.
         options: passed to the miner.
 
     Raises:
@@ -39,6 +47,7 @@ def mine(
     """
     names = tuple(names)
     similarity = _checked(similarity, names)
+    check_parent_options(max_parents, parent_margin)
     function = _miner(miner)
     try:
         inspect.signature(function).bind(similarity, names, **options)
@@ -49,6 +58,8 @@ def mine(
     mined = function(similarity, names, **options)
     if not isinstance(mined, ConceptHierarchy) or mined.names != names:
         raise InputError(f"miner {shown(miner)}: must return a ConceptHierarchy over all {len(names)} names in order")
+    if max_parents > 1:
+        return add_parents(mined, similarity, max_parents=max_parents, margin=parent_margin)
     return mined
 
 
