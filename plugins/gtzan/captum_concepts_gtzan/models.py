@@ -17,7 +17,6 @@ from captum_concepts.backbone_options import whole_samples
 from captum_concepts.errors import InputError, shown
 from captum_concepts.frontends import frontend
 
-
 #: Seconds of a chunk.
 LONGEST = 600.0
 #: Options come out of files too: none may ask for more memory than there is.
