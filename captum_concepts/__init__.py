@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from captum_concepts.hierarchy import ConceptHierarchy
     from captum_concepts.hookspecs import hookimpl
     from captum_concepts.miners import mine
+    from captum_concepts.sanity import SanityReport, check
     from captum_concepts.significance import rank_test
     from captum_concepts.similarity import similarity
 
@@ -41,9 +42,11 @@ __all__ = [
     "EmbeddingBackbone",
     "Explanation",
     "InputError",
+    "SanityReport",
     "TorchBackbone",
     "__version__",
     "betweenness",
+    "check",
     "evaluate_hierarchy",
     "fit_cavs",
     "frontend",
@@ -64,8 +67,10 @@ _HOMES = {
     "EmbeddingBackbone": "embedding_backbone",
     "Explanation": "explanation",
     "InputError": "errors",
+    "SanityReport": "sanity",
     "TorchBackbone": "backbones",
     "betweenness": "centrality",
+    "check": "sanity",
     "evaluate_hierarchy": "evaluation",
     "fit_cavs": "cavs",
     "frontend": "frontends",
