@@ -18,6 +18,7 @@ from captum_concepts.backbones import Backbone, Gradients, TorchBackbone, resolv
 from captum_concepts.errors import InputError, shown
 from captum_concepts.frontends import Frontend
 from captum_concepts_essentia.axes import layer_axes, observed
+from captum_concepts_essentia.cards import ModelCard
 from captum_concepts_essentia.frontends import algorithm_frontend
 from captum_concepts_essentia.functions import ancestors, split_reference
 from captum_concepts_essentia.graph import GraphModule, UnsupportedOperation
@@ -32,6 +33,7 @@ OPTIONS = (
     *("card", "head", "head_card", "embedding_weights", "input", "output", "embedding", "algorithm", "classes"),
     *("layers", "gradients", "hop_seconds", "short"),
 )
+LISTS = ("classes", "layers")
 logger = logging.getLogger(__name__)
 
 
@@ -96,10 +98,11 @@ def essentia_backbone(kind: str, weights: str | PathLike[str] | None, device: st
     for option in options:
         if option not in OPTIONS:
             raise InputError(f"option {shown(option)} is not one of {kind}; it has {', '.join(OPTIONS)}")
+    _check_types(options)
     gradients = options.pop("gradients", "auto")
     if gradients not in GRADIENTS:
         raise InputError(f"gradients={shown(gradients)} is not known; use {', '.join(GRADIENTS)}")
-    layers = options.pop("layers", ())
+    layers = options.pop("layers", None) or ()
     patching: dict[str, Any] = {key: options.pop(key) for key in ("hop_seconds", "short") if key in options}
     model = read_model(kind, weights, **options)
     layers = (layers,) if isinstance(layers, str) else tuple(layers)
@@ -111,6 +114,21 @@ def essentia_backbone(kind: str, weights: str | PathLike[str] | None, device: st
                 raise
             logger.warning("%s; its gradients are taken by differences in Essentia instead", reason)
     return _run_by_essentia(kind, model, layers, device, patching)
+
+
+def _check_types(options: Mapping[str, Any]) -> None:
+    """What is read as JSON on the command line may be of any type."""
+    for option, value in options.items():
+        if option in LISTS:
+            names = [value] if isinstance(value, str) else value
+            fits = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+            expected = "a name or a list of names"
+        elif option == "hop_seconds":
+            fits, expected = isinstance(value, int | float) and not isinstance(value, bool), "a number of seconds"
+        else:
+            fits, expected = isinstance(value, str | PathLike | ModelCard), "text"
+        if value is not None and not fits:
+            raise InputError(f"{option}={shown(value)} must be {expected}")
 
 
 def _imported(kind: str, model: Model, layers: tuple[str, ...], device: str, patching: dict[str, Any]) -> TorchBackbone:

@@ -94,7 +94,7 @@ def read_model(kind: str, weights: str | PathLike[str] | None, **options: Any) -
     nodes = flat_graph(path, input)
     if own is not None:
         own.check(named, nodes, path.name)
-    classes = class_names(_names(options.get("classes", ()))) or (own.classes if own else ())
+    classes = class_names(_names(options.get("classes") or ())) or (own.classes if own else ())
     rate = own.sample_rate if own else None
     if head is None:
         return Model(path, nodes, input, output, embedding, algorithm, classes, None, rate, own is not None)
@@ -104,7 +104,7 @@ def read_model(kind: str, weights: str | PathLike[str] | None, **options: Any) -
             "it, or give embedding="
         )
     above, nodes = _with_head(path, nodes, split_reference(embedding), own, head, card, options.get("output"))
-    classes = class_names(_names(options.get("classes", ()))) or (card.classes if card else ())
+    classes = class_names(_names(options.get("classes") or ())) or (card.classes if card else ())
     output = f"head/{above.output_name}"
     return Model(path, nodes, input, output, embedding, algorithm, classes, above, rate, card is not None)
 

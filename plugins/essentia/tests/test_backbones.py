@@ -150,6 +150,19 @@ def test_without_a_card(models, tone):
     assert tuple(backbone.classes) == ("a", "b", "c") and backbone.layers == (LAYER,)
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *(("classes", 5), ("classes", ["a", 1, "c"]), ("layers", 3), ("hop_seconds", "slow"), ("hop_seconds", True)),
+        *(("head", 5), ("card", True), ("output", ["a"]), ("algorithm", 1), ("gradients", 7), ("short", 2)),
+    ],
+)
+def test_options_of_another_type(models, option, value):
+    with pytest.raises(InputError, match=f"^{option}=") as error:
+        make(models, **{option: value})
+    assert "\n" not in str(error.value)
+
+
 def test_class_names_with_commas(models):
     options = {"output": "model/Sigmoid", "embedding": LAYER, "card": None}
     backbone = make(models, classes='rock, "sad, slow", jazz', **options)
@@ -233,14 +246,15 @@ def test_a_model_that_only_embeds(models, tiny, tone):
         backbone.gradients(inputs, [LAYER], [0])
 
 
-def test_maest_and_effnet_by_tiny_graphs(tmp_path, tiny, tone):
+def test_the_other_backbones_by_tiny_graphs(tmp_path, tiny, tone):
     """Patches of the graph's own length, several outputs of one node, and a batch that was frozen at 64."""
     arrays = tiny.weights()
-    for kind, algorithm, frames in (
-        ("essentia-effnet-discogs", "TensorflowPredictEffnetDiscogs", 128),
-        ("essentia-maest", "TensorflowPredictMAEST", 316),
+    for kind, algorithm, frames, bands in (
+        ("essentia-vggish", "TensorflowPredictVGGish", 96, 64),
+        ("essentia-effnet-discogs", "TensorflowPredictEffnetDiscogs", 128, 96),
+        ("essentia-maest", "TensorflowPredictMAEST", 316, 96),
     ):
-        graph = tiny.tagger(arrays, frames, batch=64 if "effnet" in kind else None)
+        graph = tiny.tagger(arrays, frames, bands, batch=64 if "effnet" in kind else None)
         graph.add("IdentityN", "PartitionedCall", "model/Sigmoid", LAYER)
         (tmp_path / f"{kind}.pb").write_bytes(graph.content)
         outputs = [
