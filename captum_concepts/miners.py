@@ -56,9 +56,11 @@ def mine(
     if len(names) == 1:
         return ConceptHierarchy.from_edges(names, [])
     mined = function(similarity, names, **options)
-    if not isinstance(mined, ConceptHierarchy) or mined.names != names:
+    if not isinstance(mined, ConceptHierarchy) or mined.names[: len(names)] != names:
         raise InputError(f"miner {shown(miner)}: must return a ConceptHierarchy over all {len(names)} names in order")
     if max_parents > 1:
+        if len(mined) > len(names):
+            raise InputError("max_parents: needs a hierarchy whose nodes are all concepts; leave out inner='unnamed'")
         return add_parents(mined, similarity, max_parents=max_parents, margin=parent_margin)
     return mined
 
@@ -343,25 +345,35 @@ def branching(
 
 
 def agglomerative(
-    similarity: Tensor, names: Sequence[str], *, linkage: str = "average", min_sim: float | None = None
+    similarity: Tensor,
+    names: Sequence[str],
+    *,
+    linkage: str = "average",
+    min_sim: float | None = None,
+    inner: str = "medoid",
 ) -> ConceptHierarchy:
     """Cluster from the leaves up; every merged cluster is headed by one of the two heads that it joins.
 
     The head with the larger mean similarity to the joined cluster (equal, as for any two single concepts: the one
     with the larger mean similarity to all concepts, then the earlier one) stays on top, the other becomes its child,
-    so that every node is a concept.
+    so that every node is a concept. With ``inner="unnamed"`` the head and the other both become children of a new node
+    that is no concept, called after the head and the number of concepts in it; concepts are then the leaves, and the
+    weight of a link to a cluster is the similarity at which it was merged.
 
     Args:
         similarity: (K, K), symmetric.
         linkage: a method of ``scipy.cluster.hierarchy.linkage`` for given distances: "average", "complete", "single"
             or "weighted".
         min_sim: clusters whose linkage similarity does not exceed it stay apart; None: :func:`null_threshold`.
+        inner: "medoid" or "unnamed". Unnamed nodes stand behind the concepts in the hierarchy's names.
     """
     from scipy.cluster import hierarchy as clustering
     from scipy.spatial.distance import squareform
 
     if linkage not in ("average", "complete", "single", "weighted"):
         raise InputError(f"agglomerative: no linkage {shown(linkage)}; use average, complete, single or weighted")
+    if inner not in ("medoid", "unnamed"):
+        raise InputError(f"agglomerative: inner = {shown(inner)}; give 'medoid' or 'unnamed'")
     _symmetric(similarity, "agglomerative")
     floor = null_threshold(similarity) if min_sim is None else min_sim
     sim = similarity.detach().to("cpu", torch.float64).numpy()
@@ -374,6 +386,7 @@ def agglomerative(
     overall = sim.sum(1)
     members = {i: np.array([i]) for i in range(len(names))}
     heads = {i: i for i in range(len(names))}
+    nodes, taken = dict(enumerate(names)), set(names)
     edges = []
     for step, (left, right, height, _) in enumerate(merges, start=len(names)):
         if top - height <= floor:
@@ -381,9 +394,21 @@ def agglomerative(
         joined = np.concatenate([members.pop(int(left)), members.pop(int(right))])
         pair = (heads.pop(int(left)), heads.pop(int(right)))
         child, head = sorted(pair, key=lambda i: (sim[i, joined].sum(), overall[i], -i))
-        edges.append((names[head], names[child], float(sim[head, child])))
+        if inner == "medoid":
+            edges.append((names[head], names[child], float(sim[head, child])))
+        else:
+            nodes[step] = _cluster_name(names[head], len(joined), taken)
+            edges += [(nodes[step], nodes[int(part)], float(top - height)) for part in (left, right)]
         members[step], heads[step] = joined, head
-    return ConceptHierarchy.from_edges(names, edges)
+    return ConceptHierarchy.from_edges(nodes.values(), edges)
+
+
+def _cluster_name(head: str, size: int, taken: set[str]) -> str:
+    name = f"{head} and {size - 1} more"
+    while name in taken:  # a concept may be called so
+        name += "\N{PRIME}"
+    taken.add(name)
+    return name
 
 
 MINERS: dict[str, Miner] = {

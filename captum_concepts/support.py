@@ -77,7 +77,7 @@ def bootstrap_support(
     miner: str | Miner = "spanning_tree",
     *,
     progress: Progress | None = None,
-    **options: object,
+    **options: Any,
 ) -> Support:
     """Mine resampled similarities and count what they share with the hierarchy.
 
@@ -98,6 +98,8 @@ def bootstrap_support(
     done = 0
     for matrix in resampled:
         again = mine(matrix, names, miner, **options)
+        if again.names != names:
+            raise InputError("bootstrap_support: nodes that are no concepts cannot be found again; use inner='medoid'")
         for edge in edges:
             edges[edge] += again.graph.has_edge(*edge)
         for name in names:

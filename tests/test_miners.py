@@ -6,6 +6,8 @@ import networkx as nx
 import numpy as np
 import pytest
 import torch
+from scipy.cluster.hierarchy import linkage, to_tree
+from scipy.spatial.distance import squareform
 
 from captum_concepts.arborescence import optimum_arborescence
 from captum_concepts.errors import InputError
@@ -203,6 +205,28 @@ def test_agglomerative_by_hand() -> None:
     assert agglomerative(sim, named(4), min_sim=-1.0).is_tree
     with pytest.raises(InputError, match="linkage"):
         agglomerative(sim, named(4), linkage="ward")
+
+
+def test_agglomerative_with_unnamed_inner_nodes_is_the_dendrogram() -> None:
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(12, 3))
+    sim = torch.from_numpy(-((points[:, None] - points[None]) ** 2).sum(2))
+    names = [*named(11), f"{named(1)[0]} and 1 more"]
+    found = mine(sim, names, "agglomerative", min_sim=-1e9, inner="unnamed", linkage="complete")
+    assert found.names[:12] == tuple(names)
+    assert found.leaves == names
+    assert len(set(found.names)) == 23
+    distance = squareform((sim.max() - sim).fill_diagonal_(0).numpy(), checks=False)
+    _, nodes = to_tree(linkage(distance, "complete"), rd=True)
+    clusters = {frozenset(names[i] for i in node.pre_order()) for node in nodes if not node.is_leaf()}
+    assert {frozenset(found.descendants(node)) & set(names) for node in found.names[12:]} == clusters
+    tops = linkage(distance, "complete")[:, 2]
+    weights = {weight for _, _, weight, _ in found.edges}
+    np.testing.assert_allclose(sorted(weights), np.sort(float(sim.max()) - tops))
+    with pytest.raises(InputError, match="max_parents: needs a hierarchy whose nodes are all concepts"):
+        mine(sim, names, "agglomerative", inner="unnamed", max_parents=2)
+    with pytest.raises(InputError, match="inner = 'none'"):
+        mine(sim, names, "agglomerative", inner="none")
 
 
 # ---------------------------------------------------------------------- all of them
