@@ -20,7 +20,7 @@ from captum_concepts.frontends import Frontend
 from captum_concepts_essentia.axes import layer_axes, observed
 from captum_concepts_essentia.cards import ModelCard
 from captum_concepts_essentia.frontends import algorithm_frontend
-from captum_concepts_essentia.functions import ancestors, split_reference
+from captum_concepts_essentia.functions import ancestors, ends, in_order, split_reference
 from captum_concepts_essentia.graph import GraphModule, UnsupportedOperation
 from captum_concepts_essentia.listing import choices, computed
 from captum_concepts_essentia.models import KINDS, Model, read_model
@@ -168,7 +168,14 @@ def _run_by_essentia(
 ) -> RuntimeBackbone:
     output = model.embedding if model.head is not None else model.output
     if output is None:
-        raise InputError(f"{model.path.name}: nothing names its predictions; give output=, or its card=")
+        order, cyclic = in_order(model.nodes)
+        last = ends(model.nodes, [*order, *sorted(cyclic)])
+        if len(last) != 1:
+            raise InputError(
+                f"{model.path.name}: {len(last)} nodes could be its predictions, {shown(last, 200)}; give output=, or its "
+                "card="
+            )
+        output = last[0]
     if resolve_device("cpu" if device == "auto" else device).type != "cpu":
         raise InputError(f"device={shown(device)}: Essentia runs graphs on the CPU; use device='cpu'")
     behind = ancestors(model.nodes, split_reference(output)[0])

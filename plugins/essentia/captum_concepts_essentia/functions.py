@@ -16,6 +16,7 @@ MAX_COPIED_NUMBERS = 2**24
 #: Operations with several outputs of different names, in order; all others count theirs.
 _NORMALISATION = ("y", "batch_mean", "batch_variance", "reserve_space_1", "reserve_space_2", "reserve_space_3")
 _OUTPUT_NAMES = dict.fromkeys(("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"), _NORMALISATION)
+_TEXT = 7  # DataType of strings
 Reference = tuple[str, int]
 
 
@@ -164,6 +165,34 @@ def in_order(nodes: Mapping[str, FlatNode]) -> tuple[list[str], set[str]]:
             if waiting[reader] == 0:
                 ordered.append(reader)
     return ordered, set(nodes) - set(ordered)
+
+
+def ends(nodes: Mapping[str, FlatNode], order: Iterable[str]) -> tuple[str, ...]:
+    """ "node" or "node:k" of all values that depend on an input and that no node reads, functions' own apart.
+
+    What saves and restores files hangs on a placeholder for text, and does not count.
+
+    Args:
+        nodes: a graph.
+        order: its names, as far as possible after those that they depend on.
+    """
+    read = {source for node in nodes.values() for source, _ in node.inputs}
+    reached: set[str] = set()
+    for name in order:
+        node = nodes[name]
+        is_input = node.op == "Placeholder" and node.attributes.ints.get("dtype", 1) != _TEXT
+        if is_input or any(source in reached or source not in nodes for source, _ in node.inputs):
+            reached.add(name)
+    last = [
+        node
+        for name, node in nodes.items()
+        if name in reached and name not in read and not node.inside and node.op != "Placeholder"
+    ]
+    found: list[str] = []
+    for node in last:
+        several = node.op == "IdentityN" and len(node.inputs) > 1
+        found += [f"{node.name}:{k}" for k in range(len(node.inputs))] if several else [node.name]
+    return tuple(found)
 
 
 def saturation(nodes: Mapping[str, FlatNode], output: Reference) -> tuple[str, Reference] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from os import PathLike, fspath
 from typing import Any
@@ -17,6 +17,7 @@ from captum_concepts_essentia.functions import (
     FlatNode,
     Reference,
     ancestors,
+    ends,
     flatten,
     free_batch,
     in_order,
@@ -28,8 +29,6 @@ from captum_concepts_essentia.listing import choices, computed
 from captum_concepts_essentia.node_modules import Constant, Operation, Placeholder
 from captum_concepts_essentia.protobuf import read_graph
 from captum_concepts_essentia.values import FAILURES, BadGraph, Result, Value, first_line, pick
-
-_TEXT = 7  # DataType of strings
 
 
 class UnsupportedOperation(InputError):
@@ -85,7 +84,7 @@ class GraphModule(nn.Module):
         used: dict[str, int] = {}
         for name in self.order:
             self._register(nodes[name], used)
-        self.ends = _ends(self.nodes, [*self.order, *sorted(self._cyclic)])
+        self.ends = ends(self.nodes, [*self.order, *sorted(self._cyclic)])
         self.output_name = output if output is not None or len(self.ends) != 1 else self.ends[0]
         if self.output_name is not None:
             self._check(self.output_name)
@@ -322,27 +321,6 @@ class GraphModule(nn.Module):
             if not watched and all(set(chain.readers[inside]) & present <= chain.members for inside in chain.inside):
                 usable[name] = chain
         return usable
-
-
-def _ends(nodes: Mapping[str, FlatNode], order: Iterable[str]) -> tuple[str, ...]:
-    """See `GraphModule`. What saves and restores files hangs on a placeholder for text, and does not count."""
-    read = {source for node in nodes.values() for source, _ in node.inputs}
-    reached: set[str] = set()
-    for name in order:
-        node = nodes[name]
-        is_input = node.op == "Placeholder" and node.attributes.ints.get("dtype", 1) != _TEXT
-        if is_input or any(source in reached or source not in nodes for source, _ in node.inputs):
-            reached.add(name)
-    ends = [
-        node
-        for name, node in nodes.items()
-        if name in reached and name not in read and not node.inside and node.op != "Placeholder"
-    ]
-    found: list[str] = []
-    for node in ends:
-        several = node.op == "IdentityN" and len(node.inputs) > 1
-        found += [f"{node.name}:{k}" for k in range(len(node.inputs))] if several else [node.name]
-    return tuple(found)
 
 
 def _hooked(module: nn.Module) -> bool:

@@ -335,6 +335,20 @@ def test_unsupported_graphs_fall_back_with_a_reason(odd, caplog):
     torch.testing.assert_close(found.gradients["mean"][:, 0].double(), expected, rtol=1e-2, atol=1e-3)
 
 
+def test_without_a_card_essentia_runs_to_the_only_end(odd, tmp_path, caplog):
+    (tmp_path / "odd.json").unlink()
+    with pytest.raises(InputError, match=r"several outputs \(embedding, model/Sigmoid\); name one"):
+        FACTORIES["essentia-musicnn"](odd, "cpu")
+    graph = GraphBuilder()
+    x = graph.placeholder("x", (None, 187, 96))
+    mean = graph.add("Mean", "mean", x, graph.constant("axis", np.array([1], np.int32)), Tidx=np.dtype("int32"))
+    graph.add("Sinh", "y", mean)
+    (tmp_path / "one.pb").write_bytes(graph.content)
+    backbone = FACTORIES["essentia-musicnn"](str(tmp_path / "one.pb"), "cpu", layers="mean")
+    assert type(backbone).__name__ == "RuntimeBackbone" and len(backbone.classes) == 96
+    assert "operation 'Sinh' of node 'y' is not supported" in caplog.text
+
+
 def test_a_head_on_a_graph_that_only_essentia_runs(odd, models):
     options = {"embedding": "embedding", "head": str(models / "tiny-moods-1.pb"), "layers": ["mean", "embedding"]}
     backbone = FACTORIES["essentia-musicnn"](odd, "cpu", **options)
