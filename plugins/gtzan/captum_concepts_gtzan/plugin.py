@@ -27,5 +27,7 @@ def captum_concepts_concept_sources() -> Factories:
 @hookimpl
 def captum_concepts_commands(cli: click.Group) -> None:
     from captum_concepts_gtzan.commands import gtzan
+    from captum_concepts_gtzan.feature_commands import features
 
+    gtzan.add_command(features)
     cli.add_command(gtzan)

@@ -1,0 +1,38 @@
+"""``gtzan features`` writes the table, says what it left out, and ends with 2 for bad input."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from captum_concepts_gtzan.features import COLUMNS, read_features
+from click.testing import CliRunner
+
+from captum_concepts.cli import main
+
+
+def test_the_table_is_written_and_what_is_left_out_is_told(tmp_path: Path, gtzan_like: Callable) -> None:
+    root = gtzan_like(tmp_path, numbers=range(1), seconds=1.1)
+    (root / "genres/jazz/jazz.00054.wav").write_bytes(b"broken")
+    out = tmp_path / "t.csv"
+    result = CliRunner().invoke(main, ["gtzan", "features", "--data", str(root), "--out", str(out), "--json"])
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert told["tracks"] == 2 and told["features"] == list(COLUMNS) and "jazz.00054" in told["skipped"][0]
+    assert "left out" in result.stderr and "jazz.00054" in result.stderr
+    table = read_features(out)
+    assert table.ids == ("blues.00000.wav", "jazz.00000.wav") and table.labels == ("blues", "jazz")
+
+
+def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path, gtzan_like: Callable) -> None:
+    root = gtzan_like(tmp_path, numbers=range(1))
+    for data, out, message in (
+        (tmp_path / "none", "t.csv", "no such folder"),
+        (root, "t.xlsx", "ends in .csv"),
+        (root, "t.csv", "none of 2 tracks could be used"),
+    ):
+        arguments = ["gtzan", "features", "--data", str(data), "--out", str(tmp_path / out), "--quiet"]
+        result = CliRunner().invoke(main, arguments)
+        assert result.exit_code == 2 and message in result.stderr, result.output
+        assert not (tmp_path / out).exists()
