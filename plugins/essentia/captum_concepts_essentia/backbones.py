@@ -172,8 +172,8 @@ def _run_by_essentia(
         last = ends(model.nodes, [*order, *sorted(cyclic)])
         if len(last) != 1:
             raise InputError(
-                f"{model.path.name}: {len(last)} nodes could be its predictions, {shown(last, 200)}; give output=, or its "
-                "card="
+                f"{model.path.name}: {len(last)} nodes could be its predictions, {shown(last, 200)}; give output=, or "
+                "its card="
             )
         output = last[0]
     if resolve_device("cpu" if device == "auto" else device).type != "cpu":
