@@ -10,9 +10,10 @@ from captum_concepts.hookspecs import Factories, hookimpl
 
 @hookimpl
 def captum_concepts_cav_methods() -> Factories:
+    from captum_concepts.captum_sgd import fit_sgd
     from captum_concepts.cavs import CAV_METHODS
 
-    return dict(CAV_METHODS)
+    return {**CAV_METHODS, "sgd": fit_sgd}
 
 
 @hookimpl

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 from collections.abc import Mapping, Sequence
+from operator import index
 from typing import Any
 
-import numpy as np
 import torch
 from captum.concept import CAV
 from torch import Tensor
@@ -113,16 +114,13 @@ def _facts(stats: Mapping[str, Any]) -> Tensor | None:
     weights, classes = stats.get("weights"), stats.get("classes")
     if not isinstance(weights, Tensor) or weights.dim() != 2 or weights.dtype not in _FLOATS or set(stats) - _KNOWN:
         return None
-    facts = torch.full((len(weights) + 1, 2), torch.nan, dtype=torch.float64)
     try:
-        numbers = np.asarray(classes).reshape(-1)
-        accuracy = float(stats.get("accs", torch.nan))
-    except (TypeError, ValueError, RuntimeError):
+        numbers = [index(value) for value in classes]  # type: ignore[union-attr]
+        accuracy = float(stats.get("accs", math.nan))
+        biases = stats["biases"].tolist() if "biases" in stats else [math.nan] * len(weights)
+        rows = [*zip(map(float, numbers), biases, strict=True), (float("accs" in stats), accuracy)]
+    except (AttributeError, TypeError, ValueError, RuntimeError, OverflowError):
         return None
-    if numbers.dtype.kind not in "iu" or len(numbers) != len(weights) or np.abs(numbers).max() > _LARGEST_EXACT:
+    if len(numbers) != len(weights) or max(map(abs, numbers)) > _LARGEST_EXACT:
         return None
-    facts[:-1, 0] = torch.from_numpy(numbers.astype(np.float64))
-    if "biases" in stats:
-        facts[:-1, 1] = stats["biases"].double().cpu()
-    facts[-1, 0], facts[-1, 1] = float("accs" in stats), accuracy
-    return facts
+    return torch.tensor(rows, dtype=torch.float64)

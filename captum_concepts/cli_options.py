@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # What the help says of methods without importing them; a test holds it against what is registered.
 BUILT_IN = {
-    "cav_methods": ("lda", "logistic", "pattern"),
+    "cav_methods": ("lda", "logistic", "pattern", "sgd"),
     "similarities": ("activation", "correlation", "cosine", "discriminant", "overlap"),
     "miners": ("agglomerative", "branching", "generality", "heymann", "spanning_tree", "subsumption"),
 }

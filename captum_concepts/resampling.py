@@ -221,6 +221,13 @@ def _block_means(rows: Tensor, train: Sequence[Tensor]) -> tuple[Tensor, Tensor]
 def _between_means(means: Tensor, whitened: Tensor, counts: Tensor, members: Tensor) -> tuple[Tensor, Tensor]:
     """Directions from the (whitened) mean of each block's rest to its own, and the intercepts half way."""
     members = members.to(means.device)
+    if members.shape[1] == 2:  # the rest is the other, and the rows are opposite
+        first, second = members.T
+        weights = torch.empty(len(members), 2, means.shape[1], dtype=means.dtype, device=means.device)
+        torch.sub(whitened[second], whitened[first], out=weights[:, 1])
+        torch.neg(weights[:, 1], out=weights[:, 0])
+        bias = -torch.linalg.vecdot(weights[:, 1], means[first] + means[second]) / 2
+        return weights, torch.stack([-bias, bias], 1)
     sizes = counts[members][:, :, None]
     total = sizes.sum(1, keepdim=True)
 

@@ -191,11 +191,12 @@ def test_hook_captum_concepts_explanation_ready(register):
 
 
 def test_builtins_come_through_the_hooks(installed):
+    from captum_concepts.captum_sgd import fit_sgd
     from captum_concepts.cavs import CAV_METHODS
     from captum_concepts.miners import MINERS
     from captum_concepts.similarity import SIMILARITIES
 
-    tables = {"cav_methods": CAV_METHODS, "miners": MINERS, "similarities": SIMILARITIES}
+    tables = {"cav_methods": CAV_METHODS | {"sgd": fit_sgd}, "miners": MINERS, "similarities": SIMILARITIES}
     assert {"pattern", "lda", "logistic"} <= set(CAV_METHODS)
     assert {"activation", "cosine"} <= set(SIMILARITIES)
     assert "heymann" in MINERS

@@ -234,6 +234,38 @@ def test_nan_and_empty_blocks_are_refused():
         held_out(["a"], [3], 1, 0)
 
 
+@pytest.mark.parametrize(
+    ("features", "counts", "sets"),
+    [
+        (60, [12, 9, 15, 12, 7, 30, 30], [(i, j) for i in range(3) for j in range(3, 7)]),  # one against random sets
+        (12, [60, 50, 70], [(0, 1, 2)]),  # one against the rest, in the dual
+        (12, [30] * (MOST_DUAL_BLOCKS + 3), [tuple(range(MOST_DUAL_BLOCKS + 3))]),  # and in the primal
+        (10, [600, 500], [(0, 1), (1, 0)]),  # many samples, few dimensions
+    ],
+)
+def test_held_out_accuracy_is_that_of_scikit_learns_fits(features, counts, sets):
+    generator = torch.Generator().manual_seed(2)
+    centres = 0.5 * torch.randn(len(counts), features, generator=generator)
+    rows = centres.repeat_interleave(torch.tensor(counts), 0) + torch.randn(sum(counts), features, generator=generator)
+    held = held_out([str(i) for i in range(len(counts))], counts, 0.33, 7)
+    kept, test = (
+        [part[mask].double().numpy() for part, mask in zip(rows.split(counts), masks, strict=True)]
+        for masks in ((~held).split(counts), held.split(counts))
+    )
+    found = collected(fit_sets(Blocks(rows, counts, held), sets, "logistic"))
+    accuracies = []
+    for number, members in enumerate(sets):
+        x, y = np.concatenate([kept[b] for b in members]), np.repeat(members, [len(kept[b]) for b in members])
+        fits = [LogisticRegression(tol=1e-10, max_iter=100_000).fit(x, y == block) for block in members]
+        for row, fit in zip(found[number][0], fits, strict=True):
+            assert cosine(row, fit.coef_) > 0.9999
+        values = [np.stack([fit.decision_function(test[b]) for fit in fits], 1).argmax(1) for b in members]
+        right = sum(int((chosen == column).sum()) for column, chosen in enumerate(values))
+        accuracies.append(right / sum(map(len, values)))
+        assert found[number][2].item() == pytest.approx(accuracies[-1], abs=1e-6)
+    assert min(accuracies) < 1  # or any accuracy of 1 would do
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("method", METHODS)
