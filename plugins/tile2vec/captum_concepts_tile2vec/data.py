@@ -1,0 +1,209 @@
+"""Recordings: where they lie, what they are called, and which are learnt from or judged by."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from captum_concepts.audio import find_audio
+from captum_concepts.errors import InputError, shown
+from captum_concepts.folds import random_key, without_common_folder
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A file of audio.
+
+    Attributes:
+        path: the file.
+        name: what people call it, unique among the recordings it comes with.
+        label: its class; "" where nobody said.
+        group: what it was cut from (track, session); an opposite is never of the anchor's group, and a split never
+            parts a group.
+    """
+
+    path: str
+    name: str
+    label: str
+    group: str
+
+
+def folder_recordings(root: str | os.PathLike[str]) -> list[Recording]:
+    """All audio below a folder; where it has subfolders with audio, each is a class.
+
+    Files that lie beside the subfolders have no label. The group of a file is itself.
+
+    Raises:
+        InputError: no folder, or no audio in it.
+    """
+    paths = find_audio(root)
+    if not paths:
+        raise InputError(f"{shown(str(root), 200)}: no audio in this folder; give one with recordings")
+    recordings = []
+    for path in paths:
+        name = os.path.relpath(path, root)
+        first, _, rest = name.partition(os.sep)
+        recordings.append(Recording(path, name, first if rest else "", path))
+    return recordings
+
+
+@dataclass(frozen=True)
+class Split:
+    """Recordings to learn from and others to judge by; no group is in both."""
+
+    train: list[Recording]
+    evaluate: list[Recording]
+
+
+def dcase_recordings(root: str | os.PathLike[str], fold: int = 1) -> Split:
+    """One fold of DCASE 2018 task 5 (SINS), as the challenge's development set is laid out.
+
+    ``meta.txt`` has a line ``audio/NAME.wav<TAB>label<TAB>session`` per file; ``evaluation_setup/fold<N>_train.txt``
+    and ``fold<N>_evaluate.txt`` have the files of each part, the further columns repeating meta.txt. A session is one
+    uninterrupted recording that the 10 s files were cut from: it is the group.
+
+    Args:
+        root: the folder that holds meta.txt, evaluation_setup/ and audio/.
+        fold: 1 to 4 in the published set.
+
+    Raises:
+        InputError: a file or line is missing or wrong, or a session is in both parts.
+    """
+    root = Path(root)
+    meta = _dcase_meta(root / "meta.txt")
+    parts = []
+    for part in ("train", "evaluate"):
+        path = root / "evaluation_setup" / f"fold{fold}_{part}.txt"
+        names = [fields[0] for _, fields in _lines(path)]
+        unknown = [name for name in names if name not in meta]
+        if unknown:
+            raise InputError(f"{shown(str(path), 200)}: {shown(unknown[0])} is not in meta.txt; add its line there")
+        parts.append([_dcase_recording(root, name, *meta[name]) for name in dict.fromkeys(names)])
+    train, evaluate = parts
+    both = sorted({recording.group for recording in train} & {recording.group for recording in evaluate})
+    if both:
+        raise InputError(
+            f"{shown(str(root), 200)}: session {shown(both[0])} is in fold {fold}'s train and evaluate files; "
+            "a session belongs to one of them"
+        )
+    return Split(train, evaluate)
+
+
+def _dcase_meta(path: Path) -> dict[str, tuple[str, str]]:
+    meta: dict[str, tuple[str, str]] = {}
+    for number, fields in _lines(path):
+        if len(fields) != 3 or not all(fields):
+            raise InputError(
+                f"{shown(str(path), 200)}: line {number} has {len(fields)} fields; "
+                "give file, label and session with a tab between"
+            )
+        if meta.setdefault(fields[0], (fields[1], fields[2])) != (fields[1], fields[2]):
+            raise InputError(f"{shown(str(path), 200)}: line {number} says otherwise of {shown(fields[0])}; keep one")
+    return meta
+
+
+def _dcase_recording(root: Path, name: str, label: str, session: str) -> Recording:
+    path = os.path.normpath(root / name)
+    if not path.startswith(os.path.normpath(root) + os.sep):
+        raise InputError(
+            f"{shown(str(root), 200)}: {shown(name)} of meta.txt lies outside this folder; correct the line"
+        )
+    return Recording(path, name, label, session)
+
+
+def _lines(path: Path) -> list[tuple[int, list[str]]]:
+    """Numbered lines of a table without head, cut at tabs."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise InputError(
+            f"{shown(str(path), 200)}: cannot be read ({reason}); a DCASE 2018 task 5 folder has meta.txt and "
+            "evaluation_setup/fold1_train.txt, fold1_evaluate.txt"
+        ) from error
+    lines = [(number, line.strip().split("\t")) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if not lines:
+        raise InputError(f"{shown(str(path), 200)}: the file has no lines; fetch it again")
+    return lines
+
+
+def split_by_group(recordings: Sequence[Recording], share: float, seed: int) -> Split:
+    """Part recordings by group, drawn by hashes of seed and name: the same however the recordings are ordered.
+
+    Args:
+        recordings: at least two groups.
+        share: of the groups of each label that go to ``evaluate``, 0 < share < 1; at least one group goes there, and at
+            least two of four or more.
+        seed: another seed is another draw.
+
+    Raises:
+        InputError: fewer than two groups, or the share is out of range.
+    """
+    if not 0 < share < 1:
+        raise InputError(f"share is {shown(share)}: give a number between 0 and 1")
+    label_of = {recording.group: recording.label for recording in recordings}
+    groups = sorted(label_of)
+    if len(groups) < 2:
+        raise InputError(f"{len(groups)} recording or session: a split needs two; add recordings")
+    keys = dict(zip(groups, (random_key(seed, name) for name in without_common_folder(groups)), strict=True))
+    apart: set[str] = set()
+    owed = 0.0
+    for label in sorted(set(label_of.values())):
+        members = sorted((group for group in groups if label_of[group] == label), key=keys.__getitem__)
+        owed += share * len(members)
+        taken = min(len(members) - 1, round(owed)) if len(members) > 1 else 0
+        apart.update(members[:taken])
+        owed -= taken
+    # A held-out triplet needs two groups.
+    lacking = max(0, (2 if len(groups) > 3 else 1) - len(apart))
+    apart.update(sorted(set(groups) - apart, key=keys.__getitem__)[:lacking])
+    train = [recording for recording in recordings if recording.group not in apart]
+    return Split(train, [recording for recording in recordings if recording.group in apart])
+
+
+def gtzan_recordings(root: str | os.PathLike[str]) -> list[Recording]:
+    """GTZAN in any of its layouts, found by the plugin captum-concepts-gtzan.
+
+    Raises:
+        InputError: the plugin is not installed, or it finds no tracks.
+    """
+    try:
+        from captum_concepts_gtzan.dataset import find_tracks
+    except ModuleNotFoundError:
+        raise InputError(
+            "layout gtzan needs the plugin captum-concepts-gtzan, which is not installed; install it, or give the "
+            "folder of genres with layout folder"
+        ) from None
+    found = find_tracks(root)
+    for line in found.skipped:
+        logger.warning("left out: %s", line)
+    return [Recording(track.path, track.track_id, track.genre, track.track_id) for track in found.tracks]
+
+
+def recordings_from(
+    root: str | os.PathLike[str], layout: str = "auto", fold: int = 1, share: float = 0.2, seed: int = 0
+) -> Split:
+    """Recordings of any supported layout, in two parts.
+
+    Args:
+        root: the folder.
+        layout: "folder", "dcase", "gtzan", or "auto": dcase where there is a meta.txt, else folder.
+        fold: of DCASE.
+        share: of the groups that are held out; DCASE has its own parts.
+        seed: of that draw.
+
+    Raises:
+        InputError: see `folder_recordings`, `dcase_recordings`, `gtzan_recordings`, `split_by_group`.
+    """
+    if layout == "auto":
+        layout = "dcase" if (Path(root) / "meta.txt").is_file() else "folder"
+    if layout == "dcase":
+        return dcase_recordings(root, fold)
+    if layout not in ("folder", "gtzan"):
+        raise InputError(f"layout is {shown(layout)}: give auto, folder, dcase or gtzan")
+    return split_by_group(gtzan_recordings(root) if layout == "gtzan" else folder_recordings(root), share, seed)

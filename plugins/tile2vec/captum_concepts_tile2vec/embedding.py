@@ -1,0 +1,64 @@
+"""Embeddings and baseline features of all tiles of some recordings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from captum_concepts.errors import InputError
+from captum_concepts_tile2vec.checkpoints import Tile2Vec
+from captum_concepts_tile2vec.features import pooled
+from captum_concepts_tile2vec.tiles import Progress, Tiles
+
+BATCH = 64
+
+
+def embed_tiles(
+    model: Tile2Vec, tiles: Tiles, *, batch_size: int = BATCH, progress: Progress | None = None
+) -> np.ndarray:
+    """Embeddings (N, size) float32 of all tiles, on the model's device.
+
+    Raises:
+        InputError: the tiles have another length, rate or number of channels than the model takes.
+    """
+    require_fit(model, tiles)
+    return _rows([model.embed(batch).cpu() for batch in _batches(tiles, batch_size, "embed", progress)])
+
+
+def pooled_tiles(
+    model: Tile2Vec, tiles: Tiles, *, batch_size: int = BATCH, progress: Progress | None = None
+) -> np.ndarray:
+    """What the model hears, without it: means and standard deviations over time of the features, (N, D) float32."""
+    require_fit(model, tiles)
+    device = next(model.network.parameters()).device
+    batches = _batches(tiles, batch_size, "pool features", progress)
+    return _rows([pooled(model.features(batch.to(device))).cpu() for batch in batches])
+
+
+def require_fit(model: Tile2Vec, tiles: Tiles) -> None:
+    """Refuse tiles that the model does not take."""
+    settings = model.settings
+    for what, has, takes in (
+        ("channels", tiles.channels, settings.channels),
+        ("seconds", tiles.seconds, settings.seconds),
+        ("Hz", tiles.sample_rate, model.features.sample_rate),
+    ):
+        if has != takes:
+            raise InputError(f"tiles have {has} {what} where the model takes {takes}; cut them as in training")
+
+
+def _batches(tiles: Tiles, size: int, stage: str, progress: Progress | None) -> Iterator[Tensor]:
+    if progress is not None:
+        progress(stage, 0, len(tiles))
+    for first in range(0, len(tiles), size):
+        indices = range(first, min(first + size, len(tiles)))
+        yield torch.stack([tiles.read(index) for index in indices])
+        if progress is not None:
+            progress(stage, indices.stop, len(tiles))
+
+
+def _rows(parts: Sequence[Tensor]) -> np.ndarray:
+    return np.asarray(torch.cat(list(parts)).numpy())

@@ -1,0 +1,139 @@
+"""Look at an embedding from all sides and write down what is seen."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from captum_concepts.errors import InputError, shown
+from captum_concepts_tile2vec.checkpoints import Tile2Vec
+from captum_concepts_tile2vec.embedding import embed_tiles
+from captum_concepts_tile2vec.looking import (
+    Clusters,
+    MapMethod,
+    centroid_distances,
+    cluster,
+    export_projector,
+    nearest,
+    plane,
+    silhouette,
+)
+from captum_concepts_tile2vec.page import render_page
+from captum_concepts_tile2vec.tiles import Progress, Tiles
+from captum_concepts_tile2vec.triplets import TripletSampler, judge_triplets
+
+TRIPLETS = 10_000  # judged at most
+MOST_CLUSTERS = 30  # whose neighbours can be listened to
+
+
+def evaluate_embedding(
+    model: Tile2Vec,
+    tiles: Tiles,
+    out: str | os.PathLike[str],
+    *,
+    k: int | None = None,
+    method: MapMethod = "tsne",
+    sound: bool = True,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Write embedding.html, figures.json, centroid_distances.csv and projector/ into a folder.
+
+    Args:
+        model: the embedding.
+        tiles: to look at; labels where there are any.
+        out: folder.
+        k: clusters, see `cluster`.
+        method: of the map.
+        sound: put neighbours to listen to into the page.
+        seed: of triplets, clusters and map.
+        progress: told of the tiles.
+
+    Returns:
+        The figures: tiles, recordings, silhouette, clusters, purity, adjusted_rand, and how many triplets are trivial,
+        within the margin, hard, or share a label; NaN or None where there is nothing to say.
+
+    Raises:
+        InputError: see `embed_tiles`, `cluster`; the folder cannot be written to.
+    """
+    embeddings = embed_tiles(model, tiles, progress=progress)
+    labels = tiles.labels
+    clusters = cluster(embeddings, labels, k, seed)
+    distances = centroid_distances(embeddings, labels)
+    figures: dict[str, Any] = {
+        "tiles": len(tiles),
+        "recordings": len(tiles.recordings),
+        "silhouette": silhouette(embeddings, labels),
+        "clusters": len(clusters.centres),
+        "purity": clusters.purity,
+        "adjusted_rand": clusters.adjusted_rand,
+        **_triplets(embeddings, tiles, seed),
+    }
+    neighbours = _neighbours(embeddings, tiles, clusters)
+    page = render_page(
+        tiles,
+        plane(embeddings, method, seed),
+        clusters,
+        neighbours,
+        distances,
+        [(name.replace("_", " "), _said(value)) for name, value in figures.items()],
+        method=method,
+        title=f"{model.settings.architecture} on {model.settings.features}, tiles of {tiles.seconds:g} s",
+        sound=sound,
+        seed=seed,
+    )
+    folder = Path(out)
+    names = np.array([tiles.name(index) for index in range(len(tiles))], dtype=object)
+    export_projector(folder / "projector", embeddings, labels, names, clusters.assigned)
+    try:
+        (folder / "embedding.html").write_text(page, encoding="utf-8")
+        distances.to_csv(folder / "centroid_distances.csv", index_label="label")
+        text = json.dumps({name: _plain(value) for name, value in figures.items()}, indent=1, allow_nan=False)
+        (folder / "figures.json").write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            f"{shown(str(out), 200)}: cannot be written to ({error.strerror}); give another folder"
+        ) from None
+    return figures
+
+
+def _triplets(embeddings: np.ndarray, tiles: Tiles, seed: int) -> dict[str, Any]:
+    """How hard triplets are; nothing where the tiles allow none, as those of one recording."""
+    import torch
+
+    try:
+        sampler = TripletSampler(tiles, neighbourhood=tiles.seconds, seed=seed)
+    except InputError:
+        return {}
+    drawn = np.array([sampler.triplet(0, index) for index in range(min(len(sampler), TRIPLETS))])
+    judged = judge_triplets(torch.from_numpy(embeddings), drawn, labels=tiles.labels)
+    return {
+        "triplets": judged.total,
+        "triplets_trivial": judged.trivial,
+        "triplets_within_margin": judged.within_margin,
+        "triplets_hard": judged.hard,
+        "triplets_sharing_a_label": judged.share_label,
+    }
+
+
+def _neighbours(embeddings: np.ndarray, tiles: Tiles, clusters: Clusters) -> list[tuple[int, np.ndarray]]:
+    """The tile nearest to the centre of each cluster, with its nearest tiles of other recordings."""
+    centres = clusters.centres[:MOST_CLUSTERS]
+    queries = np.array([np.linalg.norm(embeddings - centre, axis=1).argmin() for centre in centres])
+    recordings = np.array([recording.path for recording in tiles.recordings], dtype=object)[tiles.owner]
+    return list(zip(queries.tolist(), nearest(embeddings, recordings, queries), strict=True))
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _said(value: Any) -> str:
+    if _plain(value) is None:
+        return "–"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

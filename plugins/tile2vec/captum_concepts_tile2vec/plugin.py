@@ -1,0 +1,14 @@
+"""What this distribution adds to captum_concepts; each factory imports its module when it is asked for."""
+
+from __future__ import annotations
+
+import click
+
+from captum_concepts.hookspecs import hookimpl
+
+
+@hookimpl
+def captum_concepts_commands(cli: click.Group) -> None:
+    from captum_concepts_tile2vec.commands import tile2vec
+
+    cli.add_command(tile2vec)

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from captum_concepts_tile2vec.checkpoints import load_tile2vec
+from safetensors import safe_open
+
+from captum_concepts.cli import main
+
+TRAIN = ["--model", "ConvNet1D", "--tile", "0.5", "--neighbourhood", "0.5", "--features", "mfcc", "--epochs", "2"]
+
+
+def call(*arguments: str | Path) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(["tile2vec", *map(str, arguments)], prog_name="captum-concepts")
+    return int(ended.value.code or 0)
+
+
+@pytest.fixture
+def trained(write_folder, tmp_path, capsys) -> tuple[Path, Path]:
+    root = write_folder(per_class=4)
+    assert call("train", "--data", root, "--out", tmp_path / "run", *TRAIN, "--device", "cpu", "-q") == 0
+    capsys.readouterr()
+    return root, tmp_path / "run" / "model.safetensors"
+
+
+def test_dcase_from_end_to_end(dcase, tmp_path, capsys):
+    run, classified, seen = (tmp_path / name for name in ("run", "classified", "seen"))
+    options = ["--data", dcase, "--device", "cpu", "--json"]
+    assert call("train", *options, "--out", run, *TRAIN, "--channels", "all", "--batch-size", 16) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert np.isfinite(told["val_loss"])
+    weights = run / "model.safetensors"
+    assert load_tile2vec(weights).settings.channels == 4
+
+    assert call("classify", "--model", weights, *options, "--out", classified) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [row["input"] for row in told["scores"]] == [
+        "embedding",
+        "untrained",
+        "pooled features",
+        "embedding − untrained",
+        "embedding − pooled features",
+    ]
+    predictions = pd.read_csv(classified / "predictions.csv")
+    fold = {line.split("\t")[0] for line in (dcase / "evaluation_setup/fold1_evaluate.txt").read_text().splitlines()}
+    assert set(predictions["recording"]) == fold  # judged by the sessions of the fold, and by no others
+    accuracy = (predictions["embedding"] == predictions["label"]).mean()
+    assert told["scores"][0]["accuracy"] == pytest.approx(accuracy)
+    assert accuracy > 0.6  # three tones
+    with safe_open(classified / "classifier.safetensors", framework="pt") as file:
+        assert json.loads(file.metadata()["classes"]) == ["absence", "cooking", "working"]
+
+    assert call("evaluate", "--model", weights, *options, "--out", seen, "--map", "pca") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["tiles"] == 48 and told["recordings"] == 12
+    assert told == json.loads((seen / "figures.json").read_text())
+    assert told["triplets"] == told["triplets_trivial"] + told["triplets_within_margin"] + told["triplets_hard"] == 48
+    assert len((seen / "projector" / "tensors.tsv").read_text().splitlines()) == 48
+    assert (seen / "embedding.html").read_text().count("<circle") == 96
+    assert pd.read_csv(seen / "centroid_distances.csv", index_col="label").shape == (3, 3)
+
+
+def test_a_folder_in_words(trained, tmp_path, capsys):
+    root, weights = trained
+    assert call("classify", "--model", weights, "--data", root, "--out", tmp_path / "c", "--folds", "4", "-q") == 0
+    out = capsys.readouterr()
+    assert "logistic classifier, 12 recordings" in out.out and out.err == ""
+    assert len(pd.read_csv(tmp_path / "c" / "predictions.csv")) == 12
+    assert call("classify", "--model", weights, "--data", root, "--out", tmp_path / "d", "--folds", "0", "-q") == 0
+    assert len(pd.read_csv(tmp_path / "d" / "predictions.csv")) == 2  # a fifth of 12 groups
+    capsys.readouterr()
+    assert (
+        call("evaluate", "--model", weights, "--data", root, "--out", tmp_path / "e", "--no-sound", "--map", "pca") == 0
+    )
+    assert "purity: " in capsys.readouterr().out
+
+
+def test_going_on_with_a_finished_run(trained, capsys):
+    root, weights = trained
+    before = weights.read_bytes()
+    assert call("train", "--data", root, "--out", weights.parent, *TRAIN, "--device", "cpu", "-q") == 0
+    assert weights.read_bytes() == before
+    assert call("train", "--data", root, "--out", weights.parent, *TRAIN, "--margin", "2", "--device", "cpu") == 2
+    assert "holds a run with margin=1.0, not 2.0" in capsys.readouterr().err
+
+
+def error(capsys) -> str:
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("captum-concepts: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (
+            lambda root: [p.unlink() for p in sorted(root.rglob("*.wav"))[1:]],
+            "1 recording or session: a split needs two",
+        ),
+        (lambda root: [p.unlink() for p in sorted(root.rglob("*.wav"))[2:]], "only one recording or session"),
+        (lambda root: [p.unlink() for p in (root / "absence").glob("*.wav")], "only one recording or session"),
+        (lambda root: [p.unlink() for p in root.rglob("*.wav")], "no audio in this folder"),
+        (
+            lambda root: [soundfile.write(p, np.full(3000, 0.1), 16_000) for p in root.rglob("*.wav")],
+            "has a usable tile of 0.5 s: .*too short: 0.19 s",
+        ),
+        (
+            lambda root: [soundfile.write(p, np.zeros(32_000), 16_000) for p in root.rglob("*.wav")],
+            "has a usable tile of 0.5 s: .*silent: all 4 tiles are below -80 dBFS",
+        ),
+        (
+            lambda root: [soundfile.write(p, np.full(12_000, 0.1), 16_000) for p in root.rglob("*.wav")],
+            "no recording can be used: .*no tile has a neighbour within 0.5 s",
+        ),
+        (lambda root: (root / "meta.txt").write_text("audio/a.wav\tx\ts\n"), "fold1_train.txt'?: cannot be read"),
+    ],
+)
+def test_bad_recordings_end_in_one_line(write_folder, tmp_path, capsys, spoil, words):
+    root = write_folder(per_class=1)
+    spoil(root)
+    assert call("train", "--data", root, "--out", tmp_path / "run", *TRAIN, "--device", "cpu") == 2
+    assert re.search(words, error(capsys))
+
+
+def test_warnings_are_said(write_folder, tmp_path, capsys):
+    root = write_folder(per_class=3)
+    soundfile.write(root / "absence" / "0.wav", np.full(3000, 0.1), 16_000)
+    samples = 0.1 * np.random.default_rng(0).standard_normal(88_200)
+    soundfile.write(root / "cooking" / "0.wav", samples, 44_100)
+    assert call("train", "--data", root, "--out", tmp_path / "run", *TRAIN, "--epochs", "1", "--device", "cpu") == 0
+    said = capsys.readouterr().err
+    assert "warning: mixed sample rates, 16000 Hz (" in said
+    assert "warning: left out: " in said and "too short: 0.19 s where a tile has 0.5 s" in said
+
+
+def test_weights_of_something_else(write_folder, tmp_path, capsys):
+    (tmp_path / "m.safetensors").write_bytes(b"nonsense")
+    arguments = ["--model", tmp_path / "m.safetensors", "--data", write_folder(), "--out", tmp_path / "o"]
+    for command in ("classify", "evaluate"):
+        assert call(command, *arguments) == 2
+        assert "is not a safetensors file" in error(capsys)
+
+
+def test_without_labels(trained, tmp_path, capsys):
+    root, weights = trained
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for index, path in enumerate(sorted(root.rglob("*.wav"))):
+        path.rename(flat / f"{index}.wav")
+    assert call("classify", "--model", weights, "--data", flat, "--out", tmp_path / "c") == 2
+    assert "no recording has a label" in error(capsys)
+    assert call("evaluate", "--model", weights, "--data", flat, "--out", tmp_path / "e", "--map", "pca", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["purity"] is None and told["triplets_sharing_a_label"] is None

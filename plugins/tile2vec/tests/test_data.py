@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from captum_concepts_tile2vec.data import (
+    Recording,
+    dcase_recordings,
+    folder_recordings,
+    gtzan_recordings,
+    recordings_from,
+    split_by_group,
+)
+
+from captum_concepts.errors import InputError
+
+SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
+
+
+def recordings(count: int, labels: int = 1) -> list[Recording]:
+    return [Recording(f"/a/{i}.wav", f"{i}.wav", f"label{i % labels}", f"/a/{i}.wav") for i in range(count)]
+
+
+def test_a_folder_per_class(write_folder):
+    root = write_folder(per_class=2)
+    (root / "loose.wav").write_bytes(b"RIFF")
+    found = folder_recordings(root)
+    assert [(r.name, r.label) for r in found] == [
+        (os.path.join("absence", "0.wav"), "absence"),
+        (os.path.join("absence", "1.wav"), "absence"),
+        (os.path.join("cooking", "0.wav"), "cooking"),
+        (os.path.join("cooking", "1.wav"), "cooking"),
+        ("loose.wav", ""),
+        (os.path.join("working", "0.wav"), "working"),
+        (os.path.join("working", "1.wav"), "working"),
+    ]
+    assert all(r.group == r.path for r in found)
+
+
+def test_no_audio(tmp_path):
+    with pytest.raises(InputError, match="no audio in this folder"):
+        folder_recordings(tmp_path)
+
+
+@pytest.mark.parametrize("fold", [1, 2])
+def test_dcase_folds_are_cut_by_session(dcase, fold):
+    split = dcase_recordings(dcase, fold)
+    assert len(split.train) == len(split.evaluate) == 12
+    assert not {r.group for r in split.train} & {r.group for r in split.evaluate}
+    expected = {f"ex{4 * row + session}" for row in range(3) for session in ((0, 1) if fold == 1 else (2, 3))}
+    assert {r.group for r in split.train} == expected
+    # Evaluation files have no session column: it comes from meta.txt.
+    assert all(r.label in ("absence", "cooking", "working") and r.group.startswith("ex") for r in split.evaluate)
+    assert all(Path(r.path).is_file() for r in (*split.train, *split.evaluate))
+    assert recordings_from(dcase, fold=fold) == split
+
+
+def test_dcase_mistakes(dcase):
+    train = dcase / "evaluation_setup" / "fold1_train.txt"
+    with pytest.raises(InputError, match=r"fold7_train.txt'?: cannot be read \(No such file"):
+        dcase_recordings(dcase, 7)
+    text = train.read_text()
+    train.write_text("")
+    with pytest.raises(InputError, match="the file has no lines"):
+        dcase_recordings(dcase)
+    train.write_text(text + "audio/strange.wav\tabsence\tex0\n")
+    with pytest.raises(InputError, match=r"'audio/strange\.wav' is not in meta\.txt"):
+        dcase_recordings(dcase)
+    train.write_text(text + "audio/DevNode3_ex2_0.wav\tabsence\tex2\n")
+    with pytest.raises(InputError, match="session 'ex2' is in fold 1's train and evaluate files"):
+        dcase_recordings(dcase)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("audio/x.wav\tabsence\n", "line 25 has 2 fields"),
+        ("audio/DevNode1_ex0_0.wav\tcooking\tex0\n", "line 25 says otherwise"),
+        ("audio/x.wav\t\tex0\n", "line 25 has 3 fields"),
+    ],
+)
+def test_dcase_meta_mistakes(dcase, line, words):
+    meta = dcase / "meta.txt"
+    meta.write_text(meta.read_text() + line)
+    with pytest.raises(InputError, match=words):
+        dcase_recordings(dcase)
+
+
+def test_dcase_paths_stay_in_the_folder(dcase):
+    for name in ("meta.txt", "evaluation_setup/fold1_train.txt"):
+        path = dcase / name
+        path.write_text(path.read_text() + "../../etc/passwd\tabsence\tex99\n")
+    with pytest.raises(InputError, match="lies outside this folder"):
+        dcase_recordings(dcase)
+
+
+def test_a_split_parts_no_group_and_does_not_depend_on_order():
+    sessions = [Recording(f"{i}.wav", f"{i}", "x", f"session{i // 3}") for i in range(60)]
+    split = split_by_group(sessions, 0.25, seed=3)
+    assert not {r.group for r in split.train} & {r.group for r in split.evaluate}
+    assert len({r.group for r in split.evaluate}) == 5
+    backwards = split_by_group(sessions[::-1], 0.25, seed=3)
+    assert set(backwards.evaluate) == set(split.evaluate)
+    assert set(split_by_group(sessions, 0.25, seed=4).evaluate) != set(split.evaluate)
+
+
+def test_a_split_is_the_same_again_and_stratified():
+    # The original cut its music anew after every epoch, which leaked training music into evaluation.
+    these = recordings(40, labels=4)
+    assert split_by_group(these, 0.25, 0) == split_by_group(these, 0.25, 0)
+    labels = [r.label for r in split_by_group(these, 0.2, 0).evaluate]
+    assert sorted(labels) == sorted(f"label{i}" for i in range(4) for _ in range(2))
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 5])
+def test_small_splits_leave_something_on_both_sides(count):
+    split = split_by_group(recordings(count), 0.2, 0)
+    assert split.train
+    assert len(split.evaluate) == (1 if count < 4 else 2)
+
+
+def test_split_mistakes():
+    with pytest.raises(InputError, match="1 recording or session: a split needs two"):
+        split_by_group(recordings(1), 0.2, 0)
+    with pytest.raises(InputError, match=r"share is 1\.0"):
+        split_by_group(recordings(4), 1.0, 0)
+
+
+def test_unknown_layout(write_folder):
+    with pytest.raises(InputError, match="layout is 'zip'"):
+        recordings_from(write_folder(), "zip")
+
+
+def test_gtzan_through_its_plugin():
+    pytest.importorskip("captum_concepts_gtzan.dataset")
+    if not (SHARED / "gtzan_mini").is_dir():
+        pytest.skip("no ../shared/data/gtzan_mini")
+    found = gtzan_recordings(SHARED / "gtzan_mini")
+    assert len(found) == 100
+    assert len({r.label for r in found}) == 10
