@@ -20,8 +20,6 @@ from captum_concepts_gtzan.svm import SvmModel
 
 #: What `TorchBackbone` takes; every other option is the network's.
 _PATCHING = ("layers", "hop_seconds", "short")
-#: Length of GTZAN's tracks; "length" is one of the features.
-SVM_SECONDS = 30.0
 
 
 def network_backbone(
@@ -103,7 +101,7 @@ class SvmBackbone(EmbeddingBackbone):
         super().__init__(
             self._embed,
             SAMPLE_RATE,
-            SVM_SECONDS,
+            model.seconds,
             head=model,
             classes=model.classes,
             version=f"{model.version()} {features_version()}",
@@ -120,6 +118,8 @@ class SvmBackbone(EmbeddingBackbone):
 
 def gtzan_svm(weights: str | PathLike[str] | None, device: str = "auto", **options: Any) -> SvmBackbone:
     """The backbone ``gtzan-svm``: a support vector machine on the named features of 30 s patches.
+
+    A patch is as long as the tracks that it was trained on are on average, see `SvmModel.seconds`.
 
     Args:
         weights: what `SvmModel.save` wrote; there is no untrained machine.

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from scipy.stats import binomtest
 
-from captum_concepts.audio import AudioError, Clip, iter_patches, read_clip
+from captum_concepts.audio import AudioError, Clip, iter_patches
 from captum_concepts.backbones import resolve_device
 from captum_concepts.errors import InputError, shown
 from captum_concepts.run_folder import read_weights, written
@@ -72,7 +72,8 @@ class NetworkClassifier:
 
 
 class SvmClassifier:
-    """A support vector machine on the features of the whole file; its "logits" are log-probabilities."""
+    """A support vector machine on the features of pieces as long as its training tracks; its "logits" are
+    log-probabilities."""
 
     def __init__(self, weights: str | PathLike[str]) -> None:
         from captum_concepts_gtzan.svm import SvmModel
@@ -85,10 +86,12 @@ class SvmClassifier:
         """See `Classifier`."""
         from captum_concepts_gtzan.features import SAMPLE_RATE, track_features
 
-        found = track_features(read_clip(Clip(path), SAMPLE_RATE).numpy())
-        values = np.array([[found[name] for name in self._model.features]])
+        samples = round(self._model.seconds * SAMPLE_RATE)
+        pieces = iter_patches(Clip(path), SAMPLE_RATE, samples, samples, short="repeat", max_patches=1)
+        found = [track_features(piece.inputs[0].numpy()) for piece in pieces]
+        values = np.array([[row[name] for name in self._model.features] for row in found])
         with torch.inference_mode():
-            return self._model(self._model.standardise(values))[0].numpy(), 1
+            return self._model(self._model.standardise(values)).mean(0).numpy(), len(found)
 
 
 def load_classifier(

@@ -29,9 +29,12 @@ from torch import Tensor, nn
 
 from captum_concepts.backbone_options import class_names
 from captum_concepts.errors import InputError, shown
-from captum_concepts_gtzan.features import FEATURES, FeatureTable
+from captum_concepts_gtzan.features import FEATURES, SAMPLE_RATE, SHORTEST, FeatureTable
+from captum_concepts_gtzan.models import LONGEST
 
 FORMAT = "captum-concepts-gtzan svm 1"
+#: GTZAN's, for tables that do not tell.
+TRACK_SECONDS = 30.0
 #: AudioConcept's grid, with the gamma of its best machine.
 GRID: tuple[dict[str, list[Any]], ...] = (
     {"kernel": ["linear"], "C": [0.1, 1, 5, 10, 100]},
@@ -86,6 +89,8 @@ class SvmModel(nn.Module):
         tensors: ``mean``, ``scale`` (F,); ``support`` (S, F), standardised; ``weights`` (P, S) and ``intercept`` (P,)
             of the P = C (C - 1) / 2 pairs in the order (0, 1), (0, 2), ..., positive for the first; ``slope`` ().
         gamma: of the RBF kernel; None is the linear kernel.
+        seconds: the mean length of the tracks it was trained on; audio is given to it in pieces of this length, as
+            "length" is one of the features and others depend on it.
 
     Raises:
         InputError: shapes that do not fit, or values that are not finite.
@@ -99,9 +104,17 @@ class SvmModel(nn.Module):
     slope: Tensor
 
     def __init__(
-        self, features: Sequence[str], classes: Sequence[str], tensors: Mapping[str, Tensor], gamma: float | None
+        self,
+        features: Sequence[str],
+        classes: Sequence[str],
+        tensors: Mapping[str, Tensor],
+        gamma: float | None,
+        seconds: float = TRACK_SECONDS,
     ) -> None:
         super().__init__()
+        self.seconds = float(seconds)
+        if not SHORTEST <= self.seconds <= LONGEST:
+            raise InputError(f"svm: seconds={shown(seconds)}: give {SHORTEST:g} to {LONGEST:g}")
         self.features = tuple(map(str, features))
         self.classes = class_names(classes)
         self.gamma = None if gamma is None else float(gamma)
@@ -157,14 +170,14 @@ class SvmModel(nn.Module):
 
     def version(self) -> str:
         """Hash of all numbers and names."""
-        digest = hashlib.sha256(json.dumps([FORMAT, self.features, self.classes, self.gamma]).encode())
+        digest = hashlib.sha256(json.dumps([FORMAT, self.features, self.classes, self.gamma, self.seconds]).encode())
         for _, value in sorted(self.named_parameters()):
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write one safetensors file; a crash leaves the file that was there."""
-        described = {"features": self.features, "classes": self.classes, "gamma": self.gamma}
+        described = {name: getattr(self, name) for name in ("features", "classes", "gamma", "seconds")}
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.named_parameters()}
         partial = Path(f"{path}.part")
         save_file(tensors, partial, metadata={"format": FORMAT, "svm": json.dumps(described)})
@@ -189,7 +202,7 @@ class SvmModel(nn.Module):
             raise InputError(f"{where}: not a support vector machine of this program; train one with gtzan train svm")
         try:
             described = json.loads(metadata["svm"])
-            return cls(described["features"], described["classes"], tensors, described["gamma"])
+            return cls(described["features"], described["classes"], tensors, described["gamma"], described["seconds"])
         except InputError as error:
             raise InputError(f"{where}: {error}") from None
         except (KeyError, TypeError, ValueError):
@@ -277,7 +290,7 @@ def train_svm(
             results["params"], results["mean_test_score"], results["std_test_score"], strict=True
         )
     )
-    model = _exported(fitted, features, _slope(_oriented(held_out), labels))
+    model = _exported(fitted, features, _slope(_oriented(held_out), labels), _seconds(table))
     return Trained(model, _plain(search.best_params_), float(search.best_score_), points)
 
 
@@ -356,7 +369,13 @@ def _slope(margins: np.ndarray, labels: np.ndarray) -> float:
     return float(_SLOPES[np.argmin([np.logaddexp(0, -slope * margin).mean() for slope in _SLOPES])])
 
 
-def _exported(fitted: Pipeline, features: Sequence[str], slope: float) -> SvmModel:
+def _seconds(table: FeatureTable) -> float:
+    if "length" not in table.names:
+        return TRACK_SECONDS
+    return float(np.clip(table.select(["length"]).mean() / SAMPLE_RATE, SHORTEST, LONGEST))
+
+
+def _exported(fitted: Pipeline, features: Sequence[str], slope: float, seconds: float) -> SvmModel:
     machine, scaler = fitted.named_steps["svm"], fitted.named_steps["scale"]
     classes = [str(name) for name in machine.classes_]
     starts = np.concatenate([[0], np.cumsum(machine.n_support_)])
@@ -377,4 +396,5 @@ def _exported(fitted: Pipeline, features: Sequence[str], slope: float) -> SvmMod
     }
     gamma = float(machine._gamma) if machine.kernel == "rbf" else None  # the number that "scale" became
     names = [features[column] for column in fitted.named_steps["filter"].kept_]
-    return SvmModel(names, classes, {name: torch.from_numpy(np.array(value)) for name, value in tensors.items()}, gamma)
+    arrays = {name: torch.from_numpy(np.array(value)) for name, value in tensors.items()}
+    return SvmModel(names, classes, arrays, gamma, seconds)

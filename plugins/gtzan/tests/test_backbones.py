@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from captum_concepts_gtzan.checkpoints import save_checkpoint
 from captum_concepts_gtzan.concepts import genre_concepts
 from captum_concepts_gtzan.dataset import GENRES
+from captum_concepts_gtzan.evaluation import load_classifier
 from captum_concepts_gtzan.features import COLUMNS, FEATURES, FeatureTable, track_features
 from captum_concepts_gtzan.models import build_model
 from captum_concepts_gtzan.svm import train_svm
@@ -102,10 +104,11 @@ def test_the_gpu_gives_what_the_cpu_gives() -> None:
 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A machine on made-up features of three genres."""
+    """A machine on made-up features of three genres, of tracks of 2 s."""
     random = np.random.default_rng(0)
     base = np.array(list(track_features(0.1 * random.standard_normal(30000)).values()))
     values = np.repeat(np.arange(3), 10)[:, None] * 0.3 * np.abs(base) + base * (1 + 0.1 * random.random((30, 58)))
+    values[:, 0] *= 2 * 22050 / values[:, 0].mean()
     labels = tuple(f"genre {place // 10}" for place in range(30))
     table = FeatureTable(tuple(map(str, range(30))), COLUMNS, values, labels)
     path = tmp_path_factory.mktemp("svm") / "svm.safetensors"
@@ -115,9 +118,9 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_machine_hears_audio_and_its_gradients_are_those_of_finite_differences(machine: Path) -> None:
     backbone: Any = cc.load_backbone("gtzan-svm", weights=str(machine), device="cpu")
-    assert backbone.classes == ("genre 0", "genre 1", "genre 2") and backbone.patch_samples == 30 * 22050
+    assert backbone.classes == ("genre 0", "genre 1", "genre 2") and backbone.patch_samples == 2 * 22050
     assert backbone.fingerprint() is not None
-    waveforms = 0.1 * torch.randn(2, 40000, generator=torch.Generator().manual_seed(1))
+    waveforms = 0.1 * torch.randn(2, 44100, generator=torch.Generator().manual_seed(1))
     found = backbone.gradients(waveforms, ["embedding"], [0, 2])
     model = backbone.model
     heard = [track_features(waveform.numpy()) for waveform in waveforms]
@@ -127,13 +130,27 @@ def test_the_machine_hears_audio_and_its_gradients_are_those_of_finite_differenc
     black_box = cc.EmbeddingBackbone(
         lambda _: rows.numpy(),
         22050,
-        30.0,
+        2.0,
         head=lambda points: model(torch.as_tensor(points)).numpy(),
         classes=model.classes,
         step=1e-4,
     )
     differences = black_box.gradients(waveforms, ["embedding"], [0, 2]).gradients["embedding"]
     torch.testing.assert_close(found.gradients["embedding"].float(), differences, atol=1e-5, rtol=1e-3)
+
+
+def test_files_of_any_length_are_cut_into_pieces_for_the_machine(tmp_path: Path, machine: Path) -> None:
+    classifier = load_classifier(machine)
+    backbone: Any = cc.load_backbone("gtzan-svm", weights=str(machine), device="cpu")
+    random = np.random.default_rng(1)
+    for seconds, pieces in ((1.0, 1), (5.0, 2)):
+        path = str(tmp_path / f"{seconds}.wav")
+        soundfile.write(path, 0.1 * random.standard_normal(round(22050 * seconds)), 22050)
+        logits, count = classifier.logits(path)
+        patches = torch.cat([block.inputs for block in backbone.read(cc.Clip(path))])
+        assert count == len(patches) == pieces
+        expected = backbone.gradients(patches, ["embedding"], []).logits.mean(0)
+        np.testing.assert_allclose(logits, expected.numpy(), atol=1e-4)
 
 
 def test_a_machine_needs_weights_of_its_own(tmp_path: Path, machine: Path) -> None:

@@ -143,6 +143,14 @@ def test_the_search_takes_the_best_point() -> None:
     assert trained.model.features == data.names[:6]
 
 
+def test_a_machine_hears_pieces_as_long_as_its_training_tracks() -> None:
+    data = table()
+    assert train_svm(data, data.names, RBF).model.seconds == 30.0
+    lengths = 22050 * (9.0 + 2 * np.arange(len(data.ids)) / (len(data.ids) - 1))
+    timed = FeatureTable(data.ids, (*data.names, "length"), np.column_stack([data.values, lengths]), data.labels)
+    assert train_svm(timed, data.names, RBF).model.seconds == pytest.approx(10.0)
+
+
 def test_a_machine_comes_back_as_it_was(tmp_path: Path) -> None:
     data = table()
     model = train_svm(data, data.names, RBF).model
@@ -150,7 +158,7 @@ def test_a_machine_comes_back_as_it_was(tmp_path: Path) -> None:
     loaded = SvmModel.load(tmp_path / "svm.safetensors")
     rows = model.standardise(data.select(model.features))
     assert torch.equal(loaded(rows), model(rows)) and loaded.version() == model.version()
-    assert (loaded.features, loaded.classes) == (model.features, model.classes)
+    assert (loaded.features, loaded.classes, loaded.seconds) == (model.features, model.classes, model.seconds)
     assert [path.name for path in tmp_path.iterdir()] == ["svm.safetensors"]
 
 
@@ -175,12 +183,13 @@ def test_pickles_and_other_files_are_refused_and_run_nothing(tmp_path: Path) -> 
         SvmModel.load(tmp_path / "other.safetensors")
 
 
-@pytest.mark.parametrize("damage", ["nan", "shape", "missing", "scale", "json", "gamma", "classes"])
+@pytest.mark.parametrize("damage", ["nan", "shape", "missing", "scale", "json", "gamma", "classes", "seconds"])
 def test_damaged_machines_are_refused_in_one_line(tmp_path: Path, damage: str) -> None:
     data = table()
     model = train_svm(data, data.names, RBF).model
     tensors = {name: value.detach().clone() for name, value in model.named_parameters()}
-    described: dict[str, Any] = {"features": model.features, "classes": model.classes, "gamma": model.gamma}
+    names = ("features", "classes", "gamma", "seconds")
+    described: dict[str, Any] = {name: getattr(model, name) for name in names}
     if damage == "nan":
         tensors["support"][0, 0] = torch.nan
     elif damage == "shape":
@@ -191,6 +200,8 @@ def test_damaged_machines_are_refused_in_one_line(tmp_path: Path, damage: str) -
         tensors["scale"][0] = 0
     elif damage == "gamma":
         described["gamma"] = "wide"
+    elif damage == "seconds":
+        described["seconds"] = 1e9
     elif damage == "classes":
         described["classes"] = 7
     text = "[" if damage == "json" else json.dumps(described)
