@@ -338,7 +338,10 @@ def predict(files: tuple[str, ...], **given: Any) -> None:
         return
     import pandas as pd
 
-    table = pd.DataFrame([{"file": row["file"], "genre": row["genre"], **row["probabilities"]} for row in rows])
+    # A path is too long for a table; JSON has it whole.
+    table = pd.DataFrame(
+        [{"file": Path(row["file"]).name, "genre": row["genre"], **row["probabilities"]} for row in rows]
+    )
     console.print_table(table, f"{classifier.name}: probabilities")
 
 
