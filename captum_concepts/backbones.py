@@ -220,7 +220,7 @@ class TorchBackbone:
             with torch.no_grad(), frozen(*self._modules()):
                 try:
                     with LayerTap(self.model, (), differentiable=False, logits=self.logits_layer) as tap:
-                        outputs = tap.logits(self.model(self._model_input(silence)))[0].shape[1]
+                        outputs = tap.logits(self.model(self.model_input(silence)))[0].shape[1]
                 except InputError:
                     outputs = 0
             self._classes = tuple(map(str, range(outputs)))
@@ -303,7 +303,7 @@ class TorchBackbone:
         with torch.no_grad(), frozen(*self._modules()):
             tap = LayerTap(self.model, layers, differentiable=False)
             with tap:
-                self.model(self._model_input(inputs))
+                self.model(self.model_input(inputs))
             return {layer: self._pool(tap, layer, tap.tensors, pool, "mean", len(inputs)) for layer in layers}
 
     def gradients(self, inputs: Tensor, layers: Sequence[str], targets: Sequence[int], pool: str = "time") -> Gradients:
@@ -320,7 +320,7 @@ class TorchBackbone:
         """
         check_pooling(pool)
         with torch.no_grad(), frozen(*self._modules()):
-            prepared = self._model_input(inputs)
+            prepared = self.model_input(inputs)
         # cuDNN's recurrent kernels have no backward in evaluation mode.
         recurrent = any(isinstance(module, nn.RNNBase) for module in self.model.modules())
         with torch.enable_grad(), frozen(self.model), torch.backends.cudnn.flags(enabled=not recurrent):
@@ -360,7 +360,8 @@ class TorchBackbone:
                 raise InputError(f"layer {shown(layer)}: target {target} does not depend on it; choose another layer")
         return list(found)
 
-    def _model_input(self, inputs: Tensor) -> Tensor:
+    def model_input(self, inputs: Tensor) -> Tensor:
+        """What the model gets for patches (B, samples)."""
         inputs = inputs.to(self.device)
         prepared = inputs if self.frontend is None else self.frontend(inputs)
         if self._dtype is not None and isinstance(prepared, Tensor) and prepared.is_floating_point():
@@ -372,14 +373,15 @@ class TorchBackbone:
         silence = torch.zeros(2, self.patch_samples)
         with torch.no_grad(), frozen(*self._modules()):
             with LayerTap(self.model, layers, differentiable=False) as tap:
-                self.model(self._model_input(silence))
+                self.model(self.model_input(silence))
             found = {}
             for layer in layers:
-                sizes = dict(zip(self._axes_of(layer, tap.tensors[layer], 2), tap.tensors[layer].shape, strict=True))
+                sizes = dict(zip(self.axes_of(layer, tap.tensors[layer], 2), tap.tensors[layer].shape, strict=True))
                 found[layer] = {letter: int(sizes[letter]) for letter in "TFC" if letter in sizes}
         return found
 
-    def _axes_of(self, layer: str, values: Tensor, batch: int) -> str:
+    def axes_of(self, layer: str, values: Tensor, batch: int) -> str:
+        """The letters of the axes of a layer's output, see ``layers``."""
         axes = self._axes.get(layer) or self._guessed_axes(layer, tuple(values.shape), batch)
         if len(axes) != values.dim():
             raise InputError(
@@ -392,7 +394,7 @@ class TorchBackbone:
         self, tap: LayerTap, layer: str, tensors: Mapping[str, Tensor], pool: str, reduce: str, batch: int
     ) -> Tensor:
         values = tensors[layer]
-        axes = self._axes_of(layer, values, batch)
+        axes = self.axes_of(layer, values, batch)
         if values.shape[axes.index("B")] != batch:
             raise InputError(
                 f"layer {shown(layer)}: its output {tuple(values.shape)} read as {axes} is not {batch} rows; give "

@@ -118,8 +118,9 @@ concepts = _together(
     ),
     click.option(
         "--negatives",
-        type=click.Choice(["random", "rest"]),
-        help="What each concept is held against: the random pool (clips that show no concept) or all other clips.  "
+        type=click.Choice(["random", "rest", "in-domain"]),
+        help="What each concept is held against: the random pool (clips that show no concept), all other clips, or, "
+        "in-domain, the other concepts' clips that are as long and as loud.  "
         "[default: the random pool if there is one, else the rest]",
     ),
     click.option(

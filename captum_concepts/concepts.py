@@ -17,7 +17,9 @@ from captum_concepts.folds import stratified_parts
 from captum_concepts.overlap import Overlap, shared
 
 Skipped: TypeAlias = "tuple[str, str, str]"
-Negatives: TypeAlias = "Literal['random', 'rest'] | dict[str, list[str]]"
+Negatives: TypeAlias = "Literal['random', 'rest', 'in-domain'] | dict[str, list[str]]"
+NEGATIVES = ("random", "rest", "in-domain")
+_NEGATIVES_REMEDY = "use 'random', 'rest', 'in-domain' or {concept: [concepts]}"
 
 
 def concept_name(text: object) -> str:
@@ -39,8 +41,10 @@ class ConceptSet:
         labels: bool (N, K), clip shows concept.
         pool: bool (N,), clips of the random pool: they show none of the concepts.
         negatives: what each concept is held against: ``"random"``, the pool; ``"rest"``, every clip that does not
-            show it, the pool included; or ``{concept: [concepts]}``, the clips of the named concepts, where a
-            concept without an entry gets the default. Default: ``"random"`` if there is a pool, else ``"rest"``.
+            show it, the pool included; ``"in-domain"``, clips outside the pool that do not show it, as long and as
+            loud as those that do (their audio is read for that, see :mod:`captum_concepts.matching`); or
+            ``{concept: [concepts]}``, the clips of the named concepts, where a concept without an entry gets the
+            default. Default: ``"random"`` if there is a pool, else ``"rest"``.
         parents: child -> parent, a reference tree; for evaluation only, nothing else looks at it.
         skipped: (path, status, message) of every row or file that could not be used.
 
@@ -82,11 +86,11 @@ class ConceptSet:
         if negatives == "random" and not self.pool.any():
             raise InputError("negatives='random': there is no random pool; add clips that show none of the concepts")
         if isinstance(negatives, str):
-            if negatives not in ("random", "rest"):
-                raise InputError(f"negatives={shown(negatives)}: use 'random', 'rest' or {{concept: [concepts]}}")
+            if negatives not in NEGATIVES:
+                raise InputError(f"negatives={shown(negatives)}: {_NEGATIVES_REMEDY}")
             return negatives  # type: ignore[return-value]
         if not isinstance(negatives, Mapping):
-            raise InputError(f"negatives={shown(negatives)}: use 'random', 'rest' or {{concept: [concepts]}}")
+            raise InputError(f"negatives={shown(negatives)}: {_NEGATIVES_REMEDY}")
         known: dict[str, list[str]] = {}
         for concept, against in negatives.items():
             if isinstance(against, str):
@@ -169,13 +173,12 @@ class ConceptSet:
         """bool (N, K), the clips each concept is held against.
 
         A clip whose group shows the concept is never among them; :meth:`dropped_negatives` counts those left out.
+        With ``"in-domain"`` the clips are read at the first call.
 
         Raises:
             InputError: a concept has no negatives.
         """
-        mask = self._candidates(self.labels, self.pool)
-        in_group = self.group_labels[self.group_index]
-        mask &= np.logical_not(in_group, out=in_group)
+        mask = self._matched.copy() if self.negatives == "in-domain" else self._allowed()
         without = np.flatnonzero(~mask.any(axis=0))
         if len(without):
             which = ", ".join(shown(self.names[column], 30) for column in without[:5])
@@ -184,6 +187,27 @@ class ConceptSet:
                 "give a random pool, name their negatives, or leave these concepts out (in Python: subset())"
             )
         return mask
+
+    def _allowed(self) -> np.ndarray:
+        """bool (N, K), the clips that may be negatives."""
+        mask = self._candidates(self.labels, self.pool)
+        in_group = self.group_labels[self.group_index]
+        mask &= np.logical_not(in_group, out=in_group)
+        return mask
+
+    @cached_property
+    def properties(self) -> np.ndarray:
+        """float64 (N, 2), seconds and loudness of each clip, read from its file; see ``matching.clip_properties``."""
+        from captum_concepts.matching import clip_properties
+
+        return clip_properties(self.clips)
+
+    @cached_property
+    def _matched(self) -> np.ndarray:
+        from captum_concepts.matching import matched
+
+        keys = [f"{clip.path} {clip.start!r} {clip.end!r}" for clip in self.clips]
+        return matched(self.labels, self._allowed(), self.properties, keys)
 
     def dropped_negatives(self) -> np.ndarray:
         """int64 (K,), clips that would be negatives but are of a group that shows the concept."""
@@ -195,7 +219,7 @@ class ConceptSet:
     def _candidates(self, shows: np.ndarray, pool: np.ndarray) -> np.ndarray:
         """For clips or for groups, given what they show: those a concept is held against unless they show it."""
         default = self._default_negatives if isinstance(self.negatives, dict) else self.negatives
-        rows = pool if default == "random" else np.ones(len(shows), dtype=bool)
+        rows = pool if default == "random" else ~pool if default == "in-domain" else np.ones(len(shows), dtype=bool)
         mask: np.ndarray = np.broadcast_to(rows[:, None], shows.shape).copy()
         if isinstance(self.negatives, dict):
             for concept, against in self.negatives.items():
@@ -206,7 +230,10 @@ class ConceptSet:
     def check(self, min_groups: int = 2) -> dict[str, str]:
         """The concepts that cannot be judged: {name: why}, for fewer than ``min_groups`` groups on either side."""
         group_pool = self._by_group(self.pool[:, None])[:, 0]
-        against = (self._candidates(self.group_labels, group_pool) & ~self.group_labels).sum(axis=0)
+        if self.negatives == "in-domain":
+            against = self._by_group(self._matched).sum(axis=0)
+        else:
+            against = (self._candidates(self.group_labels, group_pool) & ~self.group_labels).sum(axis=0)
         problems = {}
         for name, shows, opposite in zip(self.names, self.n_groups(), against, strict=True):
             if shows < min_groups:
@@ -273,6 +300,10 @@ class ConceptSet:
                 f"{shown(self.names[column])}: {dropped[column]} negative clips left out, "
                 "because another clip of their group shows the concept"
             )
+        if self.negatives == "in-domain":
+            from captum_concepts.matching import imbalance_lines
+
+            lines += imbalance_lines(self.names, self.labels, self._matched, self.properties)
         overlap = self.overlap()
         jaccard = np.triu(overlap.group_jaccard, 1)
         firsts, seconds = np.nonzero(jaccard >= share)
@@ -289,7 +320,7 @@ class ConceptSet:
     def subset(self, names: Sequence[str]) -> ConceptSet:
         """The named concepts only, in that order, with the same positives and negatives as here.
 
-        Clips that are neither for any of them are left out; with negatives ``"rest"`` none are.
+        Clips that are neither for any of them are left out; with negatives ``"rest"`` and ``"in-domain"`` none are.
 
         Raises:
             InputError: an unknown name, or a named negative of a kept concept is not kept.

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from captum_concepts.errors import InputError, shown
 
 POOLINGS = ("time", "none", "time_freq")
-_REDUCED = {"time": "T", "none": "", "time_freq": "TF"}
+REDUCED = {"time": "T", "none": "", "time_freq": "TF"}
 _TRANSFORMER = (
     nn.Transformer,
     nn.TransformerEncoder,
@@ -108,7 +108,7 @@ def pool_map(values: Tensor, axes: str, pool: str, *, reduce: str = "mean") -> T
     order = [axes.index(letter) for letter in "BTFC" if letter in axes]
     values = values.permute(order)
     letters = [letter for letter in "BTFC" if letter in axes]
-    gone = [i for i, letter in enumerate(letters) if letter in _REDUCED[pool]]
+    gone = [i for i, letter in enumerate(letters) if letter in REDUCED[pool]]
     if gone:
         values = values.mean(gone) if reduce == "mean" else values.sum(gone)
     return values.flatten(1) if values.dim() > 1 else values[:, None]
@@ -196,7 +196,7 @@ def tensors_of(output: object) -> list[Tensor]:
     return []
 
 
-def _replace(output: object, index: int, new: Tensor) -> object:
+def replace_tensor(output: object, index: int, new: Tensor) -> object:
     """``output`` with its ``index``-th tensor (depth first) replaced."""
     if isinstance(output, Tensor):
         return new
@@ -207,7 +207,7 @@ def _replace(output: object, index: int, new: Tensor) -> object:
     for position, part in enumerate(parts):
         size = len(tensors_of(part))
         if index < size:
-            parts[position] = _replace(part, index, new)
+            parts[position] = replace_tensor(part, index, new)
             break
         index -= size
     if isinstance(output, dict):
@@ -301,7 +301,7 @@ class LayerTap:
             if not tensor.requires_grad:
                 tensor = tensor.detach().requires_grad_(True)
             self.tensors[name] = tensor
-            return _replace(output, index, tensor.clone())
+            return replace_tensor(output, index, tensor.clone())
 
         return hook
 

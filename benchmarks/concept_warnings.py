@@ -1,0 +1,215 @@
+"""How often each warning comes on the fault it is for, and without it (its false alarm rate).
+
+python benchmarks/concept_warnings.py [--repeat 200] [--data ../shared/data]
+
+Prints one table and writes nothing. The synthetic worlds have 6 concepts of 16 groups, 2 patches a group and a pool of
+60 groups; a clean concept moves the mean by ``SHIFT`` standard deviations along an axis of its own. A rate is the share
+of explanations (one layer, all concepts) with at least one such warning, with its 95 % interval (Wilson). Where DIR
+holds ``philharmonia/``, ``gtzan_mini/`` and ``models/deezer/``, the same is asked of the layer pool5 of MSD-VGG: random
+sets of notes as concepts (clean: nothing is alike), instruments with their families (a fault: families hold their
+instruments), instruments against full mixes (a fault), and against other notes (clean).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import captum_concepts as cc
+from captum_concepts.activations import extract
+from captum_concepts.audio import Clip, find_audio
+from captum_concepts.cavs import ConceptBank, fit_cavs
+from captum_concepts.diagnostics import ConceptRows, LayerChecks
+from captum_concepts.discriminants import fit_pattern
+from captum_concepts.overlap import Overlap, shared
+from captum_concepts.pushforward import push_forward
+from captum_concepts.random_sets import Shuffles
+
+K, PER, POOL, FRAMES, CHANNELS = 6, 16, 60, 4, 8
+SHIFT = 3.0
+KINDS = {
+    "unstable": "no more repeatable",
+    "entangled": "point the same way",
+    "domain": "any set of",
+    "position": "depend on the position",
+}
+
+
+def world(
+    rng: np.random.Generator, *, pool: bool = True, together: float = 0, domain: float = 0, early: bool = False
+) -> tuple[torch.Tensor, np.ndarray, np.ndarray, np.ndarray]:
+    """Rows (N, FRAMES x CHANNELS), positives, negatives, groups; the noise is the same at all frames."""
+    owner = np.repeat([*range(K), -1], [PER] * K + [POOL if pool else 0])
+    axes = np.linalg.qr(rng.normal(size=(CHANNELS, CHANNELS)))[0]
+    x = rng.normal(size=(len(owner), FRAMES, CHANNELS))
+    frames = np.ones((len(owner), FRAMES, 1))
+    if early:
+        frames[owner == 0, FRAMES // 2 :] = 0
+    step = SHIFT / FRAMES**0.5
+    x += step * frames * np.where(owner[:, None] >= 0, axes[owner.clip(0)], 0)[:, None]
+    x += together / FRAMES**0.5 * np.isin(owner, (0, 1))[:, None, None] * axes[K]
+    x += domain / FRAMES**0.5 * (owner >= 0)[:, None, None] * axes[K + 1]
+    x = np.repeat(x.reshape(len(owner), -1), 2, axis=0) + 0.3 * rng.normal(size=(2 * len(owner), FRAMES * CHANNELS))
+    positives = np.repeat(owner[:, None] == np.arange(K), 2, axis=0)
+    negatives = np.repeat(np.repeat(owner[:, None] == -1, 2, axis=0), K, axis=1) if pool else ~positives
+    groups = np.repeat(np.array([f"g{i}" for i in range(len(owner))], dtype=object), 2)
+    return torch.tensor(x, dtype=torch.float32), positives, negatives, groups
+
+
+def warned(
+    x: torch.Tensor,
+    positives: np.ndarray,
+    negatives: np.ndarray,
+    groups: np.ndarray,
+    *,
+    seed: int,
+    shape: dict[str, int] | None = None,
+    admit: bool = False,
+    names: list[str] | None = None,
+) -> tuple[set[str], list[str]]:
+    """The kinds of warnings of one explanation, and their lines; ``admit`` lets all through the quality gate."""
+    names = names or [f"concept {k}" for k in range(positives.shape[1])]
+    bank = fit_cavs(x, positives, "pattern", groups, negatives=negatives, names=names, layer="layer", seed=seed)
+    if admit:
+        bank.quality["status"] = "ok"
+    overlap = Overlap(bank.names, shared(positives), shared(Shuffles(groups).shown(positives)))
+    lines = LayerChecks(ConceptRows(positives, negatives, groups), fit_pattern, {}, overlap, seed).check(
+        bank, x, shape
+    )[1]
+    return {kind for kind, text in KINDS.items() if any(text in line for line in lines)}, lines
+
+
+def rate(count: int, repeat: int) -> str:
+    z = 1.96
+    centre = (count + z * z / 2) / (repeat + z * z)
+    half = z * ((count * (repeat - count) / repeat + z * z / 4) ** 0.5) / (repeat + z * z)
+    low, high = max(centre - half, 0.0), min(centre + half, 1.0)
+    return f"{count / repeat:6.3f}  [{low:.3f}, {high:.3f}]"
+
+
+def show(title: str, fault: str | None, found: Callable[[int], set[str]], repeat: int, kinds: tuple[str, ...]) -> None:
+    counts: Counter[str] = Counter()
+    for seed in range(repeat):
+        counts.update(found(seed))
+    for kind in kinds:
+        role = "fires" if kind == fault else "false alarms"
+        print(f"{title:<52} {kind:<10} {role:<13} {rate(counts[kind], repeat)}", flush=True)
+
+
+def synthetic(repeat: int) -> None:
+    shape = {"T": FRAMES, "C": CHANNELS}
+    every = tuple(KINDS)
+
+    def found(seed: int, **fault: object) -> set[str]:
+        data = world(np.random.default_rng(seed), **fault)  # type: ignore[arg-type]
+        return warned(*data, seed=seed, shape=shape)[0]
+
+    def unstable(seed: int) -> set[str]:
+        rng = np.random.default_rng(seed)
+        x, positives, negatives, groups = world(rng)
+        x[torch.from_numpy(positives[:, 0])] = torch.tensor(
+            np.repeat(rng.normal(size=(PER, x.shape[1])), 2, axis=0), dtype=torch.float32
+        )
+        return warned(x, positives, negatives, groups, seed=seed, shape=shape, admit=True)[0]
+
+    show("clean, against a pool", None, found, repeat, every)
+    show(
+        "clean, against each other",
+        None,
+        lambda seed: found(seed, pool=False),
+        repeat,
+        ("unstable", "entangled", "position"),
+    )
+    part = max(repeat // 2, 1)
+    show("fault: a random set let through the gate", "unstable", unstable, part, ("unstable",))
+    show("fault: two concepts with a shared cause", "entangled", lambda s: found(s, together=7.0), part, ("entangled",))
+    show("fault: all concepts from another domain", "domain", lambda s: found(s, domain=9.0), part, ("domain",))
+    show("fault: a concept always in the first half", "position", lambda s: found(s, early=True), part, ("position",))
+
+
+def pushing(repeat: int) -> None:
+    """A linear net of two layers; clean: CAVs of the second layer are those of the first, pushed through."""
+
+    def found(seed: int, shuffled: bool) -> set[str]:
+        torch.manual_seed(seed)
+        model = torch.nn.Sequential(torch.nn.Linear(40, 24, bias=False), torch.nn.Linear(24, 20, bias=False))
+        backbone = cc.TorchBackbone(model, ["0", "1"], sample_rate=40, patch_seconds=1.0)
+        own = torch.nn.functional.normalize(torch.randn(K, 24), dim=1)
+        weight = model[1].weight.detach()
+        weight = weight[torch.randperm(20)] if shuffled else weight
+        later = torch.nn.functional.normalize(own @ weight.T, dim=1)
+        zeros = torch.zeros(K)
+        names = tuple(map(str, range(K)))
+        banks = {name: ConceptBank(names, name, v, zeros, zeros) for name, v in (("0", own), ("1", later))}
+        table = push_forward(backbone, banks, torch.randn(2, 40))
+        return {"push"} if (table["cosine"] <= table["chance"]).any() else set()
+
+    show("clean: CAVs pushed through a linear layer", None, lambda s: found(s, False), repeat, ("push",))
+    show("fault: shuffled weights between the layers", "push", lambda s: found(s, True), max(repeat // 2, 1), ("push",))
+
+
+def real(data: Path, repeat: int) -> None:
+    with (data / "philharmonia/clips.csv").open(encoding="utf-8", newline="") as file:
+        table = list(csv.DictReader(file))
+    backbone = cc.load_backbone("msd-vgg", weights=str(data / "models/deezer/MSD_vgg.h5"), device="cpu")
+    notes = extract(backbone, [Clip(str(data / "philharmonia" / row["file"])) for row in table], ["pool5"])
+    mixes = extract(backbone, [Clip(path) for path in find_audio(data / "gtzan_mini/genres")], ["pool5"])
+    x, kept = notes.activations["pool5"], notes.kept[notes.rows]
+    groups = np.array([f"note {row}" for row in notes.rows], dtype=object)
+
+    def labels(column: str) -> tuple[np.ndarray, list[str]]:
+        names = sorted({row[column] for row in table} - {""})
+        shows = np.array([[row[column] == name for name in names] for row in table])
+        return shows[kept], names
+
+    instruments, names = labels("instrument")
+    families, family_names = labels("family")
+
+    def random_sets(seed: int) -> set[str]:
+        order = np.random.default_rng(seed).permutation(len(notes.clips))
+        owner = np.full(len(order), -1)
+        owner[order[: 8 * 40]] = np.repeat(np.arange(8), 40)
+        shows = owner[notes.rows][:, None] == np.arange(8)
+        return warned(x, shows, ~shows, groups, seed=seed, admit=True)[0]
+
+    def same_domain(seed: int) -> set[str]:
+        in_pool = (np.random.default_rng(seed).random(len(notes.clips)) < 0.5)[notes.rows]
+        pool = np.repeat(in_pool[:, None], len(names), axis=1)
+        return warned(x, instruments & ~pool, pool, groups, seed=seed)[0]
+
+    part = max(repeat // 10, 1)
+    show("notes: 8 disjoint random sets of 40 as concepts", None, random_sets, repeat, ("entangled",))
+    show("notes: instruments against other notes", None, same_domain, part, ("domain",))
+    both = np.concatenate([instruments, families], axis=1)
+    _, lines = warned(x, both, ~both, groups, seed=0, names=[*names, *(f"family {name}" for name in family_names)])
+    print("notes: instruments and their families:", *lines or ["no warning"], sep="\n    ")
+    everything = torch.cat([x, mixes.activations["pool5"]])
+    all_groups = np.concatenate([groups, np.array([f"mix {row}" for row in mixes.rows], dtype=object)])
+    shows = np.concatenate([instruments, np.zeros((len(mixes.rows), len(names)), dtype=bool)])
+    against = np.repeat((~shows.any(axis=1))[:, None], len(names), axis=1)
+    _, lines = warned(everything, shows, against, all_groups, seed=0, names=names)
+    print("notes: instruments against full mixes:", *lines or ["no warning"], sep="\n    ")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeat", type=int, default=200)
+    parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data")
+    given = parser.parse_args()
+    torch.set_num_threads(1)  # many small products
+    synthetic(given.repeat)
+    pushing(given.repeat)
+    if (given.data / "philharmonia/clips.csv").exists() and (given.data / "models/deezer/MSD_vgg.h5").exists():
+        real(given.data, given.repeat)
+    else:
+        print(f"left out: recorded notes, as {given.data.name} is not there")
+
+
+if __name__ == "__main__":
+    main()
