@@ -82,7 +82,7 @@ def layer_axes(module: GraphModule, letters: str, found: Observed | None) -> dic
 
 def _recorder(name: str, seen: dict[str, tuple[int, ...]], arrays: dict[str, Value]):  # type: ignore[no-untyped-def]
     def hook(_module: object, _inputs: object, output: object) -> None:
-        value = output[0] if isinstance(output, tuple) else output
+        value = output if not isinstance(output, tuple) else next(iter(output), np.zeros(0))
         if isinstance(value, torch.Tensor):
             seen[name] = tuple(value.shape)
         else:

@@ -88,8 +88,8 @@ class _Budget:
 
     def spend(self, node: FlatNode) -> None:
         """Raise InputError if this node is one too many."""
-        # A reference costs something however short the name is.
-        self._characters += len(node.name) + sum(len(name) + 50 for name, _ in node.inputs)
+        # A reference takes memory however short the name is.
+        self._characters += len(node.name) + sum(len(name) + 200 for name, _ in node.inputs)
         for value in node.attributes.tensors.values():
             if id(value) in self._seen:
                 self._numbers += value.size

@@ -7,9 +7,11 @@ import time
 import numpy as np
 import pytest
 import torch
+from captum_concepts_essentia.axes import layer_axes, observed
 from captum_concepts_essentia.builder import GraphBuilder, field, shape_message
 from captum_concepts_essentia.functions import flatten, split_reference
 from captum_concepts_essentia.graph import GraphModule, UnsupportedOperation
+from captum_concepts_essentia.ops import OPERATIONS
 from captum_concepts_essentia.protobuf import MAX_NAME_BYTES, parse_graph
 
 from captum_concepts.errors import InputError
@@ -307,6 +309,57 @@ def test_an_input_that_is_no_tensor():
     refused(lambda: module_of(graph)(X.numpy()), "give a torch.Tensor")
 
 
+def random_graph(random: np.random.Generator) -> GraphBuilder:
+    """Operations of every kind, with inputs and settings that mostly do not fit."""
+    graph = with_input((None, 6, 6, 3))
+    names, ops = ["x"], sorted(OPERATIONS)
+    settings = {
+        **{"strides": [[1, 1, 1, 1], [1, 2]], "ksize": [[1, 2, 2, 1], [1, 1, 3, 3]], "padding": ["SAME", "EXPLICIT"]},
+        **{
+            "data_format": ["NCHW", "NHWC"],
+            "axis": [0, -1, 5],
+            "num_split": [2, 0],
+            "num": [2],
+            "is_training": [False],
+        },
+        **{"equation": ["ab,bc->ac", "x"], "squeeze_dims": [[1], [-9]], "DstT": [INT, FLOAT], "mode": ["REFLECT"]},
+    }
+    for i in range(random.integers(1, 8)):
+        values = random.normal(size=[(), (1,), (3,), (2, 2), (2, 2, 3, 3), (0,)][random.integers(6)]) * 3
+        names.append(graph.constant(f"c{i}", np.asarray(values, [np.float32, np.int32, np.int64][random.integers(3)])))
+        inputs = [str(random.choice([*names[-4:], "x", "x:1"])) for _ in range(random.integers(5))]
+        chosen = {key: some[random.integers(len(some))] for key, some in settings.items() if random.random() < 0.5}
+        names.append(graph.add(str(random.choice(ops)), f"n{i}", *inputs, **chosen))
+    return graph
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_random_graphs_give_values_or_one_line():
+    """Any other exception is a failure."""
+    random, computed, messages = np.random.default_rng(0), 0, []
+    for _ in range(100):
+        graph = random_graph(random)
+        for node in [name for name in parse_graph(graph.content).nodes if name.startswith("n")]:
+            try:
+                module = module_of(graph, input="x", output=node)
+                module(torch.ones(2, 6, 6, 3))
+                layer_axes(module, "BTFC", observed(module))
+                module(torch.ones(0, 6, 6, 3))
+                computed += 1
+            except InputError as error:
+                messages.append(str(error))
+    assert computed > 20 and not any("\n" in message for message in messages)
+
+
+def test_a_node_with_no_values():
+    graph = with_input()
+    graph.add("IdentityN", "none")
+    graph.add("Relu", "y", "x")
+    module = module_of(graph, output="y")
+    assert layer_axes(module, "BC", observed(module)) == {}
+    refused(lambda: module(X, output="none", input="x"), "the node has 0 outputs")
+
+
 # Files that ask for much
 
 
@@ -384,7 +437,7 @@ def pooled(count: int) -> GraphBuilder:
 
 @pytest.mark.parametrize("make", [collisions, pooled])
 def test_work_grows_with_the_file_and_not_with_its_square(make):
-    few, many = (flatten(parse_graph(make(count).content), "odd.pb") for count in (400, 3200))
+    few, many = (flatten(parse_graph(make(count).content), "odd.pb") for count in (200, 1600))
     times = [min(seconds(lambda nodes=nodes: GraphModule(nodes)) for _ in range(2)) for nodes in (few, many)]
     assert times[1] < 24 * times[0]  # 8 times the nodes; their square would be 64
 
