@@ -137,6 +137,9 @@ def demo(out: str, seed: int, as_json: bool, quiet: bool, verbose: bool) -> None
     show_default=True,
     help="A concept with fewer positive or negative groups is reported, not fitted.",
 )
+@click.option(
+    "--shares", is_flag=True, help="Share out each class along the hierarchy (shares.csv and the page); takes longer."
+)
 @cli_options.seed
 @click.option("--no-report", is_flag=True, help="Write no HTML page.")
 @click.option("--json", "as_json", is_flag=True, help="All scores as JSON on stdout instead of tables.")
@@ -154,6 +157,7 @@ def explain(out: str, no_report: bool, as_json: bool, quiet: bool, verbose: bool
     Files in --out:
       report.html              the page: open it in a browser, it needs no network
       scores.csv               a row per layer, target and concept; its columns are explained below
+      shares.csv               with --shares: what each concept and branch has in each class
       hierarchy-LAYER.graphml  and .gexf (Gephi): the hierarchy mined at each layer
       explanation.json         everything else, with versions, hashes and options; `report`, `mine`, `evaluate`
       arrays.safetensors       and `export` read these two
@@ -215,6 +219,7 @@ def _prepare(out: str, given: dict[str, Any]) -> tuple[list[Any], Any, dict[str,
         "cav_options": cav_options,
         "miner_options": miner_options,
         "n_nulls": given["nulls"],
+        "shares": given["shares"],
         "store": store,
         **{
             name: given[name]

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 from math import comb
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pandas as pd
@@ -23,10 +24,15 @@ import torch
 from torch import Tensor
 
 from captum_concepts.cavs import group_weights
-from captum_concepts.errors import InputError
+from captum_concepts.errors import InputError, shown
 from captum_concepts.folds import stratified_parts
 from captum_concepts.hierarchy import ConceptHierarchy
 from captum_concepts.quality import index_groups
+from captum_concepts.tcav import clip_means
+
+if TYPE_CHECKING:
+    from captum_concepts.activations import Extraction, Progress
+    from captum_concepts.explanation import Explanation
 
 FOLDS = 5
 RIDGES = tuple(10.0**power for power in range(-5, 3))  # of the mean variance of the layer's features
@@ -35,6 +41,7 @@ ORDERS = 500
 BLOCK_VALUES = 2**24
 JITTER = 1e-10  # of the mean diagonal, so that CAVs that depend on others linearly can be factored
 SHARE_COLUMNS = ("layer", "target", "concept", "share", "branch", "error", "branch_error", "completeness", "explained")
+TEXTS = 3  # the first columns
 Along = Callable[[Tensor], Tensor]
 
 
@@ -42,41 +49,47 @@ Along = Callable[[Tensor], Tensor]
 class Union:
     """A node of the coalition structure: its players, the parts that enter one after the other, and whose branch it is.
 
-    ``head`` is None for what only holds several roots together.
+    ``head`` is a node of the hierarchy; None for what only holds several roots together.
     """
 
     players: tuple[int, ...]
     parts: tuple[Union, ...] = ()
-    head: int | None = None
+    head: str | None = None
 
 
 def coalitions(hierarchy: ConceptHierarchy, names: Sequence[str]) -> Union:
     """The mined tree as nested coalitions of players: a concept with others below it is one of its branch's parts.
 
-    A concept with several parents belongs under its strongest one.
+    A node with several parents belongs under its strongest one. Nodes that are no players (groups that a miner made up)
+    only hold together what lies below them.
 
     Args:
-        hierarchy: of the concepts ``names``, perhaps in another order.
+        hierarchy: whose nodes include all of ``names``.
         names: the players.
 
     Raises:
-        InputError: the hierarchy is of other concepts.
+        InputError: a player is not in the hierarchy.
     """
-    if set(hierarchy.names) != set(names):
-        raise InputError("hierarchy: its concepts are not those to share out among; mine it from the same bank")
     index = {name: i for i, name in enumerate(names)}
-    below: dict[str, list[str]] = {name: [] for name in names}
+    absent = [name for name in names if name not in hierarchy]
+    if absent or not names:
+        raise InputError(f"hierarchy: {shown(absent)} is not in it; share out among the concepts that were mined")
+    below: dict[str, list[str]] = {name: [] for name in hierarchy.names}
     for name in hierarchy.names:
         parents = hierarchy.parents(name)
         if parents:
             below[parents[0]].append(name)
     built: dict[str, Union] = {}
-    for name in sorted(names, key=lambda n: -hierarchy.depths[n]):
-        own = Union((index[name],), head=index[name])
-        parts = (own, *(built[child] for child in below[name]))
-        built[name] = Union(tuple(p for part in parts for p in part.players), parts, index[name]) if parts[1:] else own
-    roots = tuple(built[name] for name in hierarchy.roots)
-    return Union(tuple(p for root in roots for p in root.players), roots) if len(roots) > 1 else roots[0]
+    depths = hierarchy.depths
+    for name in sorted(hierarchy.names, key=lambda n: -depths[n]):
+        own = [Union((index[name],), head=name)] if name in index else []
+        parts = own + [built[child] for child in below[name] if child in built]
+        if own and len(parts) == 1:
+            built[name] = own[0]
+        elif parts:
+            built[name] = Union(tuple(p for part in parts for p in part.players), tuple(parts), name)
+    roots = tuple(built[name] for name in hierarchy.roots if name in built)
+    return Union(tuple(p for root in roots for p in root.players), roots)
 
 
 def owen_values(
@@ -177,6 +190,13 @@ def _worths(along: Along, subsets: Sequence[frozenset[int]], k: int) -> dict[fro
     return worth
 
 
+def check_groups(groups: Sequence[str]) -> None:
+    """Raise InputError unless there are two groups of explained clips for each fold."""
+    found = len(set(groups))
+    if found < 2 * FOLDS:
+        raise InputError(f"shares: {found} groups of explained clips; give at least {2 * FOLDS}")
+
+
 class Completeness:
     """The game whose coalitions are worth their completeness, for all classes of a layer at once.
 
@@ -197,8 +217,7 @@ class Completeness:
 
     def __init__(self, activations: Tensor, logits: Tensor, directions: Tensor, groups: Sequence[str], seed: int = 0):
         names, index = index_groups(groups)
-        if len(names) < 2 * FOLDS:
-            raise InputError(f"shares: {len(names)} groups of explained clips; give at least {2 * FOLDS}")
+        check_groups(names)
         self.folds = stratified_parts(names, np.zeros((len(names), 0), dtype=bool), [], [1 / FOLDS] * FOLDS, seed)[
             index
         ]
@@ -228,11 +247,6 @@ class Completeness:
                 columns.append(1 - loss / self._total[target])
             lines.append(torch.stack(columns, -1))
         return torch.cat(lines) / self.explained
-
-    @property
-    def players(self) -> int:
-        """How many concepts there are."""
-        return len(self._span)
 
 
 @dataclass(frozen=True)
@@ -297,8 +311,14 @@ class _Fold:
 
 def empty_shares() -> pd.DataFrame:
     """A table of shares without rows."""
-    text = SHARE_COLUMNS[:3]
-    return pd.DataFrame({c: pd.Series(dtype=object if c in text else np.float64) for c in SHARE_COLUMNS})
+    return _table([])
+
+
+def _table(rows: Sequence[tuple[str | float, ...]]) -> pd.DataFrame:
+    columns = list(zip(*rows, strict=True)) or [()] * len(SHARE_COLUMNS)
+    types = [object] * TEXTS + [np.float64] * (len(SHARE_COLUMNS) - TEXTS)
+    given = zip(SHARE_COLUMNS, columns, types, strict=True)
+    return pd.DataFrame({name: pd.Series(list(values), dtype=kind) for name, values, kind in given})
 
 
 def branch_shares(
@@ -328,38 +348,84 @@ def branch_shares(
     """
     structure = coalitions(hierarchy, names)
     draws, weights = owen_values(game.along, structure, orders=orders, seed=seed)
-    everything = torch.arange(len(names))[None]
-    whole = game.along(everything)[0, -1]
-    members = _branches(structure, len(names))
-    branches = torch.einsum("ij,rjt->rit", members, draws)
+    whole = game.along(torch.arange(len(names))[None])[0, -1]
+    branches = _branches(structure)
+    index = {name: i for i, name in enumerate(names)}
     rows = []
     for t, target in enumerate(targets):
-        possible = float(game.explained[t]) > 0
-        figures = [_mean_and_error(found[:, :, t], weights) for found in (draws, branches)]
-        for i, name in enumerate(names):
-            numbers = [figures[0][0][i], figures[1][0][i], figures[0][1][i], figures[1][1][i], whole[t]]
-            shown = [float(n) if possible else float("nan") for n in numbers]
-            rows.append((layer, target, name, *shown, float(game.explained[t])))
-    return pd.DataFrame(rows, columns=list(SHARE_COLUMNS))
+        explained = float(game.explained[t])
+        for name in (name for name in hierarchy.names if name in branches):
+            own = draws[:, index[name], t] if name in index else torch.full((len(draws),), torch.nan)
+            numbers = [*_mean_and_error(own, weights), *_mean_and_error(draws[:, branches[name], t].sum(1), weights)]
+            share, error, branch, branch_error = numbers if explained > 0 else [float("nan")] * 4
+            complete = float(whole[t]) if explained > 0 else float("nan")
+            rows.append((layer, target, name, share, branch, error, branch_error, complete, explained))
+    return _table(rows)
 
 
-def _mean_and_error(draws: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """(R, K) -> mean and standard error, each (K,)."""
-    mean = weights @ draws
-    if len(draws) == 1:
-        return mean, torch.zeros_like(mean)
-    return mean, draws.std(0) / len(draws) ** 0.5
+def _mean_and_error(draws: Tensor, weights: Tensor) -> tuple[float, float]:
+    """(R,) draws -> mean and its standard error."""
+    mean = float((weights * draws.double()).sum())
+    return mean, 0.0 * mean if len(draws) == 1 else float(draws.std()) / len(draws) ** 0.5
 
 
-def _branches(structure: Union, k: int) -> Tensor:
-    """float64 (K, K): row i marks the concepts of i's branch."""
-    members = torch.eye(k, dtype=torch.float64)
+def _branches(structure: Union) -> dict[str, list[int]]:
+    """Node -> the players of its branch."""
+    found: dict[str, list[int]] = {}
 
     def walk(union: Union) -> None:
-        if union.parts and union.head is not None:
-            members[union.head, list(union.players)] = 1
+        if union.head is not None:
+            found.setdefault(union.head, list(union.players))
         for part in union.parts:
             walk(part)
 
     walk(structure)
-    return members
+    return found
+
+
+def share_out(
+    explanation: Explanation,
+    explained: Extraction,
+    targets: Sequence[int],
+    *,
+    orders: int = ORDERS,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> tuple[pd.DataFrame, list[str]]:
+    """The table of shares of an explanation, from what was heard when the clips were explained.
+
+    Args:
+        explanation: with banks and hierarchies.
+        explained: the pass over the explained clips.
+        targets: T class numbers, those of ``explanation.targets``.
+        orders, seed: see ``owen_values``.
+        progress: called with (stage, layers done, layers in all).
+
+    Returns:
+        the table (columns ``SHARE_COLUMNS``) and warnings: classes that a layer does not tell on held-out groups.
+
+    Raises:
+        InputError: too few groups of explained clips.
+    """
+    counts = torch.from_numpy(explained.counts)
+    logits = clip_means(cast(Tensor, explained.logits), counts)[:, list(targets)]
+    groups = [clip.group for clip in explained.clips]
+    tables, warnings = [empty_shares()], []
+    for number, (layer, hierarchy) in enumerate(explanation.hierarchies.items(), 1):
+        bank = explanation.banks[layer]
+        fitted = torch.isfinite(bank.directions).all(1).tolist()
+        names = [name for name, fine in zip(bank.names, fitted, strict=True) if fine and name in hierarchy]
+        if names:
+            rows = clip_means(explained.activations[layer], counts)
+            game = Completeness(rows, logits, bank.subset(names).directions, groups, seed)
+            tables.append(branch_shares(layer, explanation.targets, names, game, hierarchy, orders=orders, seed=seed))
+            lost = [t for t, r in zip(explanation.targets, game.explained.tolist(), strict=True) if r <= 0]
+            if lost:
+                warnings.append(
+                    f"{shown(layer)}: no shares for {len(lost)} classes ({', '.join(shown(t, 30) for t in lost[:5])}): "
+                    "on held-out groups the layer does not tell their logit linearly"
+                )
+        if progress is not None:
+            progress("sharing out along the hierarchy", number, len(explanation.hierarchies))
+    # Not together with the empty one, whose columns would decide the types.
+    return (pd.concat(tables[1:], ignore_index=True) if tables[1:] else tables[0]), warnings

@@ -31,6 +31,7 @@ from captum_concepts.assembly import (
 from captum_concepts.audio import Clip
 from captum_concepts.backbones import Backbone, target_index
 from captum_concepts.cavs import ConceptBank, FitFunction, fit_cavs, group_weights, resolve_method
+from captum_concepts.completeness import check_groups, share_out
 from captum_concepts.concepts import ConceptSet
 from captum_concepts.corrections import CORRECTIONS, check_correction
 from captum_concepts.diagnostics import ConceptRows, diagnose
@@ -70,6 +71,7 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
         bootstrap: samples for the intervals.
         support: bootstrap samples for the support of every link, see ``support.bootstrap_support``; 0: none. Needs the
             similarity "discriminant".
+        shares: whether to share out each class along the hierarchy, see ``completeness``; seconds to minutes.
         min_groups: concepts with fewer groups of positives or negatives are not fitted.
         seed: of folds, pseudo-concepts and bootstrap. Same seed, same bytes.
         store: an ``ActivationStore``, a folder for one, or None to keep nothing.
@@ -96,6 +98,7 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
         correction: str = "bh",
         bootstrap: int = 1000,
         support: int = 0,
+        shares: bool = False,
         min_groups: int = 5,
         seed: int = 0,
         store: ActivationStore | str | Path | None = None,
@@ -129,6 +132,7 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
         self.support = support
         if support < 0 or (support and similarity != "discriminant"):
             raise InputError(f"support={support}: give 0, or a number of samples and similarity='discriminant'")
+        self.shares = shares
         self.min_groups = min_groups
         self.seed = seed
         self.store = ActivationStore(store) if isinstance(store, (str, Path)) else store
@@ -166,6 +170,8 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
         """
         chosen = self._targets(targets)
         to_explain = as_clips(clips) if chosen else []
+        if self.shares and chosen:
+            check_groups([clip.group for clip in to_explain])
         concepts.negative_mask()
         few = concepts.check(self.min_groups)
         if len(few) == len(concepts):
@@ -203,6 +209,9 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
         if explained is not None:
             result.scores = pd.concat(tables, ignore_index=True)
             result.timelines = timelines(self.layers, chosen, result.targets, explained, result.banks)
+            if self.shares:
+                result.shares, lost = share_out(result, explained, chosen, seed=self.seed, progress=self.progress)
+                result.warnings += lost
         elif self.backbone.classes == ():
             result.warnings.append(f"{shown(self.backbone.name)} has no classes, so there are no scores")
         get_plugin_manager().hook.captum_concepts_explanation_ready(explanation=result)
@@ -412,6 +421,7 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
             "correction",
             "bootstrap",
             "support",
+            "shares",
         )
         more = ("min_groups", "on_bad", "batch_size", "layers")
         return {

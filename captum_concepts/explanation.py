@@ -11,6 +11,7 @@ import pandas as pd
 
 from captum_concepts.audio import Clip
 from captum_concepts.cavs import ConceptBank
+from captum_concepts.completeness import empty_shares
 from captum_concepts.diagnostics import Diagnostics
 from captum_concepts.errors import InputError, shown
 from captum_concepts.hierarchy import ConceptHierarchy
@@ -82,6 +83,8 @@ class Explanation:
         timelines: for each layer and target, the explained clips with the highest logit.
         warnings: one line each.
         diagnostics: what to know of the concepts before the rest is believed, see ``diagnostics.Diagnostics``.
+        shares: what each concept and each branch of a hierarchy has in each class, columns
+            ``completeness.SHARE_COLUMNS``; empty unless it was asked for.
         provenance: versions, seeds, weight and clip hashes, options.
     """
 
@@ -99,10 +102,12 @@ class Explanation:
     timelines: list[Timeline] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     diagnostics: Diagnostics = field(default_factory=Diagnostics)
+    shares: pd.DataFrame = field(default_factory=empty_shares)
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def save(self, folder: str | Path) -> Path:
-        """Write ``explanation.json``, ``scores.csv``, ``arrays.safetensors`` and every hierarchy as GraphML and GEXF.
+        """Write ``explanation.json``, ``scores.csv``, ``arrays.safetensors`` and every hierarchy as GraphML and GEXF;
+        ``shares.csv`` where there are shares.
 
         The same explanation gives the same bytes. ``load`` gives back an equal one. Labels stand in ``scores.csv`` as
         they are, so that one which begins with ``=``, ``+``, ``-`` or ``@`` is a formula to a spreadsheet: import the

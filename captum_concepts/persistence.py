@@ -10,6 +10,7 @@ import math
 import os
 import re
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from safetensors.numpy import load, save
 
 from captum_concepts.audio import Clip
 from captum_concepts.cavs import QUALITY_COLUMNS, ConceptBank
+from captum_concepts.completeness import SHARE_COLUMNS
 from captum_concepts.diagnostics import COLUMNS, Diagnostics, typed
 from captum_concepts.errors import InputError, shown
 from captum_concepts.explanation import COUNT_COLUMNS, SCORE_COLUMNS, TEXT_COLUMNS, Explanation, Timeline
@@ -60,6 +62,7 @@ def save_explanation(explanation: Explanation, folder: Path) -> Path:
         },
         "timelines": [],
         "n_scores": len(explanation.scores),
+        "n_shares": len(explanation.shares),
         "warnings": explanation.warnings,
         "provenance": explanation.provenance,
         "diagnostics": {
@@ -96,6 +99,8 @@ def save_explanation(explanation: Explanation, folder: Path) -> Path:
             (fresh / "arrays.safetensors").write_bytes(packed)
             (fresh / "explanation.json").write_text(text, encoding="utf-8")
             write_scores(explanation.scores, fresh / "scores.csv")
+            if len(explanation.shares):
+                write_table(explanation.shares, SHARE_COLUMNS, fresh / "shares.csv")
             for layer, stem in layer_files(explanation.layers).items():
                 if layer in explanation.hierarchies:
                     explanation.hierarchies[layer].to_graphml(fresh / f"hierarchy-{stem}.graphml")
@@ -104,6 +109,7 @@ def save_explanation(explanation: Explanation, folder: Path) -> Path:
                 for stale in (
                     *folder.glob("hierarchy-*.graphml"),
                     *folder.glob("hierarchy-*.gexf"),
+                    folder / "shares.csv",
                     folder / "report.html",
                 ):
                     stale.unlink(missing_ok=True)
@@ -132,7 +138,12 @@ def load_explanation(folder: Path) -> Explanation:
         scores = read_scores(folder / "scores.csv")
         if len(scores) != content["n_scores"]:
             raise ValueError(f"{len(scores)} of {content['n_scores']} rows in scores.csv")
-        return _assemble(content, arrays, scores)
+        explanation = _assemble(content, arrays, scores)
+        if content.get("n_shares"):
+            explanation.shares = read_table(folder / "shares.csv", SHARE_COLUMNS)
+            if len(explanation.shares) != content["n_shares"]:
+                raise ValueError(f"{len(explanation.shares)} of {content['n_shares']} rows in shares.csv")
+        return explanation
     except FileNotFoundError as error:
         raise InputError(
             f"{shown(str(folder))}: {Path(error.filename or '').name or 'a file'} is missing; explain again"
@@ -143,8 +154,13 @@ def load_explanation(folder: Path) -> Explanation:
 
 def write_scores(scores: pd.DataFrame, path: Path) -> None:
     """Write ``scores.csv``: UTF-8, numbers to the last bit, NaN as nothing."""
-    columns = [scores[name].tolist() for name in SCORE_COLUMNS]
-    lines = [",".join(SCORE_COLUMNS), *(",".join(map(_cell, row)) for row in zip(*columns, strict=True))]
+    write_table(scores, SCORE_COLUMNS, path)
+
+
+def write_table(table: pd.DataFrame, names: Sequence[str], path: Path) -> None:
+    """Write columns of a table as CSV: UTF-8, numbers to the last bit, NaN as nothing."""
+    columns = [table[name].tolist() for name in names]
+    lines = [",".join(names), *(",".join(map(_cell, row)) for row in zip(*columns, strict=True))]
     path.write_bytes("".join(line + "\n" for line in lines).encode("utf-8", "surrogatepass"))
 
 
@@ -160,12 +176,21 @@ def read_scores(path: Path) -> pd.DataFrame:
     Raises:
         ValueError: not such a table.
     """
+    return read_table(path, SCORE_COLUMNS)
+
+
+def read_table(path: Path, names: tuple[str, ...]) -> pd.DataFrame:
+    """Read what ``write_table`` wrote.
+
+    Raises:
+        ValueError: not such a table.
+    """
     text = path.read_bytes().decode("utf-8", "surrogatepass")
     rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
-    if not rows or tuple(rows[0]) != SCORE_COLUMNS or any(len(row) != len(SCORE_COLUMNS) for row in rows):
-        raise ValueError("scores.csv has other columns")
+    if not rows or tuple(rows[0]) != names or any(len(row) != len(names) for row in rows):
+        raise ValueError(f"{path.name} has other columns")
     table = {}
-    for name, cells in zip(SCORE_COLUMNS, list(zip(*rows[1:], strict=True)) or [()] * len(SCORE_COLUMNS), strict=True):
+    for name, cells in zip(names, list(zip(*rows[1:], strict=True)) or [()] * len(names), strict=True):
         if name in TEXT_COLUMNS:
             table[name] = pd.Series(list(cells), dtype=object)
         elif name in COUNT_COLUMNS:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from itertools import permutations
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+import soundfile
 import torch
+from click.testing import CliRunner
 from sklearn.linear_model import Ridge
-from torch import Tensor
+from torch import Tensor, nn
 
+import captum_concepts as cc
+from captum_concepts.cli import main
 from captum_concepts.completeness import (
     FOLDS,
     SHARE_COLUMNS,
@@ -21,6 +29,9 @@ from captum_concepts.completeness import (
 )
 from captum_concepts.errors import InputError
 from captum_concepts.hierarchy import ConceptHierarchy
+from captum_concepts.hookspecs import hookimpl
+from captum_concepts.plugins import get_plugin_manager
+from captum_concepts.report.data import page_data
 
 TREE = {"a": None, "b": "a", "c": "a", "d": "c", "e": "c", "f": None}
 NAMES = tuple(TREE)
@@ -123,6 +134,8 @@ def test_the_same_seed_gives_the_same_orders():
     assert not torch.equal(first, other)
 
 
+@pytest.mark.slow  # importing it takes most of the time
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_shap_agrees_on_a_binary_tree():
     """SHAP's PartitionExplainer shares out Owen values along a scipy linkage, whose inner nodes are no players."""
     shap = pytest.importorskip("shap")
@@ -134,7 +147,7 @@ def test_shap_agrees_on_a_binary_tree():
 
     masker = shap.maskers.Partition(np.zeros((1, 4)), clustering=linkage)
     theirs = shap.explainers.Partition(model, masker)(np.ones((1, 4)), max_evals=2000).values[0]
-    pair = [Union((i,), head=i) for i in range(4)]
+    pair = [Union((i,)) for i in range(4)]
     halves = Union((0, 1), (pair[0], pair[1])), Union((2, 3), (pair[2], pair[3]))
     np.testing.assert_allclose(values(worth, Union((0, 1, 2, 3), halves)), theirs, atol=1e-6)
 
@@ -143,8 +156,24 @@ def test_a_concept_belongs_to_the_branch_of_its_strongest_parent():
     hierarchy = ConceptHierarchy.from_edges("abc", [("a", "c", 0.2), ("b", "c", 0.9)])
     union = coalitions(hierarchy, ("c", "a", "b"))
     assert [part.players for part in union.parts] == [(1,), (2, 0)]
-    with pytest.raises(InputError, match="its concepts are not those"):
-        coalitions(hierarchy, ("a", "b"))
+    with pytest.raises(InputError, match="nowhere"):
+        coalitions(hierarchy, ("a", "nowhere"))
+
+
+def test_groups_that_a_miner_made_up_hold_together_what_is_below_them():
+    parents = {"a": "pair", "b": "pair", "pair": "all", "c": "all", "all": None, "nobody": "all"}
+    hierarchy = ConceptHierarchy.from_parents(parents)
+    union = coalitions(hierarchy, ("a", "b", "c"))
+    assert [sorted(part.players) for part in union.parts[0].parts] == [[0, 1], [2]]
+    x, y, groups = planted()
+    found = Completeness(x, y, torch.eye(10, dtype=torch.float64)[:3], groups)
+    table = branch_shares("l", ["one", "two"], ("a", "b", "c"), found, hierarchy).set_index(["target", "concept"])
+    assert set(table.index.get_level_values("concept")) == {"a", "b", "c", "pair", "all"}
+    for target in ("one", "two"):
+        rows = table.loc[target]
+        assert np.isnan(rows.loc["pair", "share"])
+        assert rows.loc["pair", "branch"] == pytest.approx(rows.loc[["a", "b"], "share"].sum())
+        assert rows.loc["all", "branch"] == pytest.approx(rows.loc["a", "completeness"])
 
 
 # ------------------------------------------------------------------ completeness
@@ -174,9 +203,9 @@ def test_worths_equal_those_of_scikit_learn():
             lost = total = 0.0
             for number in range(FOLDS):
                 out, inside = np.flatnonzero(found.folds == number), np.flatnonzero(found.folds != number)
-                model = Ridge(alpha=ridge * len(inside)).fit(features[inside], y[inside, target])
-                lost += ((y[out, target] - model.predict(features[out])) ** 2).sum() / 2
-                total += ((y[out, target] - y[inside, target].mean()) ** 2).sum() / 2
+                model = Ridge(alpha=ridge * len(inside)).fit(features[inside], y[inside, target].numpy())
+                lost += ((y[out, target].numpy() - model.predict(features[out])) ** 2).sum() / 2
+                total += float(((y[out, target] - y[inside, target].mean()) ** 2).sum()) / 2
             return 1 - lost / total
 
         full = explained(x.numpy())
@@ -268,3 +297,118 @@ def test_too_few_groups_are_refused():
     x, y, _ = planted(18)
     with pytest.raises(InputError, match=f"9 groups of explained clips; give at least {2 * FOLDS}"):
         Completeness(x, y, torch.eye(10, dtype=torch.float64)[:2], [f"g{i // 2}" for i in range(18)])
+
+
+# ------------------------------------------------------------------ in an explanation
+
+RATE, SAMPLES = 8000, 2000
+
+
+class Bands(nn.Module):
+    """Sixteen bands; "deep" hears the second band, "shrill" the twelfth."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bands, self.head = nn.Identity(), nn.Linear(16, 2, bias=False)
+        with torch.no_grad():
+            self.head.weight.zero_()
+            self.head.weight[0, 1] = self.head.weight[1, 11] = 1.0
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        spectrum = torch.fft.rfft(waveform).abs()[:, :992]
+        return self.head(self.bands(torch.log1p(spectrum.unflatten(1, (16, 62)).mean(2))))
+
+
+def load_bands(weights: str | None = None, device: str = "cpu") -> cc.TorchBackbone:
+    return cc.TorchBackbone(
+        Bands().eval(), ["bands"], classes=["deep", "shrill"], sample_rate=RATE, patch_seconds=SAMPLES / RATE
+    )
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory) -> Path:
+    """concepts/<tone>/, concepts/random/ and clips/ of tones in noise."""
+    folder, rng = tmp_path_factory.mktemp("sounds"), np.random.default_rng(0)
+    pitches = {"low": 375.0, "middle": 1375.0, "high": 2875.0}
+    t = np.arange(SAMPLES) / RATE
+    for kind, count in {**{f"concepts/{tone}": 8 for tone in pitches}, "concepts/random": 24, "clips": 24}.items():
+        (folder / kind).mkdir(parents=True)
+        for number in range(count):
+            tones = [Path(kind).name] if Path(kind).name in pitches else rng.choice(list(pitches), rng.integers(3))
+            wave = 0.05 * rng.normal(size=SAMPLES)
+            for tone in tones:
+                wave += rng.uniform(0.1, 0.3) * np.sin(2 * np.pi * (pitches[tone] + rng.uniform(-60, 60)) * t)
+            soundfile.write(folder / kind / f"{number}.wav", wave, RATE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def explanation(sounds) -> cc.Explanation:
+    concepts = cc.ConceptSet.from_spec(sounds / "concepts")
+    return cc.ConceptHierarchyExplainer(load_bands(), shares=True, bootstrap=100).explain(sounds / "clips", concepts)
+
+
+def test_an_explanation_says_what_each_concept_has_in_each_class(explanation):
+    shares = explanation.shares.set_index(["target", "concept"])["share"]
+    assert shares["deep"].idxmax() == "low"
+    assert shares["shrill"].idxmax() == "high"
+    assert shares["deep", "low"] > 0.5 > abs(shares["deep", "high"])
+    for _, rows in explanation.shares.groupby("target"):
+        assert rows["share"].sum() == pytest.approx(rows["completeness"].iloc[0])
+    assert explanation.provenance["options"]["shares"] is True
+
+
+def test_shares_are_saved_and_loaded_and_older_files_have_none(explanation, tmp_path):
+    folder = explanation.save(tmp_path / "out")
+    pd.testing.assert_frame_equal(cc.Explanation.load(folder).shares, explanation.shares)
+    content = json.loads((folder / "explanation.json").read_text(encoding="utf-8"))
+    del content["n_shares"]
+    (folder / "explanation.json").write_text(json.dumps(content), encoding="utf-8")
+    (folder / "shares.csv").unlink()
+    assert cc.Explanation.load(folder).shares.empty
+    explanation.save(folder)
+    (folder / "shares.csv").write_text("layer\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"shares\.csv has other columns"):
+        cc.Explanation.load(folder)
+    replace(explanation, shares=explanation.shares.iloc[:0]).save(folder)
+    assert not (folder / "shares.csv").exists()
+
+
+def test_the_page_holds_the_shares(explanation):
+    content = page_data(explanation).content
+    table = content["shares"][0][0]
+    found = explanation.hierarchies["bands"].names
+    assert all(table["branch"][content["names"].index(name)] is not None for name in found)
+    row = explanation.shares.iloc[0]
+    place = content["names"].index(row["concept"])
+    assert table["share"][place] == pytest.approx(row["share"], rel=1e-3)
+    assert table["completeness"] == pytest.approx(row["completeness"], rel=1e-3)
+    without = page_data(replace(explanation, shares=explanation.shares.iloc[:0])).content
+    assert without["shares"] == [[None, None]]
+
+
+def test_too_few_clips_are_refused_before_anything_is_heard(sounds):
+    backbone = load_bands()
+    backbone.read = None  # type: ignore[method-assign,assignment]
+    explainer = cc.ConceptHierarchyExplainer(load_bands(), shares=True)
+    explainer.backbone = backbone
+    with pytest.raises(InputError, match="3 groups of explained clips"):
+        explainer.explain(sorted((sounds / "clips").iterdir())[:3], cc.ConceptSet.from_spec(sounds / "concepts"))
+
+
+def test_the_command_line_writes_them(sounds, tmp_path):
+    class Plugin:
+        @hookimpl
+        def captum_concepts_backbones(self):
+            return {"bands": load_bands}
+
+    plugin = Plugin()
+    get_plugin_manager().register(plugin, name="completeness-test")
+    arguments = ["explain", "--backbone", "bands", "--concepts", str(sounds / "concepts"), "--no-store"]
+    arguments += ["--clips", str(sounds / "clips"), "--out", str(tmp_path / "out"), "--shares"]
+    try:
+        result = CliRunner().invoke(main, arguments)
+    finally:
+        get_plugin_manager().unregister(plugin)
+    assert result.exit_code == 0, result.output
+    assert tuple(pd.read_csv(tmp_path / "out" / "shares.csv").columns) == SHARE_COLUMNS

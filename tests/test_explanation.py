@@ -110,6 +110,8 @@ def same(found: Explanation, wanted: Explanation) -> None:
                 assert (line.layer, line.target, line.clip) == (wanted_line.layer, wanted_line.target, wanted_line.clip)
                 for array in ("starts", "ends", "push"):
                     np.testing.assert_array_equal(getattr(line, array), getattr(wanted_line, array))
+        elif part.name == "shares":
+            assert one.equals(other)
         elif part.name != "scores":
             assert one == other
 

@@ -18,6 +18,7 @@ import pandas as pd
 
 from captum_concepts.audio import Clip
 from captum_concepts.errors import InputError, shown
+from captum_concepts.report.checks import checks
 
 if TYPE_CHECKING:
     from captum_concepts.explanation import Explanation, Timeline
@@ -40,6 +41,7 @@ NUMBERS = {
     "groups": "n_groups",
     "auc": "cav_auc",
 }
+SHARES = {"share": "share", "branch": "branch", "error": "error", "branchError": "branch_error"}
 QUALITY = {"auc": "auc", "low": "low", "high": "high", "groups": "n_positive_groups"}
 
 
@@ -93,11 +95,13 @@ def page_data(explanation: Explanation) -> PageData:
             "trees": [_tree(explanation, layer, index) for layer in explanation.layers],
             "quality": [_quality(explanation, layer, index) for layer in explanation.layers],
             "scores": _scores(explanation, statuses),
+            "shares": _shares(explanation, names),
             "statuses": statuses,
             "clips": [],
             "timelines": [],
             "examples": [],
             "warnings": list(explanation.warnings),
+            "checks": checks(explanation, index),
             "provenance": _summarised(plain(explanation.provenance)),
         }
     )
@@ -169,6 +173,23 @@ def _tree(explanation: Explanation, layer: str, index: dict[str, int]) -> dict[s
         "below": below,
         "members": sorted(reach),
     }
+
+
+def _shares(explanation: Explanation, names: list[str]) -> list[list[dict[str, Any] | None]]:
+    """[layer][target] -> what each node and its branch have in the class; None where nothing was shared out."""
+    tables: dict[Any, Any] = {}
+    if len(explanation.shares):
+        tables = dict(iter(explanation.shares.groupby(["layer", "target"], sort=False)))
+
+    def table(layer: str, target: str) -> dict[str, Any] | None:
+        rows = tables.get((layer, target))
+        if rows is None or not rows["completeness"].notna().any():
+            return None
+        frame = rows.drop_duplicates("concept").set_index("concept").reindex(names)
+        whole = {key: number(rows[key].iloc[0]) for key in ("completeness", "explained")}
+        return {**_numbers(frame, SHARES), **whole}
+
+    return [[table(layer, target) for target in explanation.targets] for layer in explanation.layers]
 
 
 def _numbers(frame: pd.DataFrame, columns: dict[str, str]) -> dict[str, list[float | int | None]]:

@@ -129,6 +129,14 @@ function saturated() {
   return ends > all / 4;
 }
 
+/** What a node has in the class: its own share and that of its branch, with their errors; null where unknown. */
+function shareOf(i, layer = state.layer, target = state.target) {
+  const table = DATA.shares?.[layer]?.[target], branch = table?.branch?.[i];
+  if (branch == null) return null;
+  return { branch, own: table.share[i], branchError: table.branchError[i], error: table.error[i], whole: table.completeness, explained: table.explained };
+}
+const shareText = (x, error) => `${Math.round(100 * x)} %${error ? ` ± ${Math.round(196 * error)}` : ""}`;
+
 /** All numbers in one line, for tooltips. */
 function summaryLine(r) {
   const range = r.low != null && r.high != null ? ` [${r.low.toFixed(2)}, ${r.high.toFixed(2)}]` : "";

@@ -33,6 +33,12 @@ function facts(i, r) {
       fact("q", short(r.q), "p corrected for testing many concepts"),
     );
   }
+  const share = shareOf(i);
+  if (share) {
+    const told = `All concepts together account for ${percent(share.whole)} of what the layer tells of the class; the layer tells ${percent(share.explained)} of its variance on held-out groups`;
+    if (share.own != null) list.append(fact("own share", shareText(share.own, share.error), told));
+    list.append(fact("branch share", shareText(share.branch, share.branchError), told));
+  }
   list.append(
     fact("CAV AUC", auc == null ? "–" : el("span", {}, auc.toFixed(2), el("small", { class: "soft" }, range)), "How well the direction tells the concept's held-out clips from the others; 0.5 is chance"),
     fact("concept groups", at("groups") == null ? "–" : thousands(at("groups")), "Independent recordings that show the concept"),

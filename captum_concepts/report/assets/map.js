@@ -72,6 +72,11 @@ function cellElement(cell, unit, columns) {
     box.classList.add("untested");
     facts.push(cut(flat(r.reason), 40));
   }
+  const share = shareOf(cell.node);
+  if (share) {
+    facts.push(`share ${shareText(share.branch, share.branchError)}`);
+    box.title = `This branch accounts for ${shareText(share.branch, share.branchError)} of what the layer tells of the class`;
+  }
   if (below[cell.node]) facts.push(`${thousands(below[cell.node])} below`);
   if (cell.height * unit >= 40) box.append(el("span", { class: "cell-facts" }, facts.join(" · ")));
   else if (below[cell.node] && !cell.reference && (cell.level === columns || !cells.some((other) => other.parent === cell.node && other.level > cell.level))) box.append(el("span", { class: "cell-deep", "aria-hidden": "true" }, `${below[cell.node]} ›`));

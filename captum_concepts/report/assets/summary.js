@@ -88,6 +88,7 @@ function guide() {
         ...item("Not testable", "The model does not tell this concept from others, so any number would be noise. None is given."),
       ] : []),
       ...item("Hierarchy", "General concepts hold the specific ones. It was found in the model, not given to it, so surprises are findings."),
+      ...(DATA.shares?.flat().some(Boolean) ? [...item("Share", "How much of what the layer tells of the class a concept, or its branch, accounts for, shared out fairly (Owen values). Below 0: it hinders more than it helps.")] : []),
       ...item("×2, ↪", "The concept belongs under several parents; ↪ marks the places where its branch is not repeated."),
     ),
     el("h3", {}, "Finding your way"),
