@@ -38,6 +38,7 @@ from captum_concepts.activations import extract
 from captum_concepts.cavs import fit_cavs, group_weights
 from captum_concepts.concept_graphs import GRAPHS as PAPER_GRAPHS
 from captum_concepts.concept_graphs import concept_graph, neighbour_distance
+from captum_concepts.diffusion import diffusion
 from captum_concepts.evaluation import evaluate_hierarchy
 from captum_concepts.hierarchy import ConceptHierarchy
 from captum_concepts.miners import mine
@@ -233,6 +234,7 @@ def vector_similarities(vectors: dict[str, np.ndarray]) -> Iterator[tuple[str, t
         parts.append(centred)
         yield f"{layer}, cosine", _symmetric(unit @ unit.T)
         yield f"{layer}, centred cosine", _symmetric(centred @ centred.T)
+        yield f"{layer}, diffusion", diffusion(torch.as_tensor(values))
     if len(parts) > 1:
         yield "mean of the layers' centred cosines", _symmetric(sum(p @ p.T for p in parts) / len(parts))
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from captum_concepts.concept_means import mean_space, observations, scaled_products
+from captum_concepts.diffusion import diffusion as walks_between
 from captum_concepts.errors import InputError, shown
 
 ROWS = 8192
@@ -193,6 +194,13 @@ def cosine(
     return _mirrored(unit @ unit.T)
 
 
+def diffusion(
+    bank: Bank, activations: Tensor | None = None, labels: Tensor | None = None, weights: Tensor | None = None
+) -> Tensor:
+    """How well the directions are connected through their nearest neighbours; see :mod:`captum_concepts.diffusion`."""
+    return walks_between(bank.directions).to(bank.directions.dtype)
+
+
 def activation(bank: Bank, activations: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
     """The paper's S (Afchar, Hennequin & Guigue, ISMIR 2022): how strongly i's rows speak for j's CAV.
 
@@ -306,6 +314,7 @@ def _mirrored(symmetric: Tensor) -> Tensor:
 
 SIMILARITIES: dict[str, Measure] = {
     "cosine": Measure(cosine, symmetric=True),
+    "diffusion": Measure(diffusion, symmetric=True),
     "activation": Measure(activation, symmetric=False, needs=frozenset({"activations", "labels"})),
     "correlation": Measure(correlation, symmetric=True, needs=frozenset({"activations"})),
     "discriminant": Measure(discriminant, symmetric=True, needs=frozenset({"activations", "labels"}), grouped=True),
