@@ -90,7 +90,7 @@ class BatchedCAVs(TCAV):
         self._stand_ins = StandIns()
         self._unfitted = self._left = ""  # keys of the classifier before and after its own last fits
         folder = Path(self.save_path) / model_id / "store"
-        self._rows = ConceptRows(folder, of_input=attribute_to_layer_input, evaluate=mode == "fast")
+        self._rows = ConceptRows(folder)
         self._shelf = CavShelf(self._rows.store)
         self._made: dict[tuple[str, str], str] = {}
         self._kept: dict[tuple[str, str], dict[str, Any]] = {}
@@ -141,6 +141,7 @@ class BatchedCAVs(TCAV):
 
     def _namespace(self) -> str:
         """Of the activations: by all that decides what the model computes."""
+        self._rows.of_input, self._rows.evaluate = self.attribute_to_layer_input, self.mode == "fast"
         training = [module.training for module in self.model.modules()] if self.mode == "exact" else []
         return own_key(self._stand_ins, self.model, self.attribute_to_layer_input, training)
 

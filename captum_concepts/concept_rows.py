@@ -80,14 +80,16 @@ class ConceptRows:
 
     Args:
         folder: of the store.
+
+    Attributes:
         of_input: rows are the layers' inputs instead of their outputs.
         evaluate: put the model into evaluation mode for the pass.
     """
 
-    def __init__(self, folder: Path, *, of_input: bool, evaluate: bool):
+    def __init__(self, folder: Path):
         self.store = ActivationStore(folder)
-        self.of_input = of_input
-        self.evaluate = evaluate
+        self.of_input = False
+        self.evaluate = True
         self._readings: dict[Concept, _Reading] = {}
 
     def forget(self, concepts: Sequence[Concept]) -> None:

@@ -571,6 +571,18 @@ def test_cpu_and_gpu_agree(tmp_path):
     torch.testing.assert_close(again.interpret(INPUTS, [concepts()], 0), gpu[0], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize(("precision", "bound"), [("float32", 1e-6), ("bfloat16", 1e-3)])
+def test_precision_on_the_gpu_is_as_stated(tmp_path, precision, bound):
+    made = concepts(2, rows=60)
+    exact = BatchedTCAV(net(), LAYERS, save_path=str(tmp_path / "a"), precision="float64")
+    tcav = BatchedTCAV(net().cuda(), LAYERS, save_path=str(tmp_path / "b"), precision=precision)
+    for layer in LAYERS:
+        found, wanted = fitted(tcav, made, layer)[1].double(), fitted(exact, made, layer)[1].double()
+        assert torch.cosine_similarity(found, wanted, dim=0) > 1 - bound
+
+
 def test_blocks_of_any_size_give_the_same_scores(tmp_path):
     made, inputs = concepts(8, shape=(12,)), torch.randn(21, 12, generator=torch.Generator().manual_seed(5))
     sets = [[a, b] for a in made[:4] for b in made[4:]]
@@ -1048,7 +1060,22 @@ def test_values_of_layers_with_tuple_outputs(tmp_path, layer):
         torch.testing.assert_close(found["0-1"][layer]["magnitude"], expected, rtol=1e-4, atol=1e-6)
 
 
-def test_a_lesson_of_dropout(tmp_path):
+def test_the_mode_and_the_side_of_the_layer_may_be_changed(tmp_path):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(12, 12), nn.Dropout(0.9), nn.Linear(12, 2)).train()
+    tcav = BatchedTCAV(model, "1", save_path=str(tmp_path / "a"), mode="exact", method="pattern")
+    tcav.compute_cavs([concepts(2)])
+    tcav.mode = "fast"
+    options = {"method": "pattern", "save_path": str(tmp_path / "b")}
+    torch.testing.assert_close(
+        fitted(tcav, concepts(2), "1"), fitted(BatchedTCAV(model, "1", **options), concepts(2), "1")
+    )
+    tcav.layers, tcav.attribute_to_layer_input = ["0"], True
+    other = BatchedTCAV(model, "0", attribute_to_layer_input=True, **options)
+    torch.testing.assert_close(fitted(tcav, concepts(2), "0"), fitted(other, concepts(2), "0"))
+
+
+def test_dropout_of_a_model_in_training_mode(tmp_path):
     """In training mode a model with dropout gives other activations each time: the exact mode hears each batch once."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(12, 8), nn.Dropout(0.5), nn.Linear(8, 2)).train()
