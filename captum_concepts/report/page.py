@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ASSETS = Path(__file__).parent / "assets"
-SCRIPTS = ("core.js", "sound.js", "outline.js", "map.js", "details.js", "summary.js", "main.js")
+SCRIPTS = ("core.js", "sound.js", "outline.js", "map.js", "details.js", "summary.js", "checks.js", "main.js")
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; media-src {}; img-src data:"
 INLINE_MEDIA = "data: blob:"
 FOLDER_MEDIA = "'self' file: data: blob:"

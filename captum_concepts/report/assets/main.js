@@ -45,6 +45,7 @@ function switchTo(change) {
 function drawAll() {
   document.body.dataset.measure = state.measure;
   drawSummary();
+  drawChecks();
   drawLegend();
   drawOutline();
   showInMap(state.selected);
