@@ -1,4 +1,4 @@
-"""``captum-concepts tile2vec``: train, classify, evaluate."""
+"""``captum-concepts tile2vec``: check, train, classify, evaluate."""
 
 from __future__ import annotations
 
@@ -35,6 +35,13 @@ def _data_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--held-out", "share", default=0.2, show_default=True, help="Share of the recordings that is held out."
         ),
+        click.option(
+            "--split-seed",
+            type=click.IntRange(min=0),
+            default=0,
+            show_default=True,
+            help="Which recordings are held out; give the same to train, classify and evaluate.",
+        ),
         click.option("--fold", type=click.IntRange(min=1), default=1, show_default=True, help="Fold of DCASE."),
         click.option(
             "--layout",
@@ -65,6 +72,46 @@ _model = click.option("--model", "weights", type=click.Path(), required=True, he
 @click.group(cls=console.Commands)
 def tile2vec() -> None:
     """Embeddings learnt from unlabelled audio: train one, classify with it, look at it."""
+
+
+@tile2vec.command(short_help="Say how hard triplets are before anything is learnt.")
+@_data_options
+@click.option("--tile", "seconds", type=float, default=5.0, show_default=True, help="Seconds of a tile.")
+@click.option("--neighbourhood", type=float, default=5.0, show_default=True, help="Seconds from anchor to neighbour.")
+@click.option("--margin", type=float, default=1.0, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=1234, show_default=True)
+@_device
+@_json
+@cli_options.terminal
+def check(
+    seconds: float,
+    neighbourhood: float,
+    margin: float,
+    seed: int,
+    device: str,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+    **data: Any,
+) -> None:
+    """Count triplets of the recordings to learn from: trivial, hard, and with one label for anchor and opposite.
+
+    Judged by what a network hears, without one: means and deviations over time of the log-mel, standardised and scaled
+    to length one as embeddings are. Many trivial triplets teach little; many that share a label teach the wrong thing.
+    """
+    console.set_up_logging(quiet, verbose)
+    from captum_concepts.backbones import resolve_device
+    from captum_concepts_tile2vec.evaluation import check_triplets
+
+    where = resolve_device(device)
+    with console.progress_bars(quiet) as progress:
+        tiles = _tiles(_split(data).train, {"seconds": seconds, "hop": data["hop"]}, progress, quiet)
+        figures = check_triplets(tiles, neighbourhood, margin, seed, device=where, progress=progress)
+    if as_json:
+        console.print_json(figures)
+    else:
+        for name, value in figures.items():
+            click.echo(f"{name}: {console.plain(value)}")
 
 
 @tile2vec.command(short_help="Learn an embedding from recordings, without labels.")
@@ -120,7 +167,7 @@ def train(out: str, as_json: bool, quiet: bool, verbose: bool, **chosen: Any) ->
         **{name: chosen[name] for name in names}, l2=default_l2(chosen["architecture"]) if l2 is None else l2
     )
     with console.progress_bars(quiet) as progress, console.resumable(Path(out)):
-        split = _split(chosen, chosen["seed"])
+        split = _split(chosen)
         cut = {"seconds": chosen["seconds"], "hop": chosen["hop"], "channels": chosen["channels"]}
         tiles, held_out = (_tiles(part, cut, progress, quiet) for part in (split.train, split.evaluate))
         settings = Settings(
@@ -179,7 +226,7 @@ def classify(
 
     with console.progress_bars(quiet) as progress:
         model = _load(weights, device)
-        split = _split(data, seed)
+        split = _split(data)
         tiles = _tiles([*split.train, *split.evaluate], _cut_as(model, data), progress, quiet)
         apart = {recording.path for recording in split.evaluate} if not folds or _is_dcase(data) else None
         result = compare_embeddings(model, tiles, held_out=apart, kind=kind, folds=folds, seed=seed, progress=progress)
@@ -195,6 +242,7 @@ def classify(
 @_model
 @_data_options
 @_out
+@click.option("--part", type=click.Choice(["held-out", "all"]), default="held-out", show_default=True)
 @click.option("--clusters", "k", type=click.IntRange(min=1), help="Of k-means.  [default: the number of labels, or 8]")
 @click.option("--map", "method", type=click.Choice(["tsne", "umap", "pca"]), default="tsne", show_default=True)
 @click.option("--sound/--no-sound", default=True, help="Put neighbours to listen to into the page.")
@@ -205,6 +253,7 @@ def classify(
 def evaluate(
     weights: str,
     out: str,
+    part: str,
     k: int | None,
     method: Any,
     sound: bool,
@@ -215,7 +264,7 @@ def evaluate(
     verbose: bool,
     **data: Any,
 ) -> None:
-    """Look at an embedding of the held-out recordings.
+    """Look at an embedding of the held-out recordings, or of all.
 
     Writes embedding.html, figures.json, centroid_distances.csv and projector/ for TensorBoard.
     """
@@ -225,7 +274,9 @@ def evaluate(
 
     with console.progress_bars(quiet) as progress:
         model = _load(weights, device)
-        tiles = _tiles(_split(data, seed).evaluate, _cut_as(model, data), progress, quiet)
+        split = _split(data)
+        recordings = split.evaluate if part == "held-out" else [*split.train, *split.evaluate]
+        tiles = _tiles(recordings, _cut_as(model, data), progress, quiet)
         figures = evaluate_embedding(model, tiles, out, k=k, method=method, sound=sound, seed=seed, progress=progress)
     if as_json:
         console.print_json(figures)
@@ -246,10 +297,10 @@ def _load(weights: str, device: str) -> Tile2Vec:
     return load_tile2vec(weights, resolve_device(device))
 
 
-def _split(data: dict[str, Any], seed: int) -> Split:
+def _split(data: dict[str, Any]) -> Split:
     from captum_concepts_tile2vec.data import recordings_from
 
-    return recordings_from(data["data"], data["layout"], data["fold"], data["share"], seed)
+    return recordings_from(data["data"], data["layout"], data["fold"], data["share"], data["split_seed"])
 
 
 def _cut_as(model: Tile2Vec, data: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -79,7 +80,7 @@ def compare_embeddings(
     rows = {
         "embedding": embed_tiles(model, tiles, progress=progress),
         "untrained": embed_tiles(untrained(model.settings, seed, device), tiles, progress=progress),
-        "pooled features": pooled_tiles(model, tiles, progress=progress),
+        "pooled features": pooled_tiles(model.features, tiles, progress=progress),
     }
     predictions = {
         name: predict_held_out(these, labels, names, groups, held_out=apart, kind=kind, folds=folds, seed=seed)
@@ -107,8 +108,6 @@ def write_comparison(result: Comparison, out: str | os.PathLike[str]) -> None:
     Raises:
         InputError: the folder cannot be written to.
     """
-    import json
-
     folder = Path(out)
     try:
         folder.mkdir(parents=True, exist_ok=True)

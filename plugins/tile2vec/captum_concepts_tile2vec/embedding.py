@@ -10,7 +10,7 @@ from torch import Tensor
 
 from captum_concepts.errors import InputError
 from captum_concepts_tile2vec.checkpoints import Tile2Vec
-from captum_concepts_tile2vec.features import pooled
+from captum_concepts_tile2vec.features import TileFeatures, pooled
 from captum_concepts_tile2vec.tiles import Progress, Tiles
 
 BATCH = 64
@@ -29,13 +29,16 @@ def embed_tiles(
 
 
 def pooled_tiles(
-    model: Tile2Vec, tiles: Tiles, *, batch_size: int = BATCH, progress: Progress | None = None
+    features: TileFeatures, tiles: Tiles, *, batch_size: int = BATCH, progress: Progress | None = None
 ) -> np.ndarray:
-    """What the model hears, without it: means and standard deviations over time of the features, (N, D) float32."""
-    require_fit(model, tiles)
-    device = next(model.network.parameters()).device
+    """What a network hears, without it: means and standard deviations over time of the features, (N, D) float32.
+
+    The features' device is used.
+    """
+    device = next(features.buffers(), torch.empty(0)).device
     batches = _batches(tiles, batch_size, "pool features", progress)
-    return _rows([pooled(model.features(batch.to(device))).cpu() for batch in batches])
+    with torch.no_grad():
+        return _rows([pooled(features(batch.to(device))).cpu() for batch in batches])
 
 
 def require_fit(model: Tile2Vec, tiles: Tiles) -> None:

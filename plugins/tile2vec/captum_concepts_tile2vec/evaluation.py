@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from captum_concepts.errors import InputError, shown
 from captum_concepts_tile2vec.checkpoints import Tile2Vec
-from captum_concepts_tile2vec.embedding import embed_tiles
+from captum_concepts_tile2vec.embedding import embed_tiles, pooled_tiles
+from captum_concepts_tile2vec.features import TileFeatures
 from captum_concepts_tile2vec.looking import (
     Clusters,
     MapMethod,
@@ -102,16 +104,43 @@ def evaluate_embedding(
     return figures
 
 
+def check_triplets(
+    tiles: Tiles,
+    neighbourhood: float = 5.0,
+    margin: float = 1.0,
+    seed: int = 1234,
+    *,
+    device: str | torch.device = "cpu",
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """How hard triplets are for what a network hears: pooled log-mel, standardised, of length one.
+
+    Returns:
+        triplets, triplets_trivial, triplets_within_margin, triplets_hard and triplets_sharing_a_label (None without
+        labels), of the first 10,000 anchors.
+
+    Raises:
+        InputError: see `TripletSampler`.
+    """
+    sampler = TripletSampler(tiles, neighbourhood, seed=seed)
+    rows = pooled_tiles(TileFeatures("logmel", tiles.seconds).to(device), tiles, progress=progress)
+    rows = (rows - rows.mean(0)) / np.where(rows.std(0) > 0, rows.std(0), 1.0)
+    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    return _judged(rows, tiles, sampler, margin)
+
+
 def _triplets(embeddings: np.ndarray, tiles: Tiles, seed: int) -> dict[str, Any]:
     """How hard triplets are; nothing where the tiles allow none, as those of one recording."""
-    import torch
-
     try:
         sampler = TripletSampler(tiles, neighbourhood=tiles.seconds, seed=seed)
     except InputError:
         return {}
+    return _judged(embeddings, tiles, sampler, 1.0)
+
+
+def _judged(rows: np.ndarray, tiles: Tiles, sampler: TripletSampler, margin: float) -> dict[str, Any]:
     drawn = np.array([sampler.triplet(0, index) for index in range(min(len(sampler), TRIPLETS))])
-    judged = judge_triplets(torch.from_numpy(embeddings), drawn, labels=tiles.labels)
+    judged = judge_triplets(torch.from_numpy(rows), drawn, margin, tiles.labels)
     return {
         "triplets": judged.total,
         "triplets_trivial": judged.trivial,

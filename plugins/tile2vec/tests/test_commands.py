@@ -82,6 +82,22 @@ def test_a_folder_in_words(trained, tmp_path, capsys):
     assert "purity: " in capsys.readouterr().out
 
 
+def test_the_check_counts_triplets(write_folder, capsys):
+    root = write_folder(per_class=4)
+    assert call("check", "--data", root, "--tile", "0.5", "--neighbourhood", "0.5", "--json", "--device", "cpu") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["triplets"] == told["triplets_trivial"] + told["triplets_within_margin"] + told["triplets_hard"] == 40
+    assert 0 < told["triplets_sharing_a_label"] < 40
+    assert told["triplets_hard"] < 10  # half of them would be by chance
+
+
+def test_all_recordings_can_be_looked_at(trained, tmp_path, capsys):
+    root, weights = trained
+    options = ["--data", root, "--out", tmp_path / "e", "--no-sound", "--map", "pca", "--json"]
+    assert call("evaluate", "--model", weights, *options, "--part", "all") == 0
+    assert json.loads(capsys.readouterr().out)["recordings"] == 12
+
+
 def test_going_on_with_a_finished_run(trained, capsys):
     root, weights = trained
     before = weights.read_bytes()
@@ -130,7 +146,7 @@ def test_bad_recordings_end_in_one_line(write_folder, tmp_path, capsys, spoil, w
 
 
 def test_warnings_are_said(write_folder, tmp_path, capsys):
-    root = write_folder(per_class=3)
+    root = write_folder(per_class=5)
     soundfile.write(root / "absence" / "0.wav", np.full(3000, 0.1), 16_000)
     samples = 0.1 * np.random.default_rng(0).standard_normal(88_200)
     soundfile.write(root / "cooking" / "0.wav", samples, 44_100)

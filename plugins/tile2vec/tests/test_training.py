@@ -130,9 +130,9 @@ def test_another_run_in_the_folder(parts, tmp_path):
 
 def test_one_recording(parts, tmp_path):
     tiles = find_tiles(parts[0].recordings[:1], 0.25)
-    with pytest.raises(InputError, match="^only one recording or session"):
+    with pytest.raises(InputError, match=r"^only one recording or session"):
         run((tiles, parts[1]), tmp_path / "run")
-    with pytest.raises(InputError, match="^held-out recordings: only one recording or session"):
+    with pytest.raises(InputError, match=r"^held-out recordings: only one recording or session"):
         run((parts[0], tiles), tmp_path / "run")
 
 
@@ -151,8 +151,8 @@ def test_the_loss_is_triplets_and_weights(l2):
     loss = module.training_step((tiles, torch.zeros(6, 2, dtype=torch.long)), 0)
     embed = [module.model(module.features(tiles[:, member])) for member in range(3)]
     squares = sum(p.square().sum().item() for p in module.model.parameters())
-    assert float(l2_penalty(module.model)) == pytest.approx(squares)
-    assert float(loss) == pytest.approx(triplet_loss(*embed).loss.item() + l2 * squares, rel=1e-5)
+    assert l2_penalty(module.model).item() == pytest.approx(squares)
+    assert loss.item() == pytest.approx(triplet_loss(*embed).loss.item() + l2 * squares, rel=1e-5)
 
 
 def test_the_learning_rate_falls_in_stairs():
