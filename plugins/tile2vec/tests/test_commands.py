@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 import soundfile
 from captum_concepts_tile2vec.checkpoints import load_tile2vec
+from captum_concepts_tile2vec.commands import ARCHITECTURES
+from captum_concepts_tile2vec.models import BUILDERS
 from safetensors import safe_open
 
 from captum_concepts.cli import main
@@ -105,6 +107,10 @@ def test_going_on_with_a_finished_run(trained, capsys):
     assert weights.read_bytes() == before
     assert call("train", "--data", root, "--out", weights.parent, *TRAIN, "--margin", "2", "--device", "cpu") == 2
     assert "holds a run with margin=1.0, not 2.0" in capsys.readouterr().err
+
+
+def test_the_help_knows_all_architectures():
+    assert tuple(BUILDERS) == ARCHITECTURES
 
 
 def error(capsys) -> str:
