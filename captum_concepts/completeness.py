@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 
 FOLDS = 5
 RIDGES = tuple(10.0**power for power in range(-5, 3))  # of the mean variance of the layer's features
-MOST_EXACT = 20_000  # coalitions, beyond which orders are drawn
+MOST_EXACT = 4096  # coalitions, beyond which orders are drawn
 ORDERS = 500
-BLOCK_VALUES = 2**24
+BLOCK_VALUES = 2**22
 JITTER = 1e-10  # of the mean diagonal, so that CAVs that depend on others linearly can be factored
 SHARE_COLUMNS = ("layer", "target", "concept", "share", "branch", "error", "branch_error", "completeness", "explained")
 TEXTS = 3  # the first columns
@@ -241,11 +241,12 @@ class Completeness:
         lines = []
         size = max(1, BLOCK_VALUES // orders.shape[1] ** 2)
         for block in orders.split(size):
-            columns = []
-            for target, ridge in enumerate(self._ridges):
-                loss = torch.stack([p.along(block, target, ridge, self._span) for p in self._parts]).sum(0)
-                columns.append(1 - loss / self._total[target])
-            lines.append(torch.stack(columns, -1))
+            loss = self._total.new_empty(len(block), orders.shape[1] + 1, len(self._total))
+            for ridge in set(self._ridges):  # classes with the same penalty share the factors
+                alike = [t for t, other in enumerate(self._ridges) if other == ridge]
+                found = [part.along(block, alike, ridge, self._span) for part in self._parts]
+                loss[:, :, alike] = torch.stack(found).sum(0)
+            lines.append(1 - loss / self._total)
         return torch.cat(lines) / self.explained
 
 
@@ -288,8 +289,8 @@ class _Fold:
         solved = torch.linalg.solve(gram + ridge * identity, self.y)
         return (self.y_out - self.x_out @ (self.x.T @ solved)).square().sum(0)
 
-    def along(self, orders: Tensor, target: int, ridge: float, span: Tensor) -> Tensor:
-        """(B, K + 1): squared error of regressions on the activations projected on the first 0, 1, ..., K CAVs.
+    def along(self, orders: Tensor, targets: list[int], ridge: float, span: Tensor) -> Tensor:
+        """(B, K + 1, T): squared error of regressions on the activations projected on the first 0, 1, ..., K CAVs.
 
         With Z = X V' the coefficients a of the CAVs solve (Z'Z + ridge V V') a = Z'y: the penalty is on the weight
         vector V'a in the layer's space, so that it does not matter how a span is written. The Cholesky factor of the
@@ -299,14 +300,17 @@ class _Fold:
         matrix = self.z.T @ self.z + ridge * span
         # A dependent CAV gets a direction of its own along which there is next to nothing.
         matrix = matrix + JITTER * matrix.diagonal().mean() * torch.eye(k, dtype=matrix.dtype)
-        ordered = matrix[orders[:, :, None], orders[:, None, :]]
-        factor = torch.linalg.cholesky(ordered)
-        right = (self.z.T @ self.y[:, target])[orders]
-        amount = torch.linalg.solve_triangular(factor, right[..., None], upper=False)
-        features = torch.linalg.solve_triangular(factor, self.z_out.T[orders], upper=False)
-        fitted = (features * amount).cumsum(1)
-        errors = (self.y_out[:, target] - fitted).square().sum(2)
-        return torch.cat([self.baseline[target].expand(count, 1), errors], 1)
+        factor = torch.linalg.cholesky(matrix[orders[:, :, None], orders[:, None, :]])
+        # What is known of the fitted part and of the held-out part, turned to the orthogonal features.
+        right = torch.cat([self.z.T @ self.y[:, targets], self.z_out.T], 1)[orders]
+        turned = torch.linalg.solve_triangular(factor, right, upper=False)
+        amounts, features = turned[..., : len(targets)], turned[..., len(targets) :]
+        errors = [
+            (self.y_out[:, target] - (features * amounts[..., [t]]).cumsum(1)).square().sum(2)
+            for t, target in enumerate(targets)
+        ]
+        start = self.baseline[targets].expand(count, 1, len(targets))
+        return torch.cat([start, torch.stack(errors, -1)], 1)
 
 
 def empty_shares() -> pd.DataFrame:
