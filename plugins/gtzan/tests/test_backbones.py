@@ -106,7 +106,7 @@ def test_the_gpu_gives_what_the_cpu_gives() -> None:
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A machine on made-up features of three genres, of tracks of 2 s."""
     random = np.random.default_rng(0)
-    base = np.array(list(track_features(0.1 * random.standard_normal(30000)).values()))
+    base = random.uniform(0.5, 2.0, len(COLUMNS))
     values = np.repeat(np.arange(3), 10)[:, None] * 0.3 * np.abs(base) + base * (1 + 0.1 * random.random((30, 58)))
     values[:, 0] *= 2 * 22050 / values[:, 0].mean()
     labels = tuple(f"genre {place // 10}" for place in range(30))
@@ -171,3 +171,11 @@ def test_a_small_data_set_is_explained_from_end_to_end(tmp_path: Path, gtzan_lik
     explanation = explainer.explain(concepts.clips, concepts, targets=["jazz"])
     assert set(explanation.scores["concept"]) == {"blues", "jazz"}
     assert (explanation.scores["layer"] == "block5").all() and (explanation.scores["target"] == "jazz").all()
+
+
+def test_the_machine_is_explained_by_concepts(tmp_path: Path, gtzan_like: Callable, machine: Path) -> None:
+    concepts = genre_concepts(gtzan_like(tmp_path, genres=("blues", "jazz"), numbers=range(5), seconds=1.0))
+    backbone = cc.load_backbone("gtzan-svm", weights=str(machine), device="cpu")
+    explanation = cc.ConceptHierarchyExplainer(backbone, seed=0).explain(concepts.clips, concepts, targets=["genre 0"])
+    assert set(explanation.scores["concept"]) == {"blues", "jazz"}
+    assert (explanation.scores["layer"] == "embedding").all()
