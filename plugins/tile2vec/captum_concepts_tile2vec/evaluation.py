@@ -30,6 +30,7 @@ from captum_concepts_tile2vec.tiles import Progress, Tiles
 from captum_concepts_tile2vec.triplets import TripletSampler, judge_triplets
 
 TRIPLETS = 10_000  # judged at most
+MOST_DOTS = 4000  # on the map, drawn at random where there are more tiles
 MOST_CLUSTERS = 30  # whose neighbours can be listened to
 
 
@@ -77,9 +78,13 @@ def evaluate_embedding(
         **_triplets(embeddings, tiles, seed),
     }
     neighbours = _neighbours(embeddings, tiles, clusters)
+    drawn = np.arange(len(tiles))
+    if len(drawn) > MOST_DOTS:
+        drawn = np.sort(np.random.default_rng(seed).choice(drawn, MOST_DOTS, replace=False))
     page = render_page(
         tiles,
-        plane(embeddings, method, seed),
+        plane(embeddings[drawn], method, seed),
+        drawn,
         clusters,
         neighbours,
         distances,
@@ -87,7 +92,6 @@ def evaluate_embedding(
         method=method,
         title=f"{model.settings.architecture} on {model.settings.features}, tiles of {tiles.seconds:g} s",
         sound=sound,
-        seed=seed,
     )
     folder = Path(out)
     names = np.array([tiles.name(index) for index in range(len(tiles))], dtype=object)

@@ -19,7 +19,6 @@ from captum_concepts_tile2vec.tiles import Tiles
 
 ASSETS = Path(__file__).parent / "assets"
 WIDTH, HEIGHT, MARGIN = 600, 450, 15
-MOST_DOTS = 4000
 UNLABELLED = "no label"
 _GREY = "#999999"
 
@@ -29,6 +28,7 @@ logger = logging.getLogger(__name__)
 def render_page(
     tiles: Tiles,
     places: np.ndarray,
+    drawn: np.ndarray,
     clusters: Clusters,
     neighbours: list[tuple[int, np.ndarray]],
     distances: pd.DataFrame,
@@ -37,13 +37,13 @@ def render_page(
     method: str,
     title: str,
     sound: bool = True,
-    seed: int = 0,
 ) -> str:
     """The page as HTML. Labels and file names are untrusted and are escaped.
 
     Args:
         tiles: N tiles.
-        places: float (N, 2).
+        places: float (M, 2), where the tiles of the map are on it.
+        drawn: int64 (M,), which tiles these are.
         clusters: of the tiles.
         neighbours: a tile and the tiles nearest to it, of each cluster in order.
         distances: between the centroids of classes; may be empty.
@@ -51,11 +51,7 @@ def render_page(
         method: that made ``places``.
         title: one line about the model and the data.
         sound: put the tiles that can be listened to into the page, as MP3.
-        seed: of the dots that are shown where there are more than 4000.
     """
-    shown = np.arange(len(tiles))
-    if len(shown) > MOST_DOTS:
-        shown = np.sort(np.random.default_rng(seed).choice(shown, MOST_DOTS, replace=False))
     labels = np.array([label or UNLABELLED for label in tiles.labels], dtype=object)
     named = [("by cluster", np.array([f"cluster {number}" for number in clusters.assigned], dtype=object))]
     if any(tiles.labels):
@@ -68,8 +64,8 @@ def render_page(
         title=title,
         figures=figures,
         method=method,
-        hidden=len(tiles) - len(shown),
-        maps=[_map(tiles, caption, names, dots, shown) for caption, names in named],
+        hidden=len(tiles) - len(drawn),
+        maps=[_map(tiles, caption, names, dots, drawn) for caption, names in named],
         heat_names=list(distances.index),
         heat=_heat(distances),
         widest=max((len(found) for _, found in neighbours), default=1) or 1,
@@ -80,7 +76,7 @@ def render_page(
     )
 
 
-def _map(tiles: Tiles, caption: str, names: np.ndarray, dots: np.ndarray, shown: np.ndarray) -> dict[str, Any]:
+def _map(tiles: Tiles, caption: str, names: np.ndarray, dots: np.ndarray, drawn: np.ndarray) -> dict[str, Any]:
     distinct = sorted(set(names), key=lambda name: (name == UNLABELLED, len(name), name))
     colours = dict(zip(distinct, _palette(len(distinct)), strict=True))
     if UNLABELLED in colours:
@@ -90,12 +86,12 @@ def _map(tiles: Tiles, caption: str, names: np.ndarray, dots: np.ndarray, shown:
         "key": list(colours.items()),
         "dots": [
             {
-                "x": f"{dots[index, 0]:.1f}",
-                "y": f"{dots[index, 1]:.1f}",
+                "x": f"{x:.1f}",
+                "y": f"{y:.1f}",
                 "colour": colours[names[index]],
                 "name": f"{tiles.name(index)} · {names[index]}",
             }
-            for index in shown
+            for index, (x, y) in zip(drawn, dots, strict=True)
         ],
     }
 

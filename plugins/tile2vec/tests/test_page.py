@@ -7,7 +7,7 @@ import pytest
 import soundfile
 from captum_concepts_tile2vec.data import Recording
 from captum_concepts_tile2vec.looking import centroid_distances, cluster
-from captum_concepts_tile2vec.page import MOST_DOTS, render_page
+from captum_concepts_tile2vec.page import render_page
 from captum_concepts_tile2vec.tiles import find_tiles
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{ 7 * 7 }}"
@@ -46,6 +46,7 @@ def page(tmp_path):
         return render_page(
             tiles,
             rows,
+            np.arange(len(tiles)),
             cluster(rows, tiles.labels, 2),
             [(0, np.array([2, 4])), (1, np.array([5]))],
             centroid_distances(rows, tiles.labels),
@@ -85,14 +86,23 @@ def test_without_labels_or_sound(page):
     assert "centroids" not in elements.text
 
 
-def test_many_tiles_are_thinned_and_said(tiles_of):
-    tiles = tiles_of([MOST_DOTS, 500])
-    rows = np.random.default_rng(0).standard_normal((len(tiles), 2))
-    found = cluster(rows[:50], tiles.labels[:50], 1)
-    clusters = type(found)(np.zeros(len(tiles), int), found.centres, found.purity, found.adjusted_rand)
+def test_a_map_of_some_tiles_says_so(tiles_of):
+    tiles = tiles_of([300, 200])
+    rows = np.random.default_rng(0).standard_normal((500, 2))
+    drawn = np.arange(0, 500, 5)
     page = render_page(
-        tiles, rows, clusters, [], centroid_distances(rows, tiles.labels), [], method="pca", title="", sound=False
+        tiles,
+        rows[drawn],
+        drawn,
+        cluster(rows, tiles.labels, 1),
+        [],
+        centroid_distances(rows, tiles.labels),
+        [],
+        method="pca",
+        title="",
+        sound=False,
     )
     elements = Elements(page)
-    assert len(elements.called("circle")) == MOST_DOTS
-    assert "500 of the tiles" in elements.text
+    assert len(elements.called("circle")) == 100
+    assert "400 of the tiles" in elements.text
+    assert "r0 295 s" in elements.text and "r0 296 s" not in elements.text
