@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from captum_concepts.hierarchy import ConceptHierarchy
     from captum_concepts.hookspecs import hookimpl
     from captum_concepts.miners import mine
+    from captum_concepts.pushforward import push_forward
     from captum_concepts.sanity import SanityReport, check
     from captum_concepts.significance import rank_test
     from captum_concepts.similarity import similarity
@@ -53,6 +54,7 @@ __all__ = [
     "hookimpl",
     "load_backbone",
     "mine",
+    "push_forward",
     "rank_test",
     "similarity",
 ]
@@ -77,6 +79,7 @@ _HOMES = {
     "hookimpl": "hookspecs",
     "load_backbone": "backbones",
     "mine": "miners",
+    "push_forward": "pushforward",
     "rank_test": "significance",
     "similarity": "similarity",
 }

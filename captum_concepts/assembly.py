@@ -129,11 +129,13 @@ def pass_warnings(heard: Extraction, explained: Extraction | None) -> list[str]:
     if explained is not None:
         digests = {heard.digests[clip.path] for clip in heard.clips}
         groups = {clip.group for clip in heard.clips}
-        shared = sum(clip.group in groups or explained.digests[clip.path] in digests for clip in explained.clips)
+        shared = [
+            clip.group for clip in explained.clips if clip.group in groups or explained.digests[clip.path] in digests
+        ]
         if shared:
             lines.append(
-                f"{shared} of {len(explained.clips)} explained clips share group or file with concept clips: their "
-                "scores are not on unseen audio"
+                f"{len(shared)} of {len(explained.clips)} explained clips share group or file with concept clips (the "
+                f"first: group {shown(shared[0], 200)}): their scores are not on unseen audio"
             )
     return lines
 

@@ -192,6 +192,8 @@ def explain(out: str, no_report: bool, as_json: bool, quiet: bool, verbose: bool
         console.print_json(explanation.scores.to_dict("records"))
     else:
         _show(explanation)
+    for line in explanation.diagnostics.summary():
+        console.say(f"check: {line}", quiet)
     _say_warnings(explanation, quiet)
     console.say(f"written to {out}" + ("" if page is None else f"; open {page}"), quiet)
 
