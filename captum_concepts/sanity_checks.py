@@ -22,7 +22,7 @@ from captum_concepts.scoring import LayerData, NullPlan, score_layer
 from captum_concepts.significance import pseudo_concepts, rank_test
 
 ALPHA = 0.05  # the level at which rejections are counted
-FALSE_ALARM = 0.01  # of a check on a sound explanation, all layers together
+FALSE_ALARM = 0.01  # of what a check decides by a p-value, all layers together
 UNRELATED = 0.5  # mean rank correlation with randomised weights below which effects count as changed
 FEWEST_CONCEPTS = 5  # for a rank correlation to mean anything
 SPLITS = 20  # ways to cut the pool of negatives in two

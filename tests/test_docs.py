@@ -130,7 +130,9 @@ def test_links_between_pages_lead_somewhere(page):
         assert (path.parent / target).exists(), target
 
 
-def test_every_page_is_in_the_navigation():
+def test_every_page_is_in_the_navigation_or_in_another_page():
     navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
-    for path in (ROOT / "docs").rglob("*.md"):
-        assert f": {path.relative_to(ROOT / 'docs').as_posix()}\n" in navigation
+    pages = {path.relative_to(ROOT / "docs").as_posix(): path for path in (ROOT / "docs").rglob("*.md")}
+    text = "\n".join(path.read_text(encoding="utf-8") for path in pages.values())
+    for page in pages:
+        assert f": {page}\n" in navigation or f'--8<-- "{page}"\n' in text, page
