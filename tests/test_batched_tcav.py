@@ -42,14 +42,14 @@ class Net(nn.Module):
 
 
 class Recurrent(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, batch_first: bool = False) -> None:
         super().__init__()
-        self.gru = nn.GRU(4, 5)
+        self.gru = nn.GRU(4, 5, batch_first=batch_first)
         self.head = nn.Linear(5, 2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        sequence, state = self.gru(x.transpose(0, 1))
-        return self.head(sequence[-1] + state[0])
+        sequence, state = self.gru(x if self.gru.batch_first else x.transpose(0, 1))
+        return self.head((sequence[:, -1] if self.gru.batch_first else sequence[-1]) + state[0])
 
 
 @pytest.fixture
@@ -1040,18 +1040,21 @@ def test_every_number_by_hand(tmp_path, count, seed, names):
         np.testing.assert_allclose(presence, expected["presence"], rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.parametrize("batch_first", [False, True])
 @pytest.mark.parametrize("layer", ["gru", "gru:0", "gru:1"])
-def test_values_of_layers_with_tuple_outputs(tmp_path, layer):
+def test_values_of_layers_with_tuple_outputs(tmp_path, layer, batch_first):
     torch.manual_seed(0)
-    model, made = Recurrent().eval(), concepts(2, shape=(7, 4))
+    model, made = Recurrent(batch_first).eval(), concepts(2, shape=(7, 4))
     inputs = torch.randn(6, 7, 4)
     tcav = BatchedTCAV(model, layer, save_path=str(tmp_path), method="pattern", test_split_ratio=0.0)
     scores = tcav.interpret_targets(inputs, [made], [0, 1])
     means = []
     for concept in made:
         with torch.no_grad():
-            sequence, state = model.gru(concept.data_iter.dataset.tensors[0].transpose(0, 1))
-        means.append((state[0] if layer == "gru:1" else sequence.transpose(0, 1).flatten(1)).mean(0))
+            data = concept.data_iter.dataset.tensors[0]
+            sequence, state = model.gru(data if batch_first else data.transpose(0, 1))
+        sequence = sequence if batch_first else sequence.transpose(0, 1)
+        means.append((state[0] if layer == "gru:1" else sequence.flatten(1)).mean(0))
     weights = torch.stack([means[0] - means[1], means[1] - means[0]])
     torch.testing.assert_close(tcav.cavs["0-1"][layer].stats["weights"], weights, rtol=1e-4, atol=1e-6)
     # The output is linear in both: in the last frame of the sequence, and in the state.
