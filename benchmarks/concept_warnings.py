@@ -42,10 +42,16 @@ KINDS = {
 
 
 def world(
-    rng: np.random.Generator, *, pool: bool = True, together: float = 0, domain: float = 0, early: bool = False
+    rng: np.random.Generator,
+    *,
+    pool: bool = True,
+    together: float = 0,
+    domain: float = 0,
+    early: bool = False,
+    per: int = PER,
 ) -> tuple[torch.Tensor, np.ndarray, np.ndarray, np.ndarray]:
     """Rows (N, FRAMES x CHANNELS), positives, negatives, groups; the noise is the same at all frames."""
-    owner = np.repeat([*range(K), -1], [PER] * K + [POOL if pool else 0])
+    owner = np.repeat([*range(K), -1], [per] * K + [POOL if pool else 0])
     axes = np.linalg.qr(rng.normal(size=(CHANNELS, CHANNELS)))[0]
     x = rng.normal(size=(len(owner), FRAMES, CHANNELS))
     frames = np.ones((len(owner), FRAMES, 1))
@@ -130,7 +136,9 @@ def synthetic(repeat: int) -> None:
     show("fault: a random set let through the gate", "unstable", unstable, part, ("unstable",))
     show("fault: two concepts with a shared cause", "entangled", lambda s: found(s, together=7.0), part, ("entangled",))
     show("fault: all concepts from another domain", "domain", lambda s: found(s, domain=9.0), part, ("domain",))
-    show("fault: a concept always in the first half", "position", lambda s: found(s, early=True), part, ("position",))
+    for per in (PER, 3 * PER):
+        title = f"fault: a concept always in the first half, {per} groups"
+        show(title, "position", lambda s, per=per: found(s, early=True, per=per), part, ("position",))
 
 
 def pushing(repeat: int) -> None:
