@@ -11,7 +11,8 @@ orchestra  instruments, groups and families of recorded notes, MSD-VGG. *disjoin
            *overlapping*: a clip serves all its levels (shared clips alone then make a tree look right).
            --dynamics adds a fourth level, the instrument played piano or forte and the like, with what clips there are.
            --backbone musicnn hears the notes through Essentia's frozen graph instead.
-planted    random trees in a space of activations, clips of a concept drawn from a random leaf below it.
+planted    random trees in a space of activations; the clips of a concept are *drawn* from random leaves below it, or
+           shared out *evenly* among them, so that nothing but noise stands in the way.
 genres     219 published CAVs, links within one of 23 clusters; the published tree against ours link by link, and how
            close linked genres lie in a layer that was not mined, beside the paper's graphs without mining.
 styles     weights of the last layer of genre_discogs400, links within one of 15 genres (``Genre---Style``).
@@ -199,27 +200,38 @@ def random_tree(rng: np.random.Generator, depth: int) -> dict[str, str]:
 
 
 def planted(seeds: range) -> None:
+    for spread in ("drawn", "even"):
+        print(f"planted, clips of a concept from the leaves below it: {spread}")
+        for noise in (0.5, 1.0, 2.0, 4.0):
+            results = defaultdict(list)
+            for seed in seeds:
+                truth, names, rows, labels = planted_rows(seed, noise, spread)
+                for method in METHODS:
+                    clip = np.arange(len(rows)).astype(str)
+                    matrix = matrix_of(torch.as_tensor(rows), labels, clip, names, method)
+                    tree = mine(matrix, names, METHODS[method][2])
+                    results[method, f"noise {noise}"].append(evaluate_hierarchy(tree, truth))
+            show(results)
+
+
+def planted_rows(seed: int, noise: float, spread: str) -> tuple[dict[str, str], list[str], np.ndarray, np.ndarray]:
+    """A random tree (child -> parent), its concepts, activations and labels; ``spread`` as in the module's text."""
     dimensions, clips = 64, 40
-    for noise in (0.5, 1.0, 2.0, 4.0):
-        results = defaultdict(list)
-        for seed in seeds:
-            rng = np.random.default_rng(seed)
-            truth = random_tree(rng, 4)
-            names = sorted({*truth, *truth.values()})
-            place = {}
-            for name in names:  # a parent's name is the shorter one and comes first
-                place[name] = place.get(truth.get(name, ""), 0) + rng.normal(size=dimensions)
-            leaves = [name for name in names if name not in truth.values()]
-            below = {name: [leaf for leaf in leaves if (leaf + ".").startswith(name + ".")] for name in names}
-            rows = np.array([place[below[n][rng.integers(len(below[n]))]] for n in names for _ in range(clips)])
-            rows += noise * rng.normal(size=rows.shape)
-            labels = np.repeat(np.eye(len(names), dtype=bool), clips, axis=0)
-            for method in METHODS:
-                clip = np.arange(len(rows)).astype(str)
-                matrix = matrix_of(torch.as_tensor(rows), labels, clip, names, method)
-                tree = mine(matrix, names, METHODS[method][2])
-                results[method, f"noise {noise}"].append(evaluate_hierarchy(tree, truth))
-        show(results)
+    rng = np.random.default_rng(seed)
+    truth = random_tree(rng, 4)
+    names = sorted({*truth, *truth.values()})
+    place: dict[str, np.ndarray] = {}
+    for name in names:  # a parent's name is the shorter one and comes first
+        place[name] = place.get(truth.get(name, ""), np.zeros(dimensions)) + rng.normal(size=dimensions)
+    leaves = [name for name in names if name not in truth.values()]
+    below = {name: [leaf for leaf in leaves if (leaf + ".").startswith(name + ".")] for name in names}
+    if spread == "drawn":
+        chosen = [below[name][rng.integers(len(below[name]))] for name in names for _ in range(clips)]
+    else:
+        chosen = [below[name][i % len(below[name])] for name in names for i in range(clips)]
+    rows = np.array([place[leaf] for leaf in chosen])
+    rows += noise * rng.normal(size=rows.shape)
+    return truth, names, rows, np.repeat(np.eye(len(names), dtype=bool), clips, axis=0)
 
 
 # ---------------------------------------------------------------------- vectors alone
