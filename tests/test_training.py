@@ -218,7 +218,9 @@ def test_a_bad_state_is_refused_and_nothing_in_it_is_executed(tiny: ModuleType, 
     assert not target.exists()
 
 
-def _stopped(tiny: ModuleType, out: Path, error: type[BaseException] = RuntimeError) -> None:
+def _stopped(
+    tiny: ModuleType, out: Path, error: type[BaseException] = RuntimeError, schedule: Schedule | None = None
+) -> None:
     """A run that ended in its second epoch."""
 
     def failing(epoch: int) -> Iterator[Any]:
@@ -229,7 +231,7 @@ def _stopped(tiny: ModuleType, out: Path, error: type[BaseException] = RuntimeEr
 
     with pytest.raises(error):
         fit(
-            tiny.tiny(), failing, tiny.validation, out=out, model="tiny", schedule=tiny.SCHEDULE, data="d",
+            tiny.tiny(), failing, tiny.validation, out=out, model="tiny", schedule=schedule or tiny.SCHEDULE, data="d",
             options={"rate": 0.5},
         )  # fmt: skip
 
@@ -353,3 +355,16 @@ def test_without_lightning_the_remedy_is_named(
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     with pytest.raises(InputError, match=r"training needs tensorboard.*pip install 'captum-concepts\[training\]'"):
         tiny.run(tmp_path)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_on_a_gpu_training_is_in_mixed_precision_and_goes_on(tiny: ModuleType, tmp_path: Path) -> None:
+    schedule = dataclasses.replace(tiny.SCHEDULE, device="cuda")
+    tiny.run(tmp_path / "whole", schedule)
+    assert json.loads((tmp_path / "whole" / "run.json").read_text())["options"]["precision"] == "16-mixed"
+    _stopped(tiny, tmp_path / "stopped", schedule=schedule)
+    tiny.run(tmp_path / "stopped", schedule)
+    assert [epoch["val_loss"] for epoch in _history(tmp_path / "stopped")] == pytest.approx(
+        [epoch["val_loss"] for epoch in _history(tmp_path / "whole")], rel=1e-2
+    )
