@@ -108,6 +108,36 @@ def test_the_planted_concept_comes_first_and_the_distractor_does_not(explanation
     assert table.loc[("deep", "low"), "q_value"] < 0.1
 
 
+def test_the_hierarchical_correction_tests_one_half_and_mines_the_other(backbone, concepts, sounds):
+    found = explainer(backbone, correction="hierarchical", n_nulls=None, min_groups=3).explain(
+        sounds / "explain", concepts, targets="deep"
+    )
+    assert found.provenance["options"]["correction"] == "hierarchical"
+    assert "Yekutieli" in found.provenance["tests"]["correction"]
+    half = concepts.split(0.5, 0)
+    tested = len(set(concepts.groups[~half & concepts.labels[:, concepts.names.index("low")]]))
+    for layer in found.layers:
+        quality = found.banks[layer].quality.set_index("concept")
+        assert quality.loc["low", "n_positive_groups"] == tested
+        rows = found.scores[(found.scores["layer"] == layer) & (found.scores["status"] == "ok")]
+        assert (rows["q_value"] >= rows["p_value"]).all()
+        assert found.provenance["tests"]["smallest p_value"][layer] == 1 / 2000
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"correction": "fdr"}, "correction='fdr' is unknown; choose one of bh"),
+        ({"n_nulls": 50}, "n_nulls=50: .* cannot reject one of 4 concepts .* give at least 79"),
+    ],
+)
+def test_significance_that_cannot_be_is_refused_before_anything_is_heard(backbone, concepts, sounds, options, message):
+    heard = []
+    with pytest.raises(cc.InputError, match=message):
+        explainer(backbone, progress=lambda *step: heard.append(step), **options).explain(sounds / "explain", concepts)
+    assert not heard
+
+
 @pytest.mark.parametrize("targets", [np.int64(1), "shrill", np.array([1]), ["shrill", np.int32(1)]])
 def test_targets_are_names_or_whole_numbers_of_any_kind(backbone, concepts, sounds, targets):
     found = explainer(backbone, bootstrap=100).explain(sounds / "explain", concepts, targets=targets)

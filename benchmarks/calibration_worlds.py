@@ -1,0 +1,114 @@
+"""The data that ``calibration.py`` measures on: activations once, and concepts whose truth is known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import soundfile
+import torch
+
+import captum_concepts as cc
+from captum_concepts.activations import extract
+from captum_concepts.audio import Clip
+from captum_concepts.backbones import Backbone
+from captum_concepts.demo.model import demo_backbone
+from captum_concepts.demo.music import MusicGenerator
+from captum_concepts.hierarchy import ConceptHierarchy
+from captum_concepts.nulls import LayerData
+from captum_concepts.tcav import clip_means
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Activations (N, D) of a layer with groups (N,), and gradients (clips, 1, D) of one target on other clips."""
+
+    name: str
+    activations: torch.Tensor
+    groups: np.ndarray
+    gradients: torch.Tensor
+    clip_groups: list[str]
+
+
+def _rows(name: str, backbone: Backbone, layer: str, clips: list[Clip], explained: list[Clip], target: int) -> Rows:
+    heard = extract(backbone, clips, [layer])
+    pushed = extract(backbone, explained, [layer], targets=[target])
+    groups = np.array([heard.clips[row].group for row in heard.rows], dtype=object)
+    gradients = clip_means(pushed.gradients[layer], torch.from_numpy(pushed.counts))
+    return Rows(name, heard.activations[layer], groups, gradients, [clip.group for clip in pushed.clips])
+
+
+def generator_rows(folder: Path, pieces: int) -> Rows:
+    """The embedded model on pieces of the generator, a third as many more to explain."""
+    generator = MusicGenerator(seed=1, duration=3.0)
+    clips = []
+    for index in range(pieces + pieces // 3):
+        path = folder / f"{index}.wav"
+        soundfile.write(path, generator.clip(index).waveform, generator.sample_rate)
+        clips.append(Clip(str(path)))
+    backbone = demo_backbone()
+    return _rows("generator", backbone, backbone.layers[-1], clips[:pieces], clips[pieces:], 0)
+
+
+def real_rows(notes: int) -> Rows | None:
+    """MSD-VGG (pool4) on notes of the Philharmonia Orchestra, its "jazz" explained on 3 s of tracks of GTZAN."""
+    weights, table = SHARED / "models" / "deezer" / "MSD_vgg.h5", SHARED / "philharmonia" / "clips.csv"
+    tracks = sorted((SHARED / "gtzan_mini" / "genres").glob("*/*.flac"))
+    if not (weights.exists() and table.exists() and tracks):
+        return None
+    backbone = cc.load_backbone("msd-vgg", weights=str(weights))
+    files = pd.read_csv(table)["file"].sample(notes, random_state=0)
+    clips = [Clip(str(table.parent / file), 0.0, None, file) for file in files]
+    explained = [Clip(str(track), 10.0, 13.0, track.stem) for track in tracks]
+    return _rows("MSD-VGG, notes", backbone, "pool4", clips, explained, list(backbone.classes).index("jazz"))
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """200 concepts, 20 of them planted, with a tree that the truth follows and one that it does not."""
+
+    data: LayerData
+    names: list[str]
+    truth: np.ndarray
+    gradients: torch.Tensor
+    clip_groups: list[str]
+    tree: ConceptHierarchy
+    random_tree: ConceptHierarchy
+
+
+def mixed_truth(seed: int, concepts: int = 200, planted: int = 20, groups: int = 12, pool: int = 120) -> Mixed:
+    """Planted concepts lie in part along the gradient; of the others half are random sets, half lie across it.
+
+    The tree has 20 roots with nine children each; the planted concepts are two whole branches, but in the random tree
+    they are anywhere.
+    """
+    width = 48
+    generator = torch.Generator().manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    gradient = torch.nn.functional.normalize(torch.randn(width, generator=generator), dim=0)
+    shift = torch.nn.functional.normalize(torch.randn(concepts, width, generator=generator), dim=1) * 3
+    shift -= (shift @ gradient)[:, None] * gradient
+    sign = torch.where(torch.rand(planted, generator=generator) < 0.5, -1.0, 1.0)
+    shift[:planted] += 1.6 * sign[:, None] * gradient
+    shift[planted + (concepts - planted) // 2 :] = 0
+    owner = np.concatenate([np.repeat(np.arange(concepts), groups), np.full(pool, -1)])
+    x = torch.randn(len(owner), width, generator=generator)
+    x[: concepts * groups] += shift[torch.from_numpy(owner[: concepts * groups])]
+    shows = owner[:, None] == np.arange(concepts)
+    data = LayerData(
+        x,
+        shows,
+        np.repeat(owner[:, None] < 0, concepts, 1),
+        np.array([f"g{i}" for i in range(len(owner))], dtype=object),
+    )
+    clips = gradient + 0.1 * torch.randn(40, 1, width, generator=generator)
+    names = [f"c{i}" for i in range(concepts)]
+    trees = []
+    for order in (names, rng.permutation(names).tolist()):
+        edges = [(order[i - i % 10], order[i]) for i in range(concepts) if i % 10]
+        trees.append(ConceptHierarchy.from_edges(names, edges))
+    return Mixed(data, names, np.arange(concepts) < planted, clips, [f"e{i}" for i in range(40)], *trees)
