@@ -288,8 +288,7 @@ class LayerChecks:
         if total:
             some = [
                 f"{_name(r.first)} and {_name(r.second)} (cosine {r.cosine:.2f}, chance up to {r.chance:.2f}, "
-                f"each CAV finds the other's clips with AUC {r.auc_first:.2f} and {r.auc_second:.2f}, "
-                f"{r.shared_groups} shared groups)"
+                f"{_aucs(r.auc_first, r.auc_second)}{r.shared_groups} shared groups)"
                 for r in _first(table)
             ]
             lines.append(
@@ -359,6 +358,12 @@ def _name(text: Any) -> str:
 
 def _first(table: pd.DataFrame) -> Iterator[Any]:
     return table.head(NAMED).itertuples()
+
+
+def _aucs(first: float, second: float) -> str:
+    """NaN, where one concept's clips are the other's too, is left out."""
+    known = [f"{value:.2f}" for value in (first, second) if value == value]
+    return f"its CAV finds the other with AUC {' and '.join(known)}, " if known else ""
 
 
 def _listed(some: list[str], total: int) -> str:
