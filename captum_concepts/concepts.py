@@ -173,14 +173,16 @@ class ConceptSet:
         """bool (N, K), the clips each concept is held against.
 
         A clip whose group shows the concept is never among them; :meth:`dropped_negatives` counts those left out.
-        With ``"in-domain"`` the clips are read at the first call.
+        With ``"in-domain"`` the clips are read at the first call, and a concept that no other clips are like has no
+        negatives: :meth:`check` names it.
 
         Raises:
-            InputError: a concept has no negatives.
+            InputError: a concept (with ``"in-domain"``: every concept) has no negatives.
         """
-        mask = self._matched.copy() if self.negatives == "in-domain" else self._allowed()
+        in_domain = self.negatives == "in-domain"
+        mask = self._matched.copy() if in_domain else self._allowed()
         without = np.flatnonzero(~mask.any(axis=0))
-        if len(without):
+        if len(without) == len(self.names) or (len(without) and not in_domain):
             which = ", ".join(shown(self.names[column], 30) for column in without[:5])
             raise InputError(
                 f"negatives: {len(without)} of {len(self.names)} concepts have none ({which}); "

@@ -97,9 +97,9 @@ class Diagnostics:
             for layer, number in rows.groupby("layer", sort=False).size().items():
                 found.setdefault(str(layer), []).append(f"{number} {one if number == 1 else many}")
 
-        confounded = self.domain[[is_confounded(row) for row in self.domain.to_dict("records")]]
-        for layer in confounded["layer"]:
-            found.setdefault(layer, []).append("any set of the concepts' clips differs from the random pool")
+        for row in self.domain.to_dict("records"):
+            if is_confounded(row):
+                found.setdefault(row["layer"], []).append("any set of the concepts' clips differs from the random pool")
         count(self.stability[self.stability["cosine"] <= self.stability["chance"]], "unstable CAV", "unstable CAVs")
         count(self.pairs[self.pairs["cosine"] > self.pairs["chance"]], "entangled pair", "entangled pairs")
         count(

@@ -72,6 +72,9 @@ def test_a_pool_from_elsewhere_is_said_with_a_remedy():
     assert "--negatives in-domain" in line
     row = tables["domain"].iloc[0]
     assert row["random_sets"] == 1.0 and row["common"] > 0.5 and row["low"] > 0.9
+    found = Diagnostics()
+    found.append("domain", tables["domain"])
+    assert found.summary() == ["'l\\n': any set of the concepts' clips differs from the random pool"]
 
 
 def test_a_concept_that_passes_the_gate_by_luck_is_called_unstable():
@@ -140,7 +143,7 @@ def test_tables_refuse_what_is_not_theirs():
         typed("stability", {"layer": [1], "concept": ["a"], "cosine": [0.0], "chance": [0.0]})
     with pytest.raises(KeyError):
         typed("stability", {"layer": ["l"]})
-    assert Diagnostics() == Diagnostics()
+    assert Diagnostics() == Diagnostics() and Diagnostics().summary() == []
     full = Diagnostics()
     full.append(
         "shared", typed("shared", {"group": ["g"], "explained_clips": [1], "concept_clips": [2], "concepts": [""]})
