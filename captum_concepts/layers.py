@@ -77,7 +77,7 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
         raise InputError(
             f"layer {shown(name)} is not in {type(model).__name__}, which has no layers: wrap it in a module"
         )
-    bare = name.rpartition(":")[0] if name.rpartition(":")[2].isdigit() and name not in modules else name
+    bare = name.rpartition(":")[0] if name.rpartition(":")[2].isdecimal() and name not in modules else name
     if bare in modules:
         return modules[bare]
     near = difflib.get_close_matches(bare, modules, n=3, cutoff=0.4)
@@ -89,7 +89,8 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
 def output_index(name: str) -> int:
     """Which tensor of a tuple output a layer's name asks for: 1 for "gru:1", 0 for "gru"."""
     suffix = name.rpartition(":")[2]
-    return int(suffix) if ":" in name and suffix.isdigit() else 0
+    # No layer has as many tensors as nine digits say, and Python refuses to read thousands of them.
+    return int(suffix[:9]) if ":" in name and suffix.isdecimal() else 0
 
 
 def pool_map(values: Tensor, axes: str, pool: str, *, reduce: str = "mean") -> Tensor:

@@ -13,6 +13,7 @@ from captum_concepts.layers import (
     find_layer,
     frozen,
     guess_axes,
+    output_index,
     pool_map,
     sequence_default,
 )
@@ -105,6 +106,19 @@ def test_an_unknown_layer_is_answered_with_the_nearest_names():
         find_layer(many, "nothing like it")
     with pytest.raises(InputError, match="use one of time, none, time_freq"):
         check_pooling("max")
+
+
+def test_what_no_number_is_belongs_to_the_name():
+    model = nn.ModuleDict({"x": nn.ReLU()})
+    assert output_index("x:12") == 12 and find_layer(model, "x:12") is model["x"]
+    assert output_index("x:²") == 0
+    with pytest.raises(InputError, match="layer 'x:²' is not in ModuleDict; its layers are: x"):
+        find_layer(model, "x:²")
+    with (
+        pytest.raises(InputError, match="its output has 1 tensors; give :0"),
+        LayerTap(model, ["x:" + "9" * 5000], differentiable=False),
+    ):
+        model["x"](torch.ones(1))
 
 
 def test_a_tied_module_is_found_under_both_names():
