@@ -208,7 +208,8 @@ def check_randomised(name: str, view: View, copies: Sequence[View]) -> Check:
     if not passed:
         sentence += " The scores do not depend on the weights as they should."
     verdict, bound = "passed" if passed else "failed", f"below {UNRELATED:g}; expected 0"
-    return Check(name, view.layer, verdict, measured, value, value - reach, value + reach, bound, sentence, details)
+    low, high = max(-1.0, value - reach), min(1.0, value + reach)
+    return Check(name, view.layer, verdict, measured, value, low, high, bound, sentence, details)
 
 
 def _repeated(view: View, copies: Sequence[View]) -> dict[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import html
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -338,6 +339,22 @@ def test_the_files_say_the_same(sane, tmp_path):
     for check in sane.checks:
         assert check.measured in text and check.measured in markdown
         assert f"{check.value:.3g}" in text and f"{check.value:.3g}" in markdown
+
+
+@pytest.mark.parametrize("width", [420, 1000, 1400])
+def test_every_check_is_seen_at_every_width(sane, tmp_path, width):
+    sync_api = pytest.importorskip("playwright.sync_api")
+    chromium = next((path for name in ("chromium", "google-chrome") if (path := shutil.which(name))), None)
+    if chromium is None:
+        pytest.skip("no Chromium on this machine")
+    page = sane.save(tmp_path)
+    with sync_api.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        tab = browser.new_page(viewport={"width": width, "height": 900})
+        tab.goto(page.as_uri())
+        assert [tab.get_by_role("heading", name=name.capitalize()).is_visible() for name in CHECKS] == [True] * 5
+        assert tab.evaluate("document.documentElement.scrollWidth") == width
+        browser.close()
 
 
 def test_hostile_labels_are_only_text():
