@@ -166,8 +166,10 @@ def explain(out: str, no_report: bool, as_json: bool, quiet: bool, verbose: bool
     Columns of scores.csv:
       score, low, high         share of the explained clips that the concept pushes toward the target, and its 95 %
                                interval over groups of clips
-      smooth, ...              the same share with clips near the boundary counted in part
-      magnitude, ...           mean push: how fast the target's logit grows along the concept's direction
+      smooth                   the same share with clips near the boundary counted in part; its 95 % interval:
+      smooth_low, smooth_high
+      magnitude                mean push: how fast the target's logit grows along the concept's direction; its interval:
+      magnitude_low, magnitude_high
       p_value                  share of random concepts with an effect as strong, for concepts as well told apart from
                                chance as the quality gate asks: small if it is hardly chance
       q_value                  the same after correction for testing many concepts (see --correction)
