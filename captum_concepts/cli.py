@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from captum_concepts import __version__, cli_check, cli_options, cli_saved, console
+from captum_concepts import __version__, cli_check, cli_options, cli_saved, cli_timeline, console
 from captum_concepts.errors import InputError, shown
 
 if TYPE_CHECKING:
@@ -138,6 +138,13 @@ def demo(out: str, seed: int, as_json: bool, quiet: bool, verbose: bool) -> None
     help="A concept with fewer positive or negative groups is reported, not fitted.",
 )
 @click.option(
+    "--support",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Draw the groups so many times anew and say on every link of the hierarchy how often it was found again.",
+)
+@click.option(
     "--shares", is_flag=True, help="Share out each class along the hierarchy (shares.csv and the page); takes longer."
 )
 @cli_options.seed
@@ -227,7 +234,18 @@ def _prepare(out: str, given: dict[str, Any]) -> tuple[list[Any], Any, dict[str,
         "store": store,
         **{
             name: given[name]
-            for name in ("cav", "similarity", "miner", "pool", "min_groups", "seed", "batch_size", "correction")
+            for name in (
+                "cav",
+                "similarity",
+                "miner",
+                "max_parents",
+                "support",
+                "pool",
+                "min_groups",
+                "seed",
+                "batch_size",
+                "correction",
+            )
         },
         "on_bad": given["on_bad"],
     }
@@ -316,7 +334,15 @@ def _passes(
     return backbone, passes, skipped
 
 
-for _command in (cli_check.check, cli_saved.mine, cli_saved.evaluate, cli_saved.report, cli_saved.export):
+for _command in (
+    cli_check.check,
+    cli_timeline.timeline,
+    cli_saved.mine,
+    cli_saved.why,
+    cli_saved.evaluate,
+    cli_saved.report,
+    cli_saved.export,
+):
     main.add_command(_command)
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # What the help says of methods without importing them; a test holds it against what is registered.
 BUILT_IN = {
     "cav_methods": ("lda", "logistic", "pattern", "sgd"),
-    "similarities": ("activation", "correlation", "cosine", "discriminant", "overlap"),
+    "similarities": ("activation", "correlation", "cosine", "diffusion", "discriminant", "overlap", "sensitivity"),
     "miners": ("agglomerative", "branching", "generality", "heymann", "spanning_tree", "subsumption"),
 }
 TABLES = (".csv", ".tsv", ".txt", ".parquet")
@@ -178,6 +178,13 @@ mining = _together(
         multiple=True,
         metavar="KEY=VALUE",
         help="Option of the miner, e.g. min_sim=0.3; may be repeated; a wrong name lists all.",
+    ),
+    click.option(
+        "--max-parents",
+        type=click.IntRange(1),
+        default=1,
+        show_default=True,
+        help="Above 1, a concept about as near to others as to its parent hangs under these too.",
     ),
 )
 

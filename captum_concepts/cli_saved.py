@@ -42,6 +42,7 @@ AGREEMENT = (
     help="One that needs the CAVs alone, e.g. cosine.  [default: as saved]",
 )
 @cli_options.mining
+@click.option("--combine", is_flag=True, help="One hierarchy for all layers instead of one for each.")
 @click.option(
     "-o",
     "--out",
@@ -49,7 +50,7 @@ AGREEMENT = (
     help="File for the hierarchy: .graphml, .gexf or .json. With several layers, -LAYER is put before the ending.",
 )
 @click.option("--json", "as_json", is_flag=True, help="{layer: {names, edges}} as JSON on stdout instead of trees.")
-def mine(folder: str, layers: tuple[str, ...], out: str | None, as_json: bool, **given: Any) -> None:
+def mine(folder: str, layers: tuple[str, ...], combine: bool, out: str | None, as_json: bool, **given: Any) -> None:
     """Mine the hierarchies of an explanation that `explain --out FOLDER` saved, without listening again.
 
     Nothing in FOLDER is changed. Concepts that could not be tested are left out.
@@ -57,6 +58,7 @@ def mine(folder: str, layers: tuple[str, ...], out: str | None, as_json: bool, *
     \b
     captum-concepts mine out/ --miner heymann --miner-option min_sim=0.3
     captum-concepts mine out/ --similarity cosine --miner agglomerative --layer pool5 --out tree.graphml
+    captum-concepts mine out/ --combine --max-parents 2
     """
     options = cli_options.method_options("miners", given["miner"], given["miner_options"], "--miner-option")
     if out is not None and Path(out).suffix not in WRITERS:
@@ -65,8 +67,14 @@ def mine(folder: str, layers: tuple[str, ...], out: str | None, as_json: bool, *
     from captum_concepts.persistence import layer_files
 
     explanation = _load(folder)
+    options["max_parents"] = given["max_parents"]
     trees = {}
-    for layer in _layers(explanation, layers):
+    if combine:
+        if given["similarity"] is not None:
+            raise InputError("--combine: takes the saved similarities; leave out --similarity")
+        chosen = _layers(explanation, layers)
+        trees[" + ".join(chosen)] = explanation.combined(chosen, given["miner"], **options)
+    for layer in () if combine else _layers(explanation, layers):
         names, matrix = _similarities(explanation, layer, given["similarity"])
         if not (matrix == matrix.T).all():
             saved = explanation.provenance.get("options", {}).get("similarity", "what was saved")
@@ -95,6 +103,20 @@ WRITERS: dict[str, Any] = {
     ".gexf": lambda tree, path: tree.to_gexf(path),
     ".json": _write_json,
 }
+
+
+@click.command(short_help="Say why a concept sits where it sits.")
+@click.argument("folder", type=click.Path())
+@click.argument("concept")
+@click.option("--layer", metavar="NAME", help="[default: the last that has a hierarchy]")
+def why(folder: str, concept: str, layer: str | None) -> None:
+    """Say in words why CONCEPT sits where it sits in the hierarchy that `explain --out FOLDER` saved.
+
+    \b
+    captum-concepts why out/ "acid jazz"
+    """
+    for line in _load(folder).why(concept, layer).splitlines():
+        click.echo(console.one_line(line))
 
 
 @click.command(short_help="Hold mined hierarchies against a reference.")

@@ -8,6 +8,7 @@ link lie in an embedding that took no part in the mining.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import networkx as nx
 import numpy as np
@@ -98,7 +99,7 @@ def embedding_hierarchy(
     metric: str = "cosine",
     density: float = 0.1,
     threshold: float | None = None,
-    **options: object,
+    **options: Any,
 ) -> ConceptHierarchy:
     """The paper's algorithm (`heymann`) on an embedding of the concepts, such as words or usage.
 

@@ -46,9 +46,11 @@ from captum_concepts.plugins import get_plugin_manager, lookup
 from captum_concepts.positions import unpooled_shapes
 from captum_concepts.relative_scores import relative_directions, relative_scores
 from captum_concepts.scoring import check_nulls, layer_nulls, score_layer
+from captum_concepts.several_parents import check_parent_options
+from captum_concepts.similarity import find_measure
 from captum_concepts.similarity import similarity as compute_similarity
 from captum_concepts.store import ActivationStore
-from captum_concepts.support import ResampledDiscriminant, bootstrap_support
+from captum_concepts.support import ResampledDiscriminant, ResampledSimilarity, bootstrap_support
 from captum_concepts.tcav import clip_means
 
 
@@ -69,8 +71,9 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
             ``corrections.CORRECTIONS``. "hierarchical" mines the hierarchy on one half of the concepts' groups, and
             fits, tests and walks it down on the other.
         bootstrap: samples for the intervals.
-        support: bootstrap samples for the support of every link, see ``support.bootstrap_support``; 0: none. Needs the
-            similarity "discriminant".
+        support: bootstrap samples for the support of every link, see ``support.bootstrap_support``; 0: none. Cheap with
+            the similarity "discriminant"; with another one every sample fits all CAVs again.
+        max_parents: of one concept in the hierarchy; above 1 it is a DAG, see ``several_parents.add_parents``.
         shares: whether to share out each class along the hierarchy, see ``completeness``; seconds to minutes.
         min_groups: concepts with fewer groups of positives or negatives are not fitted.
         seed: of folds, pseudo-concepts and bootstrap. Same seed, same bytes.
@@ -98,6 +101,7 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
         correction: str = "bh",
         bootstrap: int = 1000,
         support: int = 0,
+        max_parents: int = 1,
         shares: bool = False,
         min_groups: int = 5,
         seed: int = 0,
@@ -130,8 +134,10 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
         self.correction = check_correction(correction)
         self.bootstrap = bootstrap
         self.support = support
-        if support < 0 or (support and similarity != "discriminant"):
-            raise InputError(f"support={support}: give 0, or a number of samples and similarity='discriminant'")
+        if support < 0:
+            raise InputError(f"support={support}: give 0 for none, or a number of bootstrap samples")
+        check_parent_options(max_parents, 0)
+        self.max_parents = max_parents
         self.shares = shares
         self.min_groups = min_groups
         self.seed = seed
@@ -144,8 +150,7 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
         _check_options(
             "miner_options", miner if callable(miner) else lookup("miners", miner).factory, 2, self.miner_options
         )
-        if not callable(similarity):
-            lookup("similarities", similarity)
+        find_measure(similarity)
 
     def explain(
         self,
@@ -169,6 +174,8 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
                 anything is heard), no concept that can be told apart at any layer.
         """
         chosen = self._targets(targets)
+        if not chosen and "gradients" in find_measure(self.similarity).needs:
+            raise InputError(f"similarity {shown(self.similarity)}: needs classes, and {self.backbone.name} has none")
         to_explain = as_clips(clips) if chosen else []
         if self.shares and chosen:
             check_groups([clip.group for clip in to_explain])
@@ -338,11 +345,15 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
             self.seed,
             unpooled_shapes(self.backbone, (layer,), self.pool).get(layer),
         )
+        if explained is None:
+            gradients = data.activations.new_zeros(1, 0, data.activations.shape[1])
+        else:
+            gradients = clip_means(explained.gradients[layer], torch.from_numpy(explained.counts))
         if alike:
-            self._mine_layer(layer, tree, alike, mined, result)
+            self._mine_layer(layer, tree, alike, mined, gradients, result)
         else:
             result.warnings.append(f"{shown(layer)}: no concept can be told apart on held-out groups, so no hierarchy")
-        return self._score_layer(layer, bank, data, concepts.negatives == "rest", explained, result)
+        return self._score_layer(layer, bank, data, concepts.negatives == "rest", gradients, explained, result)
 
     def _fit_bank(self, layer: str, concepts: ConceptSet, data: LayerData) -> ConceptBank:
         return fit_cavs(
@@ -364,14 +375,11 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
         bank: ConceptBank,
         data: LayerData,
         rest: bool,
+        gradients: Tensor,
         explained: Extraction | None,
         result: Explanation,
     ) -> pd.DataFrame:
         plan = NullPlan(self._fit, self.cav_options, self.n_nulls, self.seed, rest)
-        if explained is None:
-            gradients = data.activations.new_zeros(1, 0, data.activations.shape[1])
-        else:
-            gradients = clip_means(explained.gradients[layer], torch.from_numpy(explained.counts))
         nulls = layer_nulls(bank, data, gradients.mean(0), plan, self.correction)
         bank.quality["p_value"] = nulls.quality_p_values(bank)
         result.provenance["tests"]["smallest p_value"][layer] = 1 / (1 + nulls.count)
@@ -389,23 +397,40 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
         return table
 
     def _mine_layer(
-        self, layer: str, bank: ConceptBank, usable: list[str], data: LayerData, result: Explanation
+        self,
+        layer: str,
+        bank: ConceptBank,
+        usable: list[str],
+        data: LayerData,
+        gradients: Tensor,
+        result: Explanation,
     ) -> None:
         columns = [bank.names.index(name) for name in usable]
+        positives, weights = data.positives[:, columns], group_weights(data.groups)
         matrix = compute_similarity(
             bank.subset(usable).to(data.activations.device),
             self.similarity,
             activations=data.activations,
-            labels=data.positives[:, columns],
-            weights=group_weights(data.groups),
+            labels=positives,
+            weights=weights,
             groups=data.groups,
+            gradients=gradients if gradients.numel() else None,
         ).cpu()
         result.similarities[layer][np.ix_(columns, columns)] = matrix.numpy()
-        hierarchy = mine(matrix, usable, self.miner, **self.miner_options)
+        options = {**self.miner_options, "max_parents": self.max_parents}
+        hierarchy = mine(matrix, usable, self.miner, **options)
         if self.support:
-            shown_rows = (data.activations, data.positives[:, columns], group_weights(data.groups), data.groups)
-            resampled = ResampledDiscriminant(*shown_rows, samples=self.support, seed=self.seed)
-            hierarchy = bootstrap_support(hierarchy, resampled, self.miner, **self.miner_options).hierarchy
+            resampled: ResampledDiscriminant | ResampledSimilarity
+            if self.similarity == "discriminant":
+                resampled = ResampledDiscriminant(
+                    data.activations, positives, weights, data.groups, self.support, self.seed
+                )
+            else:
+                resampled = ResampledSimilarity(
+                    self.similarity, self._fit, self.cav_options, data.activations, positives,
+                    data.negatives[:, columns], weights, data.groups, gradients, self.support, self.seed,
+                )  # fmt: skip
+            hierarchy = bootstrap_support(hierarchy, resampled, self.miner, **options).hierarchy
         get_plugin_manager().hook.captum_concepts_hierarchy_mined(hierarchy=hierarchy)
         result.hierarchies[layer] = hierarchy
 
@@ -421,6 +446,7 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
             "correction",
             "bootstrap",
             "support",
+            "max_parents",
             "shares",
         )
         more = ("min_groups", "on_bad", "batch_size", "layers")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,10 +53,12 @@ def empty_scores() -> pd.DataFrame:
 
 @dataclass
 class Timeline:
-    """How much each concept pushes one target along one explained clip.
+    """Where each concept is heard along one clip, and how much it pushes one target there.
 
     ``push`` has shape (P, K): the sensitivity of the target's logit along each unit CAV, patch by patch;
-    ``starts`` and ``ends`` are the patches' seconds in the file, shape (P,).
+    ``presence``, of the same shape, is the probability that the patch shows the concept, ``ConceptBank.presence`` (None
+    in explanations saved before there was one). NaN for concepts without a CAV. ``starts`` and ``ends`` are the
+    patches' seconds in the file, shape (P,); patches overlap where the clip was heard with a hop of its own.
     """
 
     layer: str
@@ -64,6 +67,12 @@ class Timeline:
     starts: np.ndarray
     ends: np.ndarray
     push: np.ndarray
+    presence: np.ndarray | None = None
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether patches overlap, as they do where a hop was asked for."""
+        return len(self.starts) > 1 and bool(self.starts[1] < self.ends[0])
 
 
 @dataclass
@@ -80,7 +89,8 @@ class Explanation:
         clips: the explained clips, in the order of ``sensitivities``.
         examples: layer -> concept -> the concept's own clips that lie farthest along its CAV (best first, each cut to
             its best patch).
-        timelines: for each layer and target, the explained clips with the highest logit.
+        timelines: for each layer and target, the explained clips with the highest logit; before them what
+            ``timeline.add_timelines`` heard for the user.
         warnings: one line each.
         diagnostics: what to know of the concepts before the rest is believed, see ``diagnostics.Diagnostics``.
         shares: what each concept and each branch of a hierarchy has in each class, columns
@@ -173,3 +183,57 @@ class Explanation:
             "target", key=lambda names: names.map({name: i for i, name in enumerate(self.targets)}), kind="stable"
         )
         return ranked.groupby("target", sort=False).head(n).reset_index(drop=True)
+
+    def combined(
+        self, layers: Sequence[str] | None = None, miner: str = "spanning_tree", **options: Any
+    ) -> ConceptHierarchy:
+        """One hierarchy for several layers, mined from the mean of their similarities (``similarity.combine``).
+
+        Args:
+            layers: default: all that have a hierarchy.
+            miner: with its ``options``, see ``miners.mine``.
+
+        Raises:
+            InputError: no such layer, a layer without a hierarchy, or no concept that is testable at all of them.
+        """
+        from captum_concepts.miners import mine
+        from captum_concepts.similarity import combine
+
+        chosen = list(self.hierarchies) if layers is None else list(layers)
+        for layer in chosen:
+            if layer not in self.hierarchies:
+                raise InputError(f"layer {shown(layer)} has no hierarchy; choose from {', '.join(self.hierarchies)}")
+        at = {layer: {name: i for i, name in enumerate(self.banks[layer].names)} for layer in chosen}
+        usable = [
+            name
+            for name in self.concepts
+            if all(name in at[x] and np.isfinite(self.similarities[x][at[x][name], at[x][name]]) for x in chosen)
+        ]
+        if not usable:
+            raise InputError(f"no concept can be told apart at all of {', '.join(chosen) or 'no layer'}; give fewer")
+        rows = {layer: [at[layer][name] for name in usable] for layer in chosen}
+        matrices = {layer: self.similarities[layer][np.ix_(rows[layer], rows[layer])] for layer in chosen}
+        return mine(combine(matrices), usable, miner, **options)
+
+    def why(self, concept: str, layer: str | None = None, candidates: int = 3) -> str:
+        """In words, why a concept sits where it sits in the hierarchy of a layer (default: the last that has one).
+
+        Its parents with similarity and support, the concepts most similar to it, how general it is, its stability and
+        what the clips are that speak for it most.
+
+        Raises:
+            InputError: no such layer, or a concept that is not in its hierarchy.
+        """
+        if layer is None:
+            layer = next((name for name in reversed(self.layers) if name in self.hierarchies), "")
+        if layer not in self.hierarchies:
+            raise InputError(f"layer {shown(layer)} has no hierarchy; choose from {', '.join(self.hierarchies)}")
+        hierarchy, bank = self.hierarchies[layer], self.banks[layer]
+        order = [bank.names.index(name) for name in hierarchy.names if name in bank.names]
+        matrix = self.similarities[layer][np.ix_(order, order)] if len(order) == len(hierarchy) else None
+        lines = [hierarchy.explain(concept, matrix, candidates)]
+        clips = self.examples.get(layer, {}).get(concept, [])
+        if clips:
+            named = ", ".join(f"{Path(c.path).name} from {c.start:.1f} s" for c in clips)
+            lines.append(f"Clips that speak for it most: {named}.")
+        return "\n".join(lines)

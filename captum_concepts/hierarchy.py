@@ -318,7 +318,8 @@ class ConceptHierarchy:
 
         Args:
             similarity: (K, K) in the order of ``names``, as it was mined; then the nearest other concepts are named,
-                by ``S[p, c] / sqrt(S[p, p] S[c, c])`` where both are above 0.
+                by ``S[p, c] / sqrt(S[p, p] S[c, c])`` where both are above 0, and how general the concept is: how
+                similar it is to all others on average, by its rank among them.
             candidates: how many of them.
 
         Raises:
@@ -333,7 +334,7 @@ class ConceptHierarchy:
         if not parents:
             lines.append(f"{_one_line(concept)} is a root: no concept is nearer to it than all clips together are.")
         if similarity is not None:
-            lines.append(self._nearest(concept, np.asarray(similarity, dtype=np.float64), candidates))
+            lines += self._nearest(concept, np.asarray(similarity, dtype=np.float64), candidates)
         path = [concept]
         while above := self.parents(path[-1]):
             path.append(above[0])
@@ -345,20 +346,29 @@ class ConceptHierarchy:
         )
         return "\n".join(lines)
 
-    def _nearest(self, concept: str, similarity: np.ndarray, candidates: int) -> str:
+    def _nearest(self, concept: str, similarity: np.ndarray, candidates: int) -> list[str]:
         k = len(self.names)
         if similarity.shape != (k, k):
             raise InputError(f"similarity: shape {similarity.shape} for {k} concepts; give ({k}, {k}) in their order")
         own = similarity.diagonal()
         index = self._index[concept]
         if not own[index] > 0:
-            return "It lies no farther from the mean of all clips than noise does."
-        with np.errstate(invalid="ignore", divide="ignore"):
-            values = np.where(own > 0, similarity[:, index] / np.sqrt(own * own[index]), -np.inf)
+            return ["It lies no farther from the mean of all clips than noise does."]
+        length = np.sqrt(np.where(own > 0, own, np.inf))
+        values = similarity / length[:, None] / length[None, :]
+        np.fill_diagonal(values, 0.0)
+        generality = values.sum(0)
+        values = np.where(own > 0, values[:, index], -np.inf)
         values[index] = -np.inf
         best = [i for i in np.argsort(-values, kind="stable")[:candidates] if np.isfinite(values[i])]
+        if not best:
+            return ["There is no other concept to compare it with."]
         named = ", ".join(f"{_one_line(self.names[i])} {values[i]:.2f}" for i in best)
-        return f"Most similar to it: {named}." if named else "There is no other concept to compare it with."
+        rank = 1 + int((generality > generality[index]).sum())
+        return [
+            f"Most similar to it: {named}.",
+            f"It is number {rank} of {k} in generality, the mean similarity to all others.",
+        ]
 
     def diff(self, other: ConceptHierarchy) -> str:
         """What changed from this hierarchy to another, one concept a line, in the order of ``names``.

@@ -88,7 +88,7 @@ def similarity(
         InputError: an unknown measure, something needed is missing or has another shape or NaN, a concept without
             rows, or a measure that does not return a finite (K, K).
     """
-    chosen = _measure(measure)
+    chosen = find_measure(measure)
     given = {"activations": activations, "labels": labels, "gradients": gradients}
     for need in sorted(chosen.needs):
         if given[need] is None:
@@ -111,7 +111,8 @@ def similarity(
     return result
 
 
-def _measure(measure: str | Measure | Callable[..., Tensor]) -> Measure:
+def find_measure(measure: str | Measure | Callable[..., Tensor]) -> Measure:
+    """The measure of a name or function; raises InputError for an unknown name."""
     if isinstance(measure, Measure):
         return measure
     if callable(measure):

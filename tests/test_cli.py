@@ -314,7 +314,7 @@ def nothing_is_heard(*_: object, **__: object) -> None:
         (["--miner", "heyman"], ["heyman", "heymann"]),
         (
             ["--similarity", "activation"],
-            ["spanning_tree", "symmetric", "--similarity correlation or cosine or discriminant"],
+            ["spanning_tree", "symmetric", "--similarity correlation or cosine or diffusion or"],
         ),
         (["--miner-option", "x=1"], ["--miner-option 'x'", "root_factor"]),
         (["--miner-option", "root_factor=NaN"], ["root_factor='NaN'"]),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import captum_concepts as cc
 from captum_concepts.audio import Clip
 from captum_concepts.hookspecs import hookimpl
+from captum_concepts.miners import mine
 from captum_concepts.plugins import get_plugin_manager
 
 RATE, SECONDS = 8000, 0.25
@@ -260,6 +263,55 @@ def test_links_carry_their_support(backbone, concepts, sounds, explanation):
         assert all(support * 20 == round(support * 20) for *_, support in hierarchy.edges)
 
 
+def test_support_of_a_similarity_that_needs_the_cavs(backbone, concepts, sounds):
+    found = explainer(backbone, support=10, similarity="cosine", miner="branching", miner_options={"min_sim": -2.0})
+    hierarchy = found.explain(sounds / "explain", concepts).hierarchies["bands"]
+    assert len(hierarchy.edges) == len(NAMES) - 1
+    assert all(support * 10 == round(support * 10) for *_, support in hierarchy.edges)
+
+
+def test_concepts_are_alike_that_push_the_classes_alike(backbone, concepts, sounds):
+    found = explainer(backbone, similarity="sensitivity").explain(sounds / "explain", concepts)
+    bank, pushed = found.banks["bands"], found.sensitivities["bands"]
+    for i, j in itertools.combinations(range(len(bank)), 2):
+        a, b = pushed[..., i].ravel().astype(float), pushed[..., j].ravel().astype(float)
+        cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+        assert found.similarities["bands"][i, j] == pytest.approx(cosine, abs=1e-4)
+
+
+def test_a_similarity_of_sensitivities_needs_classes(concepts, sounds):
+    black_box = cc.EmbeddingBackbone(lambda waveforms: waveforms[:, :32], RATE, SECONDS)
+    with pytest.raises(cc.InputError, match="similarity 'sensitivity': needs classes"):
+        explainer(black_box, similarity="sensitivity").explain(sounds / "explain", concepts)
+
+
+def test_layers_combine_into_one_hierarchy(explanation):
+    at = {layer: explanation.similarities[layer] for layer in explanation.hierarchies}
+    names = explanation.banks[explanation.layers[0]].names
+    expected = mine(sum(m / np.diagonal(m).mean() for m in at.values()) / len(at), names)
+    found = explanation.combined()
+    assert found.names == names
+    assert set(found.graph.edges) == set(expected.graph.edges)
+    assert explanation.combined(explanation.layers[:1]) == explanation.hierarchies[explanation.layers[0]]
+    with pytest.raises(cc.InputError, match="layer 'x' has no hierarchy"):
+        explanation.combined(["x"])
+
+
+def test_why_a_concept_sits_where_it_sits(explanation):
+    layer = explanation.layers[-1]
+    for name in explanation.hierarchies[layer].names:
+        words = explanation.why(name)
+        clip = explanation.examples[layer][name][0]
+        assert f"{Path(clip.path).name} from {clip.start:.1f} s" in words
+        assert f"of {len(NAMES)} in generality" in words
+        for parent in explanation.hierarchies[layer].parents(name):
+            assert f"{name} is under {parent}" in words
+    with pytest.raises(cc.InputError, match="no concept 'x'"):
+        explanation.why("x")
+    with pytest.raises(cc.InputError, match="layer 'x' has no hierarchy"):
+        explanation.why(NAMES[0], "x")
+
+
 def test_clips_that_cannot_be_used_are_counted_or_refused(backbone, concepts, sounds, tmp_path):
     (tmp_path / "broken.wav").write_bytes(b"no audio")
     clips = [tmp_path / "broken.wav", *sorted((sounds / "explain").iterdir())]
@@ -327,7 +379,7 @@ def test_cheap_faults_are_found_before_audio_is_heard(backbone, concepts, sounds
         ({"miner_options": {"depth": 3}}, "miner_options="),
         ({"bootstrap": 3}, "bootstrap=3 must be at least 100"),
         ({"support": -1}, "support=-1"),
-        ({"support": 50, "similarity": "cosine"}, "similarity='discriminant'"),
+        ({"max_parents": 0}, "max_parents = 0"),
         ({"n_nulls": 3}, "n_nulls=3 must be at least 19"),
         ({"min_groups": 1}, "min_groups=1 must be at least 2"),
     ],

@@ -207,6 +207,7 @@ def test_explain_says_why_in_words() -> None:
     assert text == [
         "c is under b: similarity 0.50.",
         "Most similar to it: b 0.77.",
+        "It is number 3 of 4 in generality, the mean similarity to all others.",  # sums: a 1.70, b 1.77, c 1.48, d 0
         "The way up: c < b < a.",
         "Below it: 0 concepts, 0 of them next.",
     ]
