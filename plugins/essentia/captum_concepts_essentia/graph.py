@@ -254,11 +254,16 @@ class GraphModule(nn.Module):
 
     def _run(self, x: Tensor, start: str, target: str) -> Result:
         needed = self._needed(start, target)
-        last_reader = {source: name for name in needed if name != start for source, _ in self.nodes[name].inputs}
+        chains = self._usable_chains(needed, start, target)
+        # What a chain reads is read when its pooling is computed, however many nodes come in between.
+        when = {name: name for name in needed if name != start}
+        when |= {inner: name for name, chain in chains.items() for inner in chain.inside}
+        last_reader: dict[str, str] = {}
+        for name in sorted(when, key=lambda name: self._position[when[name]]):
+            last_reader |= dict.fromkeys((source for source, _ in self.nodes[name].inputs), when[name])
         finished: dict[str, list[str]] = {}
         for source, reader in last_reader.items():
             finished.setdefault(reader, []).append(source)
-        chains = self._usable_chains(needed, start, target)
         skipped = {name for chain in chains.values() for name in chain.inside}
         values: dict[str, Result] = {}
         for name in needed:
@@ -271,9 +276,8 @@ class GraphModule(nn.Module):
                 values[name] = module(computed=self._chained(chains[name], values))
             else:
                 values[name] = module(*self._inputs(name, values))
-            for member in chains[name].members if name in chains else (name,):
-                for source in finished.get(member, ()):
-                    values.pop(source, None)
+            for source in finished.get(name, ()):
+                values.pop(source, None)
         return values[target]
 
     def _inputs(self, name: str, values: Mapping[str, Result]) -> list[Value]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -112,7 +113,8 @@ def batch_norm(
 ) -> Result:
     if attributes.ints.get("is_training", 1):
         raise BadGraph("batch statistics (is_training); freeze the graph for inference")
-    eps = attributes.floats.get("epsilon", 1e-4)
+    # torch takes no zero; the least number above it leaves variances as they are.
+    eps = max(attributes.floats.get("epsilon", 1e-4), torch.finfo(torch.float32).tiny)
     found = F.batch_norm(to_nchw(value, attributes), mean, var, gain, offset, False, 0.0, eps)
     return from_nchw(found, attributes), mean, var, mean, var
 

@@ -83,7 +83,10 @@ def mean(attributes: Attributes, value: Value, axes: Value) -> Result:
 
 
 def _product(value: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
-    for axis in sorted((axis % value.dim() for axis in axes), reverse=True):
+    places = {range(value.dim())[axis] for axis in axes}
+    if len(places) < len(axes):
+        raise BadGraph(f"an axis twice in {axes}")
+    for axis in sorted(places, reverse=True):
         value = value.prod(axis, keepdim=keep)
     return value
 

@@ -142,10 +142,16 @@ def range_(_: Attributes, start: Value, limit: Value, delta: Value) -> Result:
     if step == 0 or not all(map(math.isfinite, (first, end, step))):
         raise BadGraph(f"a range from {first} to {end} in steps of {step}")
     whole = all(isinstance(number, int) for number in (first, end, step))
-    count = max(0, -((first - end) // step) if whole else math.ceil((end - first) / step))
+    if whole:
+        count = max(0, -((first - end) // step))
+        bounded(count)
+        return first + np.arange(count, dtype=np.int64) * step
+    # In the numbers' own precision, as TensorFlow counts: in a finer one, a limit may come to lie beyond one more step.
+    kind = np.result_type(*(np.dtype(str(value.dtype).removeprefix("torch.")) for value in (start, limit, delta)))
+    below, above, by = (kind.type(number) for number in (first, end, step))
+    count = max(0, math.ceil((above - below) / by))
     bounded(count)
-    places = np.arange(count, dtype=np.int64 if whole else np.float64)
-    return first + places * step if whole else (first + places * step).astype(np.float32)
+    return below + np.arange(count, dtype=kind) * by
 
 
 def gather(attributes: Attributes, value: Value, indices: Value, axis: Value | None = None) -> Result:
@@ -155,6 +161,8 @@ def gather(attributes: Attributes, value: Value, indices: Value, axis: Value | N
     if not -value.ndim <= place < value.ndim:
         raise BadGraph(f"axis {place} of a value of {value.ndim} axes")
     if not isinstance(value, Tensor) and not isinstance(indices, Tensor):
+        if np.any(np.asarray(indices) < 0):
+            raise BadGraph(f"index {np.min(indices)}")
         return np.take(value, indices, place)
     found = indices if isinstance(indices, Tensor) else torch.as_tensor(np.asarray(indices, np.int64))
     source = value if isinstance(value, Tensor) else torch.as_tensor(value)

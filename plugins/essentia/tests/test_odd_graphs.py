@@ -207,6 +207,38 @@ def test_ranges_of_fractions():
     refused(lambda: value_of(graph, "several"), r"shape \(2,\) where one number belongs")
 
 
+def test_ranges_count_in_their_own_precision():
+    """TensorFlow's counts: 0.3 / 0.1 is 3 in single precision and more than 3 of its numbers in double."""
+    for name, limit, step, count in (("a", 0.3, 0.1, 3), ("b", 7, 0.7, 10), ("c", 1, 0.1, 10)):
+        graph = with_input()
+        parts = [graph.constant(f"c{i}", np.array(v, np.float32)) for i, v in enumerate((0, limit, step))]
+        graph.add("Range", name, *parts, Tidx=FLOAT)
+        found = value_of(graph, name)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, np.arange(count) * step, rtol=1e-6)
+
+
+def test_axes_and_places_that_there_are_not():
+    graph = with_input()
+    for name, axes in (("far", ints(7)), ("twice", ints(1, 1)), ("last", ints(-1))):
+        graph.add("Prod", name, "x", graph.constant(f"{name}/axes", axes), Tidx=INT)
+    refused(lambda: value_of(graph, "far"), r"'far' \(Prod\) cannot take inputs")
+    refused(lambda: value_of(graph, "twice"), r"an axis twice in \(1, 1\) is not supported")
+    assert value_of(graph, "last").tolist() == [-24, 0]
+    graph.add("Gather", "before", graph.constant("c", ints(1, 2)), graph.constant("i", ints(0, -1)))
+    refused(lambda: value_of(graph, "before"), "index -1 is not supported")
+
+
+def test_normalisation_that_adds_nothing_to_the_variance():
+    graph = with_input((None, 1, 1, 2))
+    numbers = [
+        graph.constant(f"c{i}", np.array(v, np.float32)) for i, v in enumerate(([1, 2], [0, 1], [1, -1], [4, 1e-8]))
+    ]
+    graph.add("FusedBatchNormV3", "y", "x", *numbers, is_training=False, epsilon=0.0)
+    x = torch.tensor([[[[3.0, -0.5]]]])
+    torch.testing.assert_close(module_of(graph)(x).ravel(), torch.tensor([1.0, 1 + 2 * 0.5 * 1e4]))
+
+
 def test_casts_wrap_around_as_they_do_in_tensorflow():
     graph = with_input()
     graph.add("Cast", "bytes", "x", SrcT=FLOAT, DstT=np.dtype("uint8"))
@@ -265,6 +297,24 @@ def test_chains_need_one_layout():
     x = torch.randn(2, 3, 3, 3, generator=torch.Generator().manual_seed(0))
     expected = (x * torch.tensor([1.0, -1, 2])).amax((2, 3), keepdim=True)
     torch.testing.assert_close(module_of(graph)(x), expected)
+
+
+def test_what_a_chain_reads_is_kept_until_it_is_computed():
+    """A map that is read once more, by a node in between the chain's first node and its pooling."""
+    graph = with_input((None, 4, 4, 2))
+    graph.add("Neg", "turned", "x")
+    bias = graph.constant("bias", np.array([1, -1], np.float32))
+    graph.add("BiasAdd", "biased", "turned", bias)
+    graph.add("Mean", "mean", "turned", graph.constant("axes", ints(1, 2)), Tidx=INT)
+    graph.add("BiasAdd", "shifted", "mean", bias)
+    graph.add("MaxPool", "pool", "biased", ksize=[1, 4, 4, 1], strides=[1, 4, 4, 1], padding="VALID")
+    graph.add("AddV2", "y", "pool", "shifted")
+    module = module_of(graph)
+    assert module._chains["pool"].inside == ("biased",)
+    x = torch.randn(3, 4, 4, 2, generator=torch.Generator().manual_seed(0))
+    shift = torch.tensor([1.0, -1])
+    expected = ((-x).amax((1, 2)) + shift)[:, None, None] + (-x).mean((1, 2)) + shift
+    torch.testing.assert_close(module(x), expected)
 
 
 # Inputs and kernels that do not fit
