@@ -85,7 +85,7 @@ def timelines(
     explained: Extraction,
     banks: dict[str, ConceptBank],
 ) -> list[Timeline]:
-    """For each target the explained clips with the highest mean logit, and every concept's push along them."""
+    """For each target the explained clips with the highest mean logit, with every concept's presence and push."""
     per_clip = clip_means(cast(Tensor, explained.logits), torch.from_numpy(explained.counts))
     rows = explained.rows
     found = []
@@ -93,10 +93,20 @@ def timelines(
         for position, (target, name) in enumerate(zip(targets, names, strict=True)):
             for clip in torch.argsort(-per_clip[:, target], stable=True)[:EXAMPLES].tolist():
                 own = np.flatnonzero(rows == clip)
-                push = sensitivities(explained.gradients[layer][own, position], banks[layer].directions)
-                spans = explained.spans[own]
-                found.append(Timeline(layer, name, explained.clips[clip], spans[:, 0], spans[:, 1], push.numpy()))
+                found.append(timeline_of(layer, name, position, explained, own, banks[layer]))
     return found
+
+
+def timeline_of(
+    layer: str, target: str, position: int, heard: Extraction, patches: np.ndarray, bank: ConceptBank
+) -> Timeline:
+    """Presence and push of every concept along patches (row numbers) of one clip; ``position`` of the target among
+    those that were heard for."""
+    clip = heard.clips[heard.rows[patches[0]]]
+    push = sensitivities(heard.gradients[layer][patches, position], bank.directions)
+    presence = bank.presence(heard.activations[layer][patches])
+    spans = heard.spans[patches]
+    return Timeline(layer, target, clip, spans[:, 0], spans[:, 1], push.numpy(), presence.numpy())
 
 
 def concept_warnings(concepts: ConceptSet, min_groups: int) -> list[str]:

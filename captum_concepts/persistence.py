@@ -88,6 +88,8 @@ def save_explanation(explanation: Explanation, folder: Path) -> Path:
         content["timelines"].append({"layer": line.layer, "target": line.target, "clip": _clip_out(line.clip)})
         for part in ("starts", "ends", "push"):
             arrays[f"timeline.{number}.{part}"] = getattr(line, part)
+        if line.presence is not None:
+            arrays[f"timeline.{number}.presence"] = line.presence
     try:
         folder.mkdir(parents=True, exist_ok=True)
         packed = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
@@ -215,7 +217,8 @@ def _assemble(content: dict[str, Any], arrays: dict[str, np.ndarray], scores: pd
     timelines = []
     for i, about in enumerate(content["timelines"]):
         starts, ends, push = (arrays[f"timeline.{i}.{part}"] for part in ("starts", "ends", "push"))
-        timelines.append(Timeline(about["layer"], about["target"], Clip(*about["clip"]), starts, ends, push))
+        presence = arrays.get(f"timeline.{i}.presence")
+        timelines.append(Timeline(about["layer"], about["target"], Clip(*about["clip"]), starts, ends, push, presence))
     return Explanation(
         backbone=content["backbone"],
         layers=layers,

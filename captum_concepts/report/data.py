@@ -245,7 +245,7 @@ def _kept(timelines: list[Timeline]) -> list[Timeline]:
     kept: list[Timeline] = []
     room = TIMELINE_BYTES
     for i in sorted(range(len(timelines)), key=ranks.__getitem__):
-        room -= np.size(timelines[i].push)
+        room -= np.size(timelines[i].push) * (1 if timelines[i].presence is None else 2)
         if room < 0:
             logger.warning("%d of %d timelines left out of the report", len(timelines) - len(kept), len(timelines))
             break
@@ -254,19 +254,29 @@ def _kept(timelines: list[Timeline]) -> list[Timeline]:
 
 
 def _timeline(explanation: Explanation, page: PageData, line: Timeline) -> dict[str, Any]:
-    """Push along one clip; (P, K) numbers as signed bytes, concept by concept, each with its own scale."""
+    """Push and presence along one clip; (P, K) numbers as bytes, concept by concept, each push with its own scale."""
     push = np.nan_to_num(np.asarray(line.push, dtype=np.float64))
     scale = np.abs(push).max(axis=0, initial=0.0)
     steps = np.rint(push / np.where(scale > 0, scale, 1.0) * 127).astype(np.int8)
+    # Who asked for a timeline hears all of its track.
+    longest = max(TIMELINE_SECONDS, float(line.ends[-1] - line.clip.start)) if line.overlaps else TIMELINE_SECONDS
+    presence = None if line.presence is None else np.rint(np.nan_to_num(line.presence) * 255).astype(np.uint8)
     return {
         "layer": explanation.layers.index(line.layer),
         "target": explanation.targets.index(line.target),
-        "clip": page.clip(line.clip, TIMELINE_SECONDS),
+        "clip": page.clip(line.clip, longest),
+        "close": line.overlaps,
         "starts": [number(v) for v in line.starts],
         "ends": [number(v) for v in line.ends],
         "scale": [number(v) for v in scale],
-        "push": base64.b64encode(np.ascontiguousarray(steps.T).tobytes()).decode("ascii"),
+        "push": _packed(steps),
+        "presence": None if presence is None else _packed(presence),
     }
+
+
+def _packed(values: np.ndarray) -> str:
+    """(P, K) bytes, concept by concept, as base64."""
+    return base64.b64encode(np.ascontiguousarray(values.T).tobytes()).decode("ascii")
 
 
 def _examples(explanation: Explanation, page: PageData, index: dict[str, int]) -> list[dict[str, list[int]]]:

@@ -85,6 +85,14 @@ function pushOf(line, concept) {
   return Array.from(line.bytes.subarray(concept * patches, (concept + 1) * patches), (b) => (b / 127) * (line.scale[concept] ?? 0));
 }
 
+/** Probability that each patch shows the concept; null where it was not saved. */
+function presenceOf(line, concept) {
+  if (line.presence == null) return null;
+  line.shown ??= Uint8Array.from(atob(line.presence), (c) => c.charCodeAt(0));
+  const patches = line.starts.length;
+  return Array.from(line.shown.subarray(concept * patches, (concept + 1) * patches), (b) => b / 255);
+}
+
 /** Where one patch's value gives way to the next: half way between their centres. */
 function borders(line) {
   const centres = line.starts.map((start, k) => (start + line.ends[k]) / 2);
@@ -93,7 +101,7 @@ function borders(line) {
 }
 
 function chart(line, concept, goTo) {
-  const W = 320, H = 92, edges = borders(line), push = pushOf(line, concept), clip = DATA.clips[line.clip];
+  const W = 320, H = 92, P = 22, edges = borders(line), push = pushOf(line, concept), clip = DATA.clips[line.clip];
   const from = Math.min(clip.start, edges[0]), to = clip.seconds ? clip.start + clip.seconds : edges.at(-1), x = (t) => (clamp((t - from) / (to - from), 0, 1) * W);
   const top = Math.max(...push.map(Math.abs)) || 1, y = (v) => H / 2 - (v / top) * (H / 2 - 4);
   const picture = svg("svg", { viewBox: `0 0 ${W} ${H}`, preserveAspectRatio: "none", class: "chart", role: "img" });
@@ -106,8 +114,13 @@ function chart(line, concept, goTo) {
     const box = picture.getBoundingClientRect();
     goTo(from + ((event.clientX - box.left) / box.width) * (to - from) - clip.start);
   });
-  const frame = el("div", { class: "chart-box" }, picture,
-    el("span", { class: "soft y-top" }, `▲ ${short(top)}`), el("span", { class: "soft y-low" }, "▼ against"),
+  const presence = presenceOf(line, concept), strip = presence && svg("svg", { viewBox: `0 0 ${W} ${P}`, preserveAspectRatio: "none", class: "presence", role: "img" });
+  if (strip) {
+    strip.append(svg("title", {}, "How sure the layer is, moment by moment, that the concept is there: from 0 (empty) to 1 (full)"));
+    presence.forEach((v, k) => strip.append(svg("rect", { x: x(edges[k]), width: Math.max(0, x(edges[k + 1]) - x(edges[k]) - 0.6), y: P * (1 - v), height: P * v })));
+  }
+  const frame = el("div", { class: "chart-box" }, strip && el("p", { class: "soft presence-head" }, `is it there? ${percent(Math.max(...presence))} at most`), strip, el("p", { class: "soft presence-head" }, "does it push the target?"), el("div", { class: "push-box" }, picture,
+    el("span", { class: "soft y-top" }, `▲ ${short(top)}`), el("span", { class: "soft y-low" }, "▼ against")),
     el("div", { class: "x-axis soft" }, el("span", {}, seconds(from)), el("span", {}, seconds(to))));
   frame.moveTo = (time) => { for (const end of ["x1", "x2"]) cursor.setAttribute(end, x(clip.start + time)); };
   frame.patchAt = (time) => edges.findIndex((edge, k) => k < push.length && clip.start + time < edges[k + 1]);
@@ -131,7 +144,7 @@ function strongest(line, patch) {
 function timelines(i) {
   const lines = DATA.timelines.filter((line) => line.layer === state.layer && line.target === state.target && line.starts.length);
   if (i >= DATA.scored || !lines.length) return null;
-  const box = el("div", {}), pick = el("select", { "aria-label": "Explained clip" }, ...lines.map((line, k) => el("option", { value: k }, cut(flat(DATA.clips[line.clip].name), 44))));
+  const box = el("div", {}), pick = el("select", { "aria-label": "Explained clip" }, ...lines.map((line, k) => el("option", { value: k }, cut(flat(DATA.clips[line.clip].name), 44) + (line.close ? " (heard closely)" : ""))));
   const show = (line) => {
     let sound = null, last = -1;
     const now = el("p", { class: "now soft" }, "Blue above the line: the concept pushes the target up at that moment; orange below: down.");
