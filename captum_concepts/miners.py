@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 
-import networkx as nx
 import numpy as np
 import torch
 from torch import Tensor
@@ -297,12 +296,20 @@ def subsumption(similarity: Tensor, names: Sequence[str], *, threshold: float = 
     sim = _without_diagonal(similarity)
     parents, children = np.nonzero((sim >= threshold) & (sim > sim.T))
     order = np.lexsort((parents, children, -sim[parents, children]))
-    graph = nx.DiGraph()
-    graph.add_nodes_from(range(len(names)))
+    linked = np.zeros(sim.shape, dtype=bool)
+    above = np.zeros(sim.shape, dtype=bool)  # [c, p]: p is an ancestor of c
     for parent, child in zip(parents[order].tolist(), children[order].tolist(), strict=True):
-        if not nx.has_path(graph, child, parent):
-            graph.add_edge(parent, child)
-    kept = nx.transitive_reduction(graph).edges
+        if above[parent, child]:
+            continue
+        linked[parent, child] = True
+        if not above[child, parent]:
+            gained = above[parent].copy()
+            gained[parent] = True
+            below = above[:, child].copy()
+            below[child] = True
+            above[below] |= gained
+    around = torch.from_numpy(linked).float() @ torch.from_numpy(above.T.copy()).float() > 0
+    kept = np.argwhere(linked & ~around.numpy())
     return ConceptHierarchy.from_edges(names, [(names[p], names[c], float(sim[p, c])) for p, c in kept])
 
 

@@ -356,6 +356,22 @@ def test_subsumption_is_that_of_sets() -> None:
     assert set(mine(share, names, "subsumption", threshold=0.1).ancestors("twice")) == {"all", "left", "other"}
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_subsumption_equals_networkx_step_by_step(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    sim = np.round(rng.random((30, 30)), 2)  # many ties, many circles
+    np.fill_diagonal(sim, 0)
+    graph = nx.DiGraph()
+    graph.add_nodes_from(range(30))
+    pairs = [(p, c) for p in range(30) for c in range(30) if sim[p, c] >= 0.7 and sim[p, c] > sim[c, p]]
+    for parent, child in sorted(pairs, key=lambda pair: (-sim[pair], pair[1], pair[0])):
+        if not nx.has_path(graph, child, parent):
+            graph.add_edge(parent, child)
+    expected = {(f"c{p}", f"c{c}") for p, c in nx.transitive_reduction(graph).edges}
+    assert len(expected) < graph.number_of_edges() < len(pairs)
+    assert set(mine(sim, named(30), "subsumption", threshold=0.7).graph.edges) == expected
+
+
 def test_subsumption_breaks_circles_and_refuses() -> None:
     ring = torch.tensor([[1, 0.95, 0.1], [0.1, 1, 0.9], [0.85, 0.1, 1]])
     assert set(mine(ring, named(3), "subsumption").graph.edges) == {("c0", "c1"), ("c1", "c2")}

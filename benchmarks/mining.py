@@ -1,0 +1,73 @@
+"""Seconds and memory to mine a hierarchy from a given similarity, for every miner.
+
+python benchmarks/mining.py [--concepts 3456] [--repeats 1] [--only heymann,branching]
+
+The similarity is made up, from a tree of vectors in 64 dimensions: inner products for the miners that want a symmetric
+one, sigmoids of which 11 % exceed 0.5, as in the paper's S, for the others. Each miner runs in a process of its own, so
+that its peak of memory is its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import resource
+import statistics
+import time
+
+import torch
+
+from captum_concepts.miners import MINERS, mine
+
+OPTIONS = {"heymann": {"threshold": 0.5}, "subsumption": {"threshold": 0.5}}
+SYMMETRIC = ("agglomerative", "spanning_tree")
+
+
+def similarity_of(concepts: int, symmetric: bool) -> torch.Tensor:
+    """A tree of concepts, ten children each, whose means drift from their parents'."""
+    draw = torch.Generator().manual_seed(0)
+    means = torch.randn(concepts, 64, generator=draw)
+    for child in range(1, concepts):
+        means[child] = means[(child - 1) // 10] + 0.7 * means[child]
+    if symmetric:
+        return means @ means.T / 64
+    directions = torch.nn.functional.normalize(means, dim=1)
+    logits = means @ directions.T
+    sample = logits.flatten()[:: max(1, logits.numel() // 2**20)]
+    return torch.sigmoid(3 * (logits - sample.quantile(0.89)))  # the paper's density: 11 % above 0.5
+
+
+def job(miner: str, concepts: int, repeats: int, answer: multiprocessing.Queue) -> None:
+    matrix = similarity_of(concepts, miner in SYMMETRIC)
+    names = [f"concept {i}" for i in range(concepts)]
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        tree = mine(matrix, names, miner, **OPTIONS.get(miner, {}))
+        times.append(time.perf_counter() - start)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    answer.put((statistics.median(times), peak, len(tree.edges)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--concepts", type=int, default=3456)
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--only", default=",".join(MINERS))
+    args = parser.parse_args()
+    print(f"{args.concepts} concepts, {torch.get_num_threads()} threads; median of {args.repeats}")
+    context = multiprocessing.get_context("spawn")
+    for miner in args.only.split(","):
+        answer = context.Queue()
+        process = context.Process(target=job, args=(miner, args.concepts, args.repeats, answer))
+        process.start()
+        process.join()
+        if process.exitcode:
+            print(f"  {miner:<14} failed, exit code {process.exitcode}")
+            continue
+        seconds, peak, links = answer.get()
+        print(f"  {miner:<14} {seconds:8.2f} s   peak {peak:5.1f} GiB   {links} links", flush=True)
+
+
+if __name__ == "__main__":
+    main()
