@@ -63,6 +63,7 @@ def iter_patches(
     pad: tuple[int, int] = (0, 0),
     short: Short = "repeat",
     max_patches: int = 64,
+    channels: Channels = "mono",
 ) -> Iterator[Patches]:
     """Cut a clip into patches, block by block.
 
@@ -81,6 +82,7 @@ def iter_patches(
         short: what becomes of a clip shorter than one patch: "repeat" loops its signal until the patch is full, "pad"
             appends zeros, "skip" raises AudioError "too short". Clips under 0.05 s are always too short.
         max_patches: patches per block at most; long patches come in smaller blocks, of 16 MiB or one patch.
+        channels: "mono" averages a file's channels; "all" keeps them, patches are then (P, channels, samples).
 
     Raises:
         AudioError: the audio cannot be used; see ``AudioError.status``.
@@ -95,14 +97,22 @@ def iter_patches(
         )
     if short not in ("repeat", "pad", "skip"):
         raise InputError(f"short is {shown(short)}: give 'repeat', 'pad' or 'skip'")
+    _check_channels(channels)
     most = min(max_patches, max(1, _BLOCK_SAMPLES // max(patch_samples, hop_samples)))
-    return _iter_patches(clip, sample_rate, patch_samples, hop_samples, pad, short, most)
+    return _iter_patches(clip, channels, sample_rate, patch_samples, hop_samples, pad, short, most)
 
 
 def _iter_patches(
-    clip: Clip, sample_rate: int, patch_samples: int, hop_samples: int, pad: tuple[int, int], short: Short, most: int
+    clip: Clip,
+    channels: Channels,
+    sample_rate: int,
+    patch_samples: int,
+    hop_samples: int,
+    pad: tuple[int, int],
+    short: Short,
+    most: int,
 ) -> Iterator[Patches]:
-    with Source(clip) as source:
+    with Source(clip, channels) as source:
         if source.frames < SHORTEST * source.rate:
             raise _too_short(source, SHORTEST)
         signal = Resampled(source, sample_rate)
@@ -133,7 +143,12 @@ def _with_zeros(signal: Resampled, begin: int, end: int) -> np.ndarray:
     """Samples ``begin`` to ``end`` of the signal, which is zero outside itself."""
     first = min(max(begin, 0), signal.length)
     last = min(max(end, first), signal.length)
-    return np.pad(signal.read(first, last), (first - begin, end - last))
+    return _pad(signal.read(first, last), first - begin, end - last)
+
+
+def _pad(samples: np.ndarray, before: int, after: int) -> np.ndarray:
+    """Zeros around samples (n,) or (n, channels)."""
+    return np.pad(samples, ((before, after), *((0, 0) for _ in samples.shape[1:])))
 
 
 def _short_patch(signal: Resampled, patch_samples: int, left: int, short: Short) -> Patches:
@@ -145,11 +160,11 @@ def _short_patch(signal: Resampled, patch_samples: int, left: int, short: Short)
     seconds = f"{source.end - source.start:.2f} s"
     if short == "repeat":
         note = f"clip of {seconds} looped to fill one patch"
-        samples = np.resize(samples, room)
+        samples = np.resize(samples, (room, *samples.shape[1:]))
     else:
         note = f"clip of {seconds} filled with zeros to one patch"
-        samples = np.pad(samples, (0, room - len(samples)))
-    inputs = torch.from_numpy(np.pad(samples, (left, 0)))[None]
+        samples = _pad(samples, 0, room - len(samples))
+    inputs = torch.from_numpy(np.ascontiguousarray(_pad(samples, left, 0).T))[None]
     return Patches(inputs, np.array([source.start]), np.array([source.end]), (note,))
 
 
@@ -174,14 +189,18 @@ def read_clip(clip: Clip, sample_rate: int, channels: Channels = "mono") -> Tens
         AudioError, InputError: as `iter_patches`, but any length above zero is read; a clip read with "all" channels
             is silent only if every one of them is.
     """
-    if channels not in ("mono", "all"):
-        raise InputError(f"channels is {shown(channels)}: give 'mono' or 'all'")
+    _check_channels(channels)
     with Source(clip, channels) as source:
         signal = Resampled(source, sample_rate)
         samples = signal.read(0, signal.length)
         source.drain()
         source.refuse_silence()
     return torch.from_numpy(np.ascontiguousarray(samples.T))
+
+
+def _check_channels(channels: str) -> None:
+    if channels not in ("mono", "all"):
+        raise InputError(f"channels is {shown(channels)}: give 'mono' or 'all'")
 
 
 def duration(path: str | os.PathLike[str]) -> float:

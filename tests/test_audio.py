@@ -446,3 +446,20 @@ def test_channels_that_cancel_are_silent_in_the_mean_only(tmp_path):
     assert read_clip(Clip(str(path)), 16000, channels="all").shape == (2, 8000)
     with pytest.raises(InputError, match="channels is 'left': give 'mono' or 'all'"):
         read_clip(Clip(str(path)), 16000, channels="left")
+
+
+@pytest.mark.parametrize("short", ["repeat", "pad"])
+@pytest.mark.parametrize("seconds", [0.3, 2.0])
+def test_patches_of_all_channels_are_what_each_is_alone(tmp_path, short, seconds):
+    samples = np.random.default_rng(5).standard_normal((round(44_100 * seconds), 3)).astype(np.float32) / 5
+    soundfile.write(tmp_path / "all.wav", samples, 44_100, subtype="FLOAT")
+    how = (16_000, 9000, 4000, (100, 50), short, 2)
+    together = list(iter_patches(Clip(str(tmp_path / "all.wav")), *how, "all"))
+    for channel in range(3):
+        path = tmp_path / f"{channel}.wav"
+        soundfile.write(path, samples[:, channel], 44_100, subtype="FLOAT")
+        alone = list(iter_patches(Clip(str(path)), *how))
+        assert [block.inputs.shape[1:] for block in together] == [(3, 9000)] * len(alone)
+        for all_of_them, one in zip(together, alone, strict=True):
+            assert torch.allclose(all_of_them.inputs[:, channel], one.inputs, atol=1e-6)
+            assert np.array_equal(all_of_them.starts, one.starts) and all_of_them.notes == one.notes

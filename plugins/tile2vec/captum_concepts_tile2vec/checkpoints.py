@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -114,6 +115,14 @@ def load_tile2vec(path: str | PathLike[str], device: str | torch.device = "cpu")
         )
     network.load_state_dict(tensors, assign=True)
     return Tile2Vec(settings, settings.make_features().to(device), network.to(device).eval(), metadata)
+
+
+def weights_digest(model: Tile2Vec) -> str:
+    """sha256 over the settings, names and values of an embedding, by which what was fitted to it knows it again."""
+    digest = hashlib.sha256(json.dumps(asdict(model.settings), sort_keys=True).encode())
+    for name, value in sorted(model.network.state_dict().items()):
+        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _described(metadata: Mapping[str, str], path: str | PathLike[str]) -> tuple[Settings, Network]:

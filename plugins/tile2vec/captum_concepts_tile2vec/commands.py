@@ -266,7 +266,8 @@ def evaluate(
 ) -> None:
     """Look at an embedding of the held-out recordings, or of all.
 
-    Writes embedding.html, figures.json, centroid_distances.csv and projector/ for TensorBoard.
+    Writes embedding.html, figures.json, centroid_distances.csv, projector/ for TensorBoard, and clusters.safetensors:
+    `explain --backbone tile2vec --option head=OUT/clusters.safetensors` then explains what each cluster rests on.
     """
     console.set_up_logging(quiet, verbose)
     cli_options.check_writable(out, "--out")

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from sklearn.pipeline import Pipeline
 
 from captum_concepts.errors import InputError, shown
-from captum_concepts_tile2vec.checkpoints import Tile2Vec, untrained
+from captum_concepts_tile2vec.checkpoints import Tile2Vec, untrained, weights_digest
 from captum_concepts_tile2vec.classifiers import (
     Kind,
     Predictions,
@@ -39,6 +39,7 @@ class Comparison:
         predictions: by input.
         classifier: fitted to the embeddings of all labelled tiles.
         recordings: number of recordings judged.
+        embedding: `weights_digest` of the embedding.
     """
 
     scores: pd.DataFrame
@@ -46,6 +47,7 @@ class Comparison:
     predictions: dict[str, Predictions]
     classifier: Pipeline
     recordings: int
+    embedding: str
 
 
 def compare_embeddings(
@@ -99,6 +101,7 @@ def compare_embeddings(
         predictions,
         fit_classifier(rows["embedding"][known], labels[known], kind, seed),
         len(predictions["embedding"].recordings),
+        weights_digest(model),
     )
 
 
@@ -118,7 +121,7 @@ def write_comparison(result: Comparison, out: str | os.PathLike[str]) -> None:
         save_file(
             as_module(result.classifier).state_dict(),
             folder / "classifier.safetensors",
-            metadata={"classes": json.dumps(classes)},
+            metadata={"classes": json.dumps(classes), "embedding": result.embedding},
         )
     except OSError as error:
         raise InputError(

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 
 from captum_concepts.errors import InputError, shown
-from captum_concepts_tile2vec.checkpoints import Tile2Vec
+from captum_concepts_tile2vec.checkpoints import Tile2Vec, weights_digest
 from captum_concepts_tile2vec.embedding import embed_tiles, pooled_tiles
 from captum_concepts_tile2vec.features import TileFeatures
+from captum_concepts_tile2vec.heads import CLUSTERS_FILE, cluster_head, save_clusters
 from captum_concepts_tile2vec.looking import (
     Clusters,
     MapMethod,
@@ -45,7 +46,7 @@ def evaluate_embedding(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Write embedding.html, figures.json, centroid_distances.csv and projector/ into a folder.
+    """Write embedding.html, figures.json, centroid_distances.csv, clusters.safetensors and projector/ into a folder.
 
     Args:
         model: the embedding.
@@ -97,6 +98,7 @@ def evaluate_embedding(
     names = np.array([tiles.name(index) for index in range(len(tiles))], dtype=object)
     export_projector(folder / "projector", embeddings, labels, names, clusters.assigned)
     try:
+        save_clusters(folder / CLUSTERS_FILE, cluster_head(clusters, embeddings), weights_digest(model))
         (folder / "embedding.html").write_text(page, encoding="utf-8")
         distances.to_csv(folder / "centroid_distances.csv", index_label="label")
         text = json.dumps({name: _plain(value) for name, value in figures.items()}, indent=1, allow_nan=False)

@@ -41,12 +41,14 @@ class TileFeatures(nn.Module):
         sample_rate: 16000 Hz.
         patch_samples, hop_samples: samples of a tile, for backbones that cut audio themselves.
         frames, bands: of the result.
+        layout: axes of the result, for backbones.
 
     Raises:
         InputError: an unknown kind, or tiles shorter than a window.
     """
 
     cosines: Tensor
+    layout = "BCTF"
 
     def __init__(self, kind: Kind = "logmel", seconds: float = 5.0) -> None:
         super().__init__()

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import click
 
-from captum_concepts.hookspecs import hookimpl
+from captum_concepts.hookspecs import Factories, hookimpl
+
+
+@hookimpl
+def captum_concepts_backbones() -> Factories:
+    from captum_concepts_tile2vec.backbones import tile2vec
+
+    return {"tile2vec": tile2vec}
 
 
 @hookimpl
