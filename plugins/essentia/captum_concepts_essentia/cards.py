@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from os import PathLike, fspath
@@ -13,6 +14,7 @@ from captum_concepts.errors import InputError, shown
 from captum_concepts_essentia.functions import split_reference
 
 MAX_CARD_BYTES = 16 * 2**20
+MAX_TEXT = 1000  # characters of a name or a link
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,8 @@ def read_card(path: str | PathLike[str]) -> ModelCard:
     try:
         with open(path, "rb") as file:
             content = file.read(MAX_CARD_BYTES + 1)
-    except OSError as error:
-        raise InputError(f"{where}: cannot be read ({error.strerror or error}); check the path") from None
+    except (OSError, ValueError) as error:  # a zero byte in the name is no OSError
+        raise InputError(f"{where}: cannot be read ({getattr(error, 'strerror', error)}); check the path") from None
     if len(content) > MAX_CARD_BYTES:
         raise InputError(f"{where}: more than {MAX_CARD_BYTES} bytes; not a model card")
     try:
@@ -146,7 +148,9 @@ def _optional(values: dict[str, Any], key: str, kind: Any, default: Any, where: 
     value = values.get(key)
     if value is None:
         return default
-    if not isinstance(value, kind) or isinstance(value, bool):
+    # Names and links are passed on in messages of one line.
+    unfit = isinstance(value, str) and (len(value) > MAX_TEXT or not value.isprintable())
+    if not isinstance(value, kind) or isinstance(value, bool) or unfit:
         raise InputError(f"{where}: {shown(key)} is {shown(value)}, not what a model card has there")
     return value
 
@@ -162,4 +166,4 @@ def find_card(graph: str | PathLike[str], card: str | PathLike[str] | ModelCard 
     beside = Path(graph).with_suffix(".json")
     if card is not None:
         return read_card(card)
-    return read_card(beside) if beside.is_file() else None
+    return read_card(beside) if os.path.isfile(beside) else None

@@ -158,6 +158,12 @@ class GraphModule(nn.Module):
                 raise InputError(
                     f"{self._where}: node {shown(node)} reads {shown(missing[0])}, which is not in the graph"
                 )
+            unread = self.nodes[node].attributes.unread.get("value")
+            if unread is not None:
+                raise UnsupportedOperation(
+                    f"{self._where}: constant {shown(node)} holds {unread}, which are not supported; choose a node "
+                    "that does not depend on it"
+                )
             raise UnsupportedOperation(
                 f"{self._where}: operation {shown(self.nodes[node].op)} of node {shown(node)} is not supported; "
                 f"supported are {', '.join(ops.SUPPORTED)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike, fspath
@@ -148,7 +149,7 @@ def _file(kind: str, path: str | PathLike[str] | None) -> Path:
     if path is None:
         raise InputError(f"{kind} needs your weights file, {KINDS[kind].file}; {_published(KINDS[kind].address)}")
     found = Path(path)
-    if not found.is_file():
+    if not os.path.isfile(found):  # unlike Path.is_file, false of names that no file can have
         raise InputError(f"{shown(fspath(path), 200)}: no such file; {_published(KINDS[kind].address)}")
     return found
 
@@ -160,7 +161,7 @@ def _published(address: str) -> str:
 def _embedding_file(given: str | PathLike[str] | None, path: Path, card: ModelCard) -> Path:
     # A card's text must not be able to leave the folder.
     found = Path(given) if given else path.parent / Path(f"{card.embedding_model}.pb").name
-    if not found.is_file():
+    if not os.path.isfile(found):
         raise InputError(
             f"{path.name} is a head on {card.embedding_model}: put {found.name} beside it, or give embedding_weights=; "
             f"{_published(card.embedding_link or f'{SITE}.html')}"

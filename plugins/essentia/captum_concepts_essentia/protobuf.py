@@ -118,11 +118,11 @@ def read_graph(path: str | PathLike[str]) -> Graph:
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
-            if size >= MAX_FILE_BYTES:
-                raise InputError(f"{where}: {size} bytes are more than a protocol buffer can have; not a frozen graph")
-            content = file.read(MAX_FILE_BYTES)
-    except OSError as error:
-        raise InputError(f"{where}: cannot be read ({error.strerror or error}); check the path") from None
+            content = file.read(MAX_FILE_BYTES) if size < MAX_FILE_BYTES else b""
+    except (OSError, ValueError) as error:  # a zero byte in the name is no OSError
+        raise InputError(f"{where}: cannot be read ({getattr(error, 'strerror', error)}); check the path") from None
+    if size >= MAX_FILE_BYTES:
+        raise InputError(f"{where}: {size} bytes are more than a protocol buffer can have; not a frozen graph")
     return parse_graph(content, where)
 
 

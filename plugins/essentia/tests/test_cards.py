@@ -4,6 +4,8 @@ import json
 
 import pytest
 from captum_concepts_essentia.cards import find_card, read_card
+from captum_concepts_essentia.models import read_model
+from captum_concepts_essentia.protobuf import read_graph
 
 from captum_concepts.errors import InputError
 
@@ -50,6 +52,9 @@ def test_older_cards_lack_keys(write):
         ({"schema": {}, "inference": {"sample_rate": -1}}, "sample_rate=-1"),
         ({"schema": {}, "inference": {"sample_rate": True}}, "'sample_rate' is True"),
         ({"schema": {}, "inference": {"embedding_model": "x"}}, "'embedding_model' is 'x'"),
+        ({"schema": {}, "inference": {"embedding_model": {"model_name": "a\nb"}}}, "'model_name' is 'a"),
+        ({"schema": {}, "inference": {"embedding_model": {"model_name": "a", "link": "\x1b[2J"}}}, "'link' is"),
+        ({"schema": {}, "name": "a" * 5000}, "'name' is 'aaa"),
     ],
 )
 def test_one_line_for_a_bad_card(write, change, reason):
@@ -62,6 +67,17 @@ def test_files(tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
         read_card(tmp_path / "none.json")
     assert find_card(tmp_path / "none.pb", None) is None
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "a\0b"])
+def test_names_that_no_file_can_have(name):
+    assert find_card(f"{name}.pb", None) is None
+    for read in (read_card, read_graph):
+        with pytest.raises(InputError, match="cannot be read") as error:
+            read(name)
+        assert "\n" not in str(error.value)
+    with pytest.raises(InputError, match="no such file; MTG publishes it"):
+        read_model("essentia", f"{name}.pb")
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,14 @@ def test_nothing_depends_on_the_input():
     refused(lambda: module_of(graph)(X), "nothing in the graph depends on an input; name a node with output=")
 
 
+def test_constants_that_hold_no_numbers():
+    graph = with_input()
+    tensor = field(1, 14) + field(2, shape_message((4,))) + field(4, bytes(8))
+    graph._append("half", "Const", (), {"dtype": field(6, 14), "value": field(8, tensor)})
+    graph.add("AddV2", "y", "x", "half")
+    refused(lambda: module_of(graph), "constant 'half' holds values of type 14, which are not", UnsupportedOperation)
+
+
 # References
 
 
