@@ -23,6 +23,7 @@ ENCODER_LAYERS: dict[str, tuple[str, ...]] = {
     "ConvGRUNet": ("convolutions.0", "convolutions.1", "convolutions.2", "convolutions.3"),
     "GRUNet": ("gru1:0", "gru2:0"),
     "DenseNet": (),
+    "StatisticsNet": ("1",),  # normalised
 }
 
 

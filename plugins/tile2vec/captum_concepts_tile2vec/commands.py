@@ -26,6 +26,7 @@ ARCHITECTURES = (
     "ConvGRUNet",
     "GRUNet",
     "DenseNet",
+    "StatisticsNet",
 )
 
 

@@ -17,6 +17,7 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
+import torch
 import torchvision.models
 from torch import Tensor, nn
 
@@ -184,6 +185,31 @@ def dense_net(shape: Shape) -> Network:
     return _Dense(nn.Flatten(), shape.channels * shape.frames * shape.bands, shape.size)
 
 
+class _Statistics(nn.Module):
+    """(B, channels, frames, bands) to (B, 8 * channels * bands): what each band does over time.
+
+    Its mean, its standard deviation, and its mean absolute change over 1, 2, 4, 8, 16 and 32 frames.
+    """
+
+    LAGS = (1, 2, 4, 8, 16, 32)
+
+    def forward(self, features: Tensor) -> Tensor:
+        told = [features.mean(2), features.std(2, correction=0)]
+        told += [(features[:, :, lag:] - features[:, :, :-lag]).abs().mean(2) for lag in self.LAGS]
+        return torch.stack(told, dim=1).flatten(1)
+
+
+def statistics_net(shape: Shape) -> Network:
+    """Statistics of each band over time, batch normalisation, dropout .3, and the linear embedding.
+
+    Not of the original: for sets too small for a network to find out by itself what to listen for.
+    """
+    if shape.frames <= _Statistics.LAGS[-1]:
+        raise InputError(f"StatisticsNet needs 33 frames and the features have {shape.frames}: give longer tiles")
+    width = (2 + len(_Statistics.LAGS)) * shape.channels * shape.bands
+    return Network(nn.Sequential(_Statistics(), nn.BatchNorm1d(width), nn.Dropout(0.3)), width, shape.size)
+
+
 class _FramesLast(nn.Module):
     """(B, channels, frames, bands) to (B, channels * bands, frames)."""
 
@@ -202,6 +228,7 @@ BUILDERS: dict[str, Callable[[Shape], Network]] = {
     "ConvGRUNet": conv_gru_net,
     "GRUNet": gru_net,
     "DenseNet": dense_net,
+    "StatisticsNet": statistics_net,
 }
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import torchvision.models
@@ -61,6 +62,7 @@ EXPECTED = {
     + (32 * 32 * 128 + 1) * 16,
     "GRUNet": 3 * (128 + 64 + 2) * 64 + 3 * (64 + 128 + 2) * 128 + 129 * 16,
     "DenseNet": (498 * 128 + 1) * 16,
+    "StatisticsNet": 2 * 8 * 128 + (8 * 128 + 1) * 16,
 }
 
 
@@ -68,6 +70,18 @@ EXPECTED = {
 def test_the_other_networks_have_the_parameters_counted_by_hand(name):
     with torch.device("meta"):
         assert parameters(build_network(name, Shape(1, 498, 128))) == EXPECTED[name]
+
+
+def test_statistics_by_hand():
+    rows = inputs(Shape(2, 40, 3), 4)
+    found = network("StatisticsNet", Shape(2, 40, 3)).encoder[0](rows).reshape(4, 8, 2, 3)
+    for clip, channel, band in np.ndindex(4, 2, 3):
+        track = rows[clip, channel, :, band].double().numpy()
+        changes = [np.abs(track[lag:] - track[:-lag]).mean() for lag in (1, 2, 4, 8, 16, 32)]
+        expected = [track.mean(), track.std(), *changes]
+        assert found[clip, :, channel, band].numpy() == pytest.approx(expected, abs=1e-5)
+    with pytest.raises(InputError, match="needs 33 frames and the features have 32"):
+        build_network("StatisticsNet", Shape(1, 32, 3))
 
 
 def test_same_padding_by_hand():
