@@ -45,10 +45,12 @@ def central_differences(
         step: h, relative to the root mean square of each point, where the direction has length one.
 
     Raises:
-        InputError: the step is not positive, or the function gives another number of rows.
+        InputError: the step is not positive, there are no directions, or the function gives another number of rows.
     """
     if not step > 0:
         raise InputError(f"step={shown(step)} must be positive")
+    if not len(directions):
+        raise InputError("directions is empty; give at least one")
     points = np.asarray(points)
     outputs = _called(function, points)
     shape = (len(points), outputs.shape[1], len(directions))

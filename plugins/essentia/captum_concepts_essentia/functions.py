@@ -228,7 +228,7 @@ def free_batch(nodes: Mapping[str, FlatNode], batch: int) -> dict[str, FlatNode]
     found = dict(nodes)
     for name in shapes & set(nodes):
         value = nodes[name].attributes.tensors.get("value")
-        if value is not None and value.ndim == 1 and len(value) and value[0] == batch and (value[1:] >= 0).all():
+        if value is not None and value.ndim == 1 and len(value) and value[0] == batch and (value[1:] > 0).all():
             sizes = value.copy()
             sizes[0] = -1
             attributes = replace(nodes[name].attributes, tensors={"value": sizes})

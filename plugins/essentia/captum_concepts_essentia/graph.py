@@ -379,6 +379,6 @@ def flat_graph(path: str | PathLike[str], input: str | None = None) -> dict[str,
     nodes = flatten(read_graph(path), shown(fspath(path), 200))
     for node in nodes.values():
         shape = node.attributes.shapes.get("shape")
-        if node.op == "Placeholder" and input in (None, node.name) and shape and shape[0] > 1:
+        if node.op == "Placeholder" and input in (None, node.name) and shape and shape[0] > 0:
             nodes = free_batch(nodes, shape[0])
     return nodes

@@ -23,10 +23,11 @@ from captum_concepts.errors import InputError, shown
 from captum_concepts_essentia.builder import GraphBuilder
 from captum_concepts_essentia.functions import split_reference
 from captum_concepts_essentia.listing import choices
-from captum_concepts_essentia.protobuf import read_graph
+from captum_concepts_essentia.protobuf import Graph, read_graph
 
 INSTALL = "pip install 'captum-concepts-essentia[runtime]'"
 ROWS_PER_CALL = 256
+MAX_BATCH = 4096
 _PREFIX = "captum_concepts"
 _loaded_in: int | None = None  # the process that imported essentia
 
@@ -60,6 +61,8 @@ def load_essentia() -> ModuleType:
 class Session:
     """A frozen graph in ``TensorflowPredict``. May be called from several threads, which then wait for each other.
 
+    Graphs frozen for a number of rows (EffNet for 64) are given as many, the last one repeated, and take others so.
+
     Args:
         path: the ``.pb`` file.
         input: node to start from, an inner one too.
@@ -82,6 +85,7 @@ class Session:
                 )
         self.input = input
         self.outputs = tuple(dict.fromkeys(outputs))
+        self._batch = _fixed_batch(graph)
         self._lock = threading.Lock()
         nodes = [f"{_PREFIX}/{what}_{i}" for i in range(len(self.outputs)) for what in ("value", "shape")]
         with tempfile.TemporaryDirectory() as folder:
@@ -111,8 +115,11 @@ class Session:
             raise InputError(f"{self._where}: an input of shape {x.shape}; give at least one row, and 2 to 4 axes")
         if x.ndim < 4 and 1 in x.shape[1:]:
             raise InputError(f"{self._where}: an input of shape {x.shape}: Essentia would drop the axis of size 1")
-        parts = [self._called(x[start : start + ROWS_PER_CALL]) for start in range(0, len(x), ROWS_PER_CALL)]
-        return {name: np.concatenate([part[name] for part in parts]) for name in self.outputs}
+        rows = self._batch or ROWS_PER_CALL
+        missing = -len(x) % self._batch if self._batch else 0
+        padded = np.concatenate([x, np.repeat(x[-1:], missing, axis=0)]) if missing else x
+        parts = [self._called(padded[start : start + rows]) for start in range(0, len(padded), rows)]
+        return {name: np.concatenate([part[name] for part in parts])[: len(x)] for name in self.outputs}
 
     def _called(self, x: np.ndarray) -> dict[str, np.ndarray]:
         if _loaded_in != os.getpid():
@@ -137,6 +144,16 @@ class Session:
                     f"{self._where}: {shown(name)} has shape {tuple(shape)} for {len(x)} rows; choose another"
                 )
         return values
+
+
+def _fixed_batch(graph: Graph) -> int | None:
+    """The number of rows that a graph was frozen for, as its Placeholder states it; None for any number.
+
+    Nodes behind it may reshape to as many, so that TensorFlow takes no others; Essentia fills up batches, too.
+    """
+    shapes = [node.attributes.shapes.get("shape") for node in graph.nodes.values() if node.op == "Placeholder"]
+    stated = {shape[0] for shape in shapes if shape and len(shape) > 1 and 0 < shape[0] <= MAX_BATCH}
+    return stated.pop() if len(stated) == 1 else None
 
 
 def _flattening(outputs: Sequence[str]) -> bytes:

@@ -115,7 +115,7 @@ def test_files(tmp_path):
     assert len(read_graph(tmp_path / "x.pb").nodes) == 4
     with open(tmp_path / "huge.pb", "wb") as file:
         file.truncate(2**31)
-    with pytest.raises(InputError, match="huge.pb': 2147483648 bytes are more than a protocol buffer"):
+    with pytest.raises(InputError, match=r"huge.pb': 2147483648 bytes are more than a protocol buffer"):
         read_graph(tmp_path / "huge.pb")
 
 

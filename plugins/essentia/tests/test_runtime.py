@@ -49,6 +49,27 @@ def test_an_output_of_unknown_rank_is_whole(tmp_path):
     np.testing.assert_array_equal(Session(tmp_path / "u.pb", "x", ["y"])(x)["y"], x)
 
 
+@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("rows", [1, 4, 9])
+def test_a_graph_frozen_for_a_number_of_rows_takes_others(tmp_path, batch, rows):
+    """As EffNet is for 64 and MAEST for 1; started at an inner node it reshapes to as many, too."""
+    random = np.random.default_rng(0)
+    kernel = random.normal(size=(6, 2)).astype(np.float32)
+    graph = GraphBuilder()
+    inner = graph.add("Relu", "inner", graph.placeholder("x", (batch, 3, 2)))
+    flat = graph.add("Reshape", "flat", inner, graph.constant("sizes", np.array([batch, 6], np.int32)))
+    graph.add("MatMul", "y", flat, graph.constant("kernel", kernel))
+    (tmp_path / "f.pb").write_bytes(graph.content)
+    x = random.normal(size=(rows, 3, 2)).astype(np.float32)
+    expected = np.maximum(x, 0).reshape(rows, 6) @ kernel
+    np.testing.assert_allclose(Session(tmp_path / "f.pb", "x", ["y"])(x)["y"], expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        Session(tmp_path / "f.pb", "inner", ["y"])(np.maximum(x, 0))["y"], expected, rtol=1e-5, atol=1e-6
+    )
+    found = import_graph(tmp_path / "f.pb")(torch.from_numpy(x))
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
 def test_unusual_operations_are_tensorflows(tmp_path):
     """Whole numbers that are divided and averaged, casts that wrap, a choice of rows, a range of fractions."""
     number, whole, byte = (np.dtype(name) for name in ("float32", "int32", "uint8"))
