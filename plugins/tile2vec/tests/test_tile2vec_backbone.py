@@ -143,7 +143,7 @@ def test_explain_on_the_command_line(head, weights, write_folder, tmp_path, caps
         options += ["--clips", root, "--target", "cluster 2" if head == "clusters" else "cooking"]
     out = tmp_path / "explained"
     asked = ("--backbone", "tile2vec", "--weights", weights, "--concepts", root, "--layer", "embedding")
-    few = ("--device", "cpu", "--out", out, "-q")
+    few = ("--device", "cpu", "--out", out, "--nulls", "99", "--no-report", "--no-store", "-q")
     code = call("explain", *asked, *options, *few)
     assert code == 0, capsys.readouterr().err
     result = cc.Explanation.load(out)
