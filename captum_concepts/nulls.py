@@ -15,6 +15,7 @@ from captum_concepts.quality import auc_with_interval, group_means, index_groups
 from captum_concepts.significance import pool_folds, pseudo_concepts
 
 MASK_VALUES = 2**25
+EXCERPTS = 4
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,35 @@ def effects(
     return (mean_gradient.to(directions) @ directions.T) * distance
 
 
-def null_sets(data: LayerData, eligible: np.ndarray, size: int, mean_gradient: Tensor, plan: NullPlan) -> NullSets:
+def excerpt_rows(shown: np.ndarray, pool: np.ndarray) -> int | None:
+    """How many rows of each drawn group a pseudo-concept may have, so that it is not steadier than the concept.
+
+    The mean of a group of n rows varies by what rows of a group share, and by 1 / n of what they do not. Whole groups
+    of ten rows would hardly vary beside a concept's groups of one, and any such concept would come out significant.
+
+    Args:
+        shown: (groups,) rows of each of the concept's groups.
+        pool: (groups,) rows of each of the groups that are drawn from.
+
+    Returns:
+        the most rows for which groups of the pool vary at least as much as the concept's, of those numbers that have
+        two binary digits before their zeros, so that concepts share their nulls; None for whole groups.
+    """
+    varies = (1 / shown).mean() * (1 - 1e-9)
+    if (1 / pool).mean() >= varies:
+        return None
+    steps = [number << shift for shift in range(int(pool.max()).bit_length()) for number in (2, 3)]
+    return max([1, *(most for most in steps if (1 / np.minimum(pool, most)).mean() >= varies)])
+
+
+def null_sets(
+    data: LayerData,
+    eligible: np.ndarray,
+    size: int,
+    mean_gradient: Tensor,
+    plan: NullPlan,
+    most_rows: int | None = None,
+) -> NullSets:
     """Draw pseudo-concepts and put them through the procedure.
 
     Args:
@@ -105,6 +134,7 @@ def null_sets(data: LayerData, eligible: np.ndarray, size: int, mean_gradient: T
         size: groups in each set.
         mean_gradient: (T, D); T may be 0 where only the quality is wanted.
         plan: with ``count`` given.
+        most_rows: of each drawn group, see ``excerpt_rows``: consecutive ones, others from set to set; None for all.
 
     Returns:
         NullSets, on the CPU.
@@ -115,25 +145,76 @@ def null_sets(data: LayerData, eligible: np.ndarray, size: int, mean_gradient: T
     count = plan.count if plan.count is not None else 0
     drawn = pseudo_concepts(data.groups, eligible, size, count, plan.seed)[eligible]
     names, numbers = index_groups(data.groups[eligible])
+    drawn = drawn[np.unique(numbers, return_index=True)[1]]
     device = data.activations.device
-    index = torch.as_tensor(numbers, device=device)
     rows = data.activations[torch.from_numpy(np.flatnonzero(eligible)).to(device)]
-    weights = torch.from_numpy(group_weights(data.groups)[eligible]).to(rows)
-    if plan.fit is fit_pattern:
-        # Differences of means over whole groups are those of the groups' means: the same numbers from fewer rows.
-        everyone = torch.ones(len(rows), 1, dtype=torch.bool, device=device).expand_as(rows)
-        weights = rows.new_zeros(len(names)).index_add_(0, index, weights)
-        rows = group_means(rows, everyone, index, len(names))
-        first = np.unique(numbers, return_index=True)[1]
-        drawn, index = drawn[first], torch.arange(len(names), device=device)
-    grouping, fold = Grouping(names, index), pool_folds(names, plan.seed)
+    pool = _Units(rows, torch.from_numpy(group_weights(data.groups)[eligible]).to(rows), numbers)
+    alike = plan.fit is fit_pattern
+    whole = pool.means() if alike else pool
+    if most_rows is None:
+        units, positives, negatives = whole, drawn[whole.index], ~drawn[whole.index]
+    else:
+        units, positives, negatives = _with_excerpts(whole, pool, drawn, most_rows, alike)
+    rows, weights, fold = units.rows, units.weights, pool_folds(names, plan.seed)
+    grouping = Grouping(names, torch.as_tensor(units.index, device=device))
     parts = []
-    for block in torch.from_numpy(drawn).split(max(1, MASK_VALUES // len(rows)), dim=1):
-        positives = block.to(device)
-        directions = run_fit(plan.fit, rows, positives, ~positives, weights, plan.options)[0]
-        found = effects(rows, directions, positives, ~positives, weights, mean_gradient)
-        logits, of_group = held_out_logits(rows, positives, ~positives, weights, grouping, fold, plan.fit, plan.options)
+    step = max(1, MASK_VALUES // len(rows))
+    for start in range(0, count, step):
+        shows, against = (torch.from_numpy(m[:, start : start + step]).to(device) for m in (positives, negatives))
+        directions = run_fit(plan.fit, rows, shows, against, weights, plan.options)[0]
+        found = effects(rows, directions, shows, against, weights, mean_gradient)
+        logits, of_group = held_out_logits(rows, shows, against, weights, grouping, fold, plan.fit, plan.options)
         parts.append(
             (found.T.cpu(), *(part.cpu() for part in auc_with_interval(logits, *of_group, FOLD_INFLATION)[:2]))
         )
     return NullSets(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+
+
+@dataclass(frozen=True)
+class _Units:
+    """What goes into the fit: rows (U, D), or means of rows, with their weights (U,) and the group of each (U,)."""
+
+    rows: Tensor
+    weights: Tensor
+    index: np.ndarray
+
+    def means(self) -> _Units:
+        """Differences of means over whole groups are those of the groups' means: the same numbers from fewer rows."""
+        units, of = np.unique(self.index, return_inverse=True)
+        index = torch.as_tensor(of, device=self.rows.device)
+        everyone = torch.ones(len(of), 1, dtype=torch.bool, device=index.device).expand_as(self.rows)
+        weights = self.rows.new_zeros(len(units)).index_add_(0, index, self.weights)
+        return _Units(group_means(self.rows, everyone, index, len(units)), weights, units)
+
+
+def _with_excerpts(
+    whole: _Units, pool: _Units, drawn: np.ndarray, most: int, means: bool
+) -> tuple[_Units, np.ndarray, np.ndarray]:
+    """Whole groups as negatives, and apart from them excerpts of groups as positives, with the masks of both.
+
+    Excerpts follow each other in the group without overlap, so that on average they are the group. Pseudo-concepts take
+    turns with them.
+    """
+    size = np.bincount(pool.index)
+    order = np.argsort(pool.index, kind="stable")
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order)) - np.repeat(np.cumsum(size) - size, size)
+    excerpts = np.clip(size // most, 1, EXCERPTS)
+    chosen = np.flatnonzero(rank // most < excerpts[pool.index])
+    group, number = pool.index[chosen], rank[chosen] // most
+    kept = torch.from_numpy(chosen).to(pool.rows.device)
+    alike = torch.from_numpy(1 / np.minimum(size, most)[group]).to(pool.weights)
+    part = _Units(pool.rows[kept], alike, group * EXCERPTS + number)
+    if means:
+        part = part.means()
+    group, number = np.divmod(part.index, EXCERPTS)
+    turn = np.arange(drawn.shape[1])
+    shows = drawn[group] & (number[:, None] == turn % excerpts[group][:, None])
+    against = ~drawn[whole.index]
+    both = _Units(
+        torch.cat([whole.rows, part.rows]),
+        torch.cat([whole.weights, part.weights]),
+        np.concatenate([whole.index, group]),
+    )
+    positives = np.concatenate([np.zeros_like(against), shows])
+    return both, positives, np.concatenate([against, np.zeros_like(shows)])

@@ -16,7 +16,8 @@ from captum_concepts.errors import InputError, shown
 from captum_concepts.explanation import SCORE_COLUMNS
 from captum_concepts.hierarchy import ConceptHierarchy
 from captum_concepts.intervals import mean_interval, share_interval
-from captum_concepts.nulls import LayerData, NullPlan, NullSets, effects, null_sets
+from captum_concepts.nulls import LayerData, NullPlan, NullSets, effects, excerpt_rows, null_sets
+from captum_concepts.quality import index_groups
 from captum_concepts.significance import gated_rank_test, rank_test
 from captum_concepts.tcav import magnitude, sensitivities, smooth_score, smooth_values, tcav_score, temperatures
 
@@ -34,6 +35,9 @@ __all__ = [
 FEWEST_NULLS, MOST_NULLS = 1999, 9999
 ALPHA = 0.05
 NOT_TESTABLE = "not testable"
+
+#: Groups of positives, most rows of each (see ``nulls.excerpt_rows``), mask of the rows to draw from.
+NullKey = tuple[int, "int | None", bytes]
 
 
 def needed_nulls(family: int, correction: str = "bh", alpha: float = ALPHA) -> int:
@@ -77,14 +81,14 @@ class LayerNulls:
     """The pseudo-concepts of one layer.
 
     Attributes:
-        of_size: (groups of positives, mask of the rows to draw from) -> pseudo-concepts.
+        of_size: (groups of positives, most rows of each, mask of the rows to draw from) -> pseudo-concepts.
         members: the same keys -> columns of the concepts that are held against them.
         count: pseudo-concepts of each size.
         warnings: concepts without any, in one line.
     """
 
-    of_size: dict[tuple[int, bytes], NullSets]
-    members: dict[tuple[int, bytes], list[int]]
+    of_size: dict[NullKey, NullSets]
+    members: dict[NullKey, list[int]]
     count: int
     warnings: list[str]
 
@@ -122,13 +126,13 @@ def layer_nulls(
     family = int(fitted.sum())
     check_nulls(plan.count, family, correction)
     count = plan.count if plan.count is not None else enough_nulls(family, correction=correction)
-    found: dict[tuple[int, bytes], NullSets] = {}
-    members: dict[tuple[int, bytes], list[int]] = {}
+    found: dict[NullKey, NullSets] = {}
+    members: dict[NullKey, list[int]] = {}
     too_small: dict[int, str] = {}
     for key, columns in _families(data, fitted, plan).items():
-        eligible = np.frombuffer(key[1], dtype=bool)
+        eligible = np.frombuffer(key[2], dtype=bool)
         try:
-            found[key] = null_sets(data, eligible, key[0], mean_gradient, replace(plan, count=count))
+            found[key] = null_sets(data, eligible, key[0], mean_gradient, replace(plan, count=count), key[1])
         except InputError as error:
             too_small.update(dict.fromkeys(columns, str(error)))
             continue
@@ -136,14 +140,17 @@ def layer_nulls(
     return LayerNulls(found, members, count, _warnings(bank, too_small, count, family, correction))
 
 
-def _families(data: LayerData, fitted: np.ndarray, plan: NullPlan) -> dict[tuple[int, bytes], list[int]]:
-    """Concepts that can share their nulls: {(groups of positives, mask of the rows to draw from): columns}."""
-    families: dict[tuple[int, bytes], list[int]] = {}
+def _families(data: LayerData, fitted: np.ndarray, plan: NullPlan) -> dict[NullKey, list[int]]:
+    """Concepts that can share their nulls: columns by what decides their nulls."""
+    families: dict[NullKey, list[int]] = {}
     everything = np.ones(len(data.groups), dtype=bool)
+    index = index_groups(data.groups)[1]
     for k in np.flatnonzero(fitted):
         eligible = everything if plan.rest else data.negatives[:, k]
-        n_groups = len(set(data.groups[data.positives[:, k]]))
-        families.setdefault((n_groups, eligible.tobytes()), []).append(int(k))
+        shown, pool = (np.bincount(index[rows]) for rows in (data.positives[:, k], eligible))
+        shown, pool = shown[shown > 0], pool[pool > 0]
+        most = excerpt_rows(shown, pool) if len(pool) else None
+        families.setdefault((len(shown), most, eligible.tobytes()), []).append(int(k))
     return families
 
 

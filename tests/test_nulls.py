@@ -1,0 +1,102 @@
+"""Random concepts are no steadier than the concepts they stand for: as many rows of a group, or fewer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from captum_concepts.cavs import CAV_METHODS, fit_cavs
+from captum_concepts.discriminants import fit_pattern
+from captum_concepts.nulls import LayerData, NullPlan, effects, excerpt_rows, null_sets
+from captum_concepts.scoring import layer_nulls
+from captum_concepts.significance import pseudo_concepts, rank_test
+
+
+@pytest.mark.parametrize(
+    ("shown", "pool", "most"),
+    [
+        ([3, 3], [3, 3, 3], None),
+        ([9, 2], [3, 3, 3], None),
+        ([1, 1], [8, 8], 1),
+        ([2, 2], [8, 1, 8, 8], 3),  # 1/2 against (1 + 3/3) / 4
+        ([5, 5], [40, 40], 4),
+        ([30, 30], [40, 40], 24),
+        ([1, 1], [1, 1], None),
+    ],
+)
+def test_most_rows_are_those_that_leave_groups_as_unsteady_as_the_concepts(shown, pool, most):
+    assert excerpt_rows(np.array(shown), np.array(pool)) == most
+
+
+def world(per: int, rows: int, pool_rows: int, concepts: int, seed: int = 0):
+    """Meaningless concepts: groups of few rows against a pool of groups of many, which share little."""
+    rng = np.random.default_rng(seed)
+    counts = np.repeat([rows, pool_rows], [concepts * per, 80])
+    owner = np.repeat(np.repeat(np.arange(-1, concepts), [0, *[per] * concepts]), rows)
+    owner = np.concatenate([owner, np.full(80 * pool_rows, -1)])
+    group = np.repeat(np.arange(len(counts)), counts)
+    x = 0.3 * rng.normal(size=(len(counts), 6))[group] + rng.normal(size=(len(group), 6))
+    shows = owner[:, None] == np.arange(concepts)
+    names = np.array([f"g{i}" for i in group], dtype=object)
+    against = np.repeat(owner[:, None] < 0, concepts, 1)
+    return LayerData(torch.tensor(x, dtype=torch.float32), shows, against, names)
+
+
+GRADIENT = torch.tensor([[1.0, 0.5, 0, 0, 0, 0]])
+
+
+def observed(data: LayerData) -> torch.Tensor:
+    weight = torch.from_numpy(1 / np.bincount(np.unique(data.groups, return_inverse=True)[1]))
+    weight = weight[np.unique(data.groups, return_inverse=True)[1]].float()
+    masks = torch.from_numpy(data.positives), torch.from_numpy(data.negatives)
+    directions = fit_pattern(data.activations, *masks, weight)[0]
+    return effects(data.activations, directions, *masks, weight, GRADIENT)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_concepts_of_shorter_clips_than_their_pool_are_rejected_as_often_as_promised(rows):
+    """Sets of whole groups of the pool, each of eight rows, hardly vary beside them."""
+    plan = NullPlan(CAV_METHODS["pattern"], {}, 499, 0, False)
+    found: dict[str, list[bool]] = {"matched": [], "whole": []}
+    for seed in range(24):
+        data = world(10, rows, 8, 10, seed)
+        bank = fit_cavs(data.activations, data.positives, groups=data.groups, negatives=data.negatives, folds=0)
+        nulls = layer_nulls(bank, data, GRADIENT, plan)
+        (key,) = nulls.of_size
+        assert key[:2] == (10, rows)
+        whole = null_sets(data, data.negatives[:, 0], 10, GRADIENT, plan)
+        for name, null in (("matched", nulls.of_size[key]), ("whole", whole)):
+            found[name] += (rank_test(observed(data), null.effects)[0] <= 0.05).tolist()
+    low, high = stats.binom.interval(0.99, len(found["matched"]), 0.05)
+    assert low <= sum(found["matched"]) <= high < sum(found["whole"])
+
+
+def test_means_of_excerpts_give_what_their_rows_give():
+    def same_fit(*arguments):
+        return fit_pattern(*arguments)
+
+    data = world(10, 3, 8, 1)
+    one, other = (
+        null_sets(data, data.negatives[:, 0], 10, GRADIENT, NullPlan(fit, {}, 60, 0, False), 3)
+        for fit in (fit_pattern, same_fit)
+    )
+    for name in ("effects", "auc", "low"):
+        np.testing.assert_allclose(getattr(one, name), getattr(other, name), rtol=2e-4, atol=1e-5)
+
+
+def test_pseudo_concepts_take_turns_with_excerpts_that_follow_each_other():
+    """Against a loop: set r has of each drawn group the (r mod 2)-th three of its eight rows, and no other row."""
+    data = world(10, 3, 8, 1)
+    eligible = data.negatives[:, 0]
+    found = null_sets(data, eligible, 10, GRADIENT, NullPlan(fit_pattern, {}, 20, 0, False), 3).effects[:, 0]
+    drawn = pseudo_concepts(data.groups, eligible, 10, 20, 0)
+    x = data.activations.double().numpy()
+    for r in range(20):
+        chosen = dict.fromkeys(data.groups[drawn[:, r]])
+        part = [x[data.groups == name][3 * (r % 2) :][:3].mean(0) for name in chosen]
+        rest = x[eligible & ~np.isin(data.groups, list(chosen))].mean(0)
+        direction = np.mean(part, axis=0) - rest
+        want = GRADIENT[0].double().numpy() @ direction  # unit direction times the distance along it
+        assert found[r] == pytest.approx(want, rel=1e-4)
