@@ -31,6 +31,13 @@ def captum_concepts_miners() -> Factories:
 
 
 @hookimpl
+def captum_concepts_explainers() -> Factories:
+    from captum_concepts.attributions import METHODS
+
+    return dict(METHODS)
+
+
+@hookimpl
 def captum_concepts_exporters() -> Factories:
     from captum_concepts.explanation import Explanation
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from captum_concepts import __version__, cli_check, cli_options, cli_saved, cli_timeline, console
+from captum_concepts import __version__, cli_attribute, cli_check, cli_options, cli_saved, cli_timeline, console
 from captum_concepts.errors import InputError, shown
 
 if TYPE_CHECKING:
@@ -337,6 +337,7 @@ def _passes(
 for _command in (
     cli_check.check,
     cli_timeline.timeline,
+    cli_attribute.attribute,
     cli_saved.mine,
     cli_saved.why,
     cli_saved.evaluate,

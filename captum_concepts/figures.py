@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from captum_concepts.explanation import Timeline
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from captum_concepts.attributions import Attributions
 
 MOST = 12
 
@@ -106,10 +108,63 @@ def _plain(text: str, limit: int = 40) -> str:
     return flat if len(flat) <= limit else f"{flat[: limit - 1]}…"
 
 
-def draw_map(axes: Axes, values: np.ndarray, title: str, seconds: tuple[float, float], **options: Any) -> Any:
-    """A (bands, frames) map over time, low bands at the bottom."""
-    image = axes.imshow(
-        values, origin="lower", aspect="auto", extent=(seconds[0], seconds[1], 0.0, float(len(values))), **options
+def attribution_figure(found: Attributions, line: Timeline | None = None, names: Sequence[str] = ()) -> Figure:
+    """What the model heard and what each method says spoke for the class, over time; below, the push of concepts.
+
+    Args:
+        found: attributions of one track.
+        line: timeline of the same track and target, to stand beside them.
+        names: the names of its concepts.
+
+    Returns:
+        A matplotlib figure. Red speaks against the class, blue for it; each method has its own scale.
+
+    Raises:
+        InputError: matplotlib is not installed, or the timeline is of another track or class.
+    """
+    if line is not None and (Path(line.clip.path).name, line.target) != (Path(found.clip.path).name, found.target):
+        raise InputError(f"timeline: of {shown(line.clip.path, 200)} for {shown(line.target)}; give that of the same")
+    maps = {"what the model gets": found.inputs, **found.values}
+    rows = len(maps) + (line is not None)
+    figure = new_figure(9.0, 1.0 + 1.6 * rows)
+    panels = figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0]
+    for axes, (name, values) in zip(panels, maps.items(), strict=False):
+        picture = _over_time(values, found.axes)
+        top = float(np.percentile(np.abs(picture), 99.5)) or 1.0
+        style = {"cmap": "magma"} if name not in found.values else {"cmap": "RdBu", "vmin": -top, "vmax": top}
+        span = (float(found.starts[0]), float(found.ends[-1]), 0.0, float(len(picture)))
+        image = axes.imshow(picture, origin="lower", aspect="auto", extent=span, interpolation="nearest", **style)
+        axes.set_title(name.replace("_", " "), fontsize=9, loc="left")
+        figure.colorbar(image, ax=axes, pad=0.01)
+    if line is not None:
+        _draw_push(figure, panels[-1], line, names)
+    panels[-1].set_xlabel("seconds")
+    figure.suptitle(
+        f"{_plain(Path(found.clip.path).name, 60)}: what speaks for {_plain(found.target)}, held against "
+        f"{len(found.baselines)} real clips",
+        fontsize=10,
     )
-    axes.set_title(title, fontsize=9)
-    return image
+    return figure
+
+
+def _draw_push(figure: Figure, axes: Axes, line: Timeline, names: Sequence[str]) -> None:
+    columns = _columns(line, names, None, 8)
+    values = line.push[:, columns].T
+    top = float(np.abs(values).max()) or 1.0
+    rows = np.arange(len(columns) + 1)
+    mesh = axes.pcolormesh(borders(line), rows, values, cmap="RdBu", vmin=-top, vmax=top)
+    axes.set_yticks(np.arange(len(columns)) + 0.5, [_plain(names[k]) for k in columns], fontsize=7)
+    axes.invert_yaxis()
+    axes.set_title(f"push of concepts at {_plain(line.layer)}", fontsize=9, loc="left")
+    figure.colorbar(mesh, ax=axes, pad=0.01)
+
+
+def _over_time(values: np.ndarray, axes: str) -> np.ndarray:
+    """(P, ...) to (bands, P x frames); what has no bands is one band."""
+    letters = axes if len(axes) == values.ndim else "B" + "?" * (values.ndim - 2) + "T"
+    moved = np.moveaxis(values, letters.index("T"), -1)
+    rest = letters.replace("T", "")
+    moved = moved if "F" not in rest else np.moveaxis(moved, rest.index("F"), -2)
+    bands = moved.shape[-2] if "F" in rest else 1
+    folded = moved.reshape(len(values), -1, bands, moved.shape[-1]).sum(1)
+    return np.concatenate(list(folded), axis=-1)

@@ -34,7 +34,20 @@ from captum_concepts.plugins import get_plugin_manager, registry
 RATE = 4000
 PITCHES = {"low": 200.0, "middle": 500.0, "high": 1100.0}
 HOSTILE = "bad\n\x1b[2Jname"
-COMMANDS = ("demo", "explain", "extract", "check", "mine", "why", "evaluate", "report", "export", "plugins")
+COMMANDS = (
+    "demo",
+    "explain",
+    "extract",
+    "check",
+    "timeline",
+    "attribute",
+    "mine",
+    "why",
+    "evaluate",
+    "report",
+    "export",
+    "plugins",
+)
 FILES = ("explanation.json", "scores.csv", "arrays.safetensors", "hierarchy-bands.graphml", "hierarchy-bands.gexf")
 
 

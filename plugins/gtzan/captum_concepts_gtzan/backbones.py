@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from os import PathLike
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from captum_concepts.backbones import TorchBackbone
 from captum_concepts.embedding_backbone import EmbeddingBackbone
@@ -22,9 +22,31 @@ from captum_concepts_gtzan.svm import SvmModel
 _PATCHING = ("layers", "hop_seconds", "short")
 
 
+class FromLogMel(nn.Module):
+    """A network from the log-mel map on."""
+
+    def __init__(self, model: GenreModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, log_mel: Tensor) -> Tensor:
+        """dB (B, 1, n_mels, frames) to logits (B, n_classes)."""
+        return self.model.from_log_mel(log_mel)
+
+
+class NetworkBackbone(TorchBackbone):
+    """A network that hears waveforms; attributions are on its log-mel map."""
+
+    model: GenreModel
+
+    def input_parts(self) -> tuple[nn.Module, Callable[[Tensor], Tensor], str]:
+        """See `captum_concepts.attributions.HasInputParts`."""
+        return FromLogMel(self.model), lambda waves: self.model.log_mel(waves.to(self.device)), "BCFT"
+
+
 def network_backbone(
     model: GenreModel, classes: Sequence[str], device: str | None = "auto", **options: Any
-) -> TorchBackbone:
+) -> NetworkBackbone:
     """A network as a backbone; ``.model`` is the network itself, which hears the waveform.
 
     Args:
@@ -36,7 +58,7 @@ def network_backbone(
     """
     layers = options.pop("layers", None) or model.default_layers
     seconds = model.patch_samples / model.sample_rate
-    return TorchBackbone(
+    return NetworkBackbone(
         model,
         layers,
         classes=classes,
