@@ -6,16 +6,21 @@ import torch
 from torch import Tensor
 
 NEAR = 0.05
+SHORTEST = 0.02  # a step of which less than this can be taken leads nowhere
+STUCK = 25  # times the tolerance; the error of the direction goes with its square
 
 
 def solve_dual(
-    gram: Tensor, sign: Tensor, C: float, *, tolerance: float | None = None, max_iterations: int = 50
-) -> tuple[Tensor, Tensor]:
+    gram: Tensor, sign: Tensor, C: float, *, tolerance: float | None = None, max_iterations: int = 20
+) -> tuple[Tensor, Tensor, Tensor]:
     """Minimise ½‖w‖² + C Σ_i log(1 + exp(-y_i (w·x_i + b))) for P problems of at most n rows each.
 
     The minimum is w = Σ_i a_i x_i with Σ_i a_i = 0, so that only inner products of rows are needed. Newton steps with
     the curvatures split evenly to both sides (Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006,
     eq. 3.26 and 3.27) and a free intercept, solved by conjugate gradients, each followed to the lowest point along it.
+    Rows that are long for their penalty can make these steps useless. Problems that they leave far from the minimum
+    are solved again by exact steps in float64; in float32, where inner products of such rows are too coarse, they are
+    reported.
 
     Args:
         gram: (P, n, n) inner products of each problem's rows, float32 or float64.
@@ -23,21 +28,20 @@ def solve_dual(
         C: inverse penalty.
         tolerance: stop a problem when every a_i is where its loss wants it, to this share of the largest of them;
             None is 2e-4 in float32, 1e-8 in float64.
-        max_iterations: of Newton.
+        max_iterations: of Newton with conjugate gradients.
 
     Returns:
-        a (P, n) and b (P,).
+        a (P, n), b (P,), and bool (P,), False for problems far from their minimum, to be solved in float64.
     """
     if tolerance is None:
         tolerance = 2e-4 if gram.dtype == torch.float32 else 1e-8
-    coefficients, margins = torch.zeros_like(sign), torch.zeros_like(sign)
+    inner, coefficients, margins = gram, torch.zeros_like(sign), torch.zeros_like(sign)
     intercepts = sign.new_zeros(len(sign))
     before, done = torch.full_like(intercepts, torch.inf), torch.zeros_like(intercepts, dtype=torch.bool)
     active = torch.arange(len(sign), device=sign.device)
     for _ in range(max_iterations):
         y, a, f, b = sign[active], coefficients[active], margins[active], intercepts[active]
-        wanted = C * y * torch.sigmoid(-y * f)
-        off = (wanted - a).abs().amax(1) / wanted.abs().amax(1)
+        off = _off(y, a, f, C)
         # Near the minimum a step that gains nothing has met the limit of the precision.
         running = (off > tolerance) & ~((before[active] < NEAR) & (off > 0.7 * before[active]))
         running &= ~done[active]  # what has stopped stays as it is, so that company makes no difference
@@ -55,9 +59,46 @@ def solve_dual(
         pushed = (gram @ step[:, :, None])[:, :, 0]
         # There full steps are right, and differences of the objective drown in rounding.
         length = torch.where(off < NEAR, 1, _step_length(y, f, b, step, pushed, shift, C)) * running
+        done[active] |= length.abs() < SHORTEST * running
         coefficients[active] = a + length[:, None] * step
         intercepts[active] = b + length * shift
         margins[active] = f + length[:, None] * (pushed + shift[:, None])
+    near = _off(sign, coefficients, margins, C) <= STUCK * tolerance
+    if inner.dtype == torch.float64:
+        stuck = (~near).nonzero()[:, 0]
+        for part in stuck.split(max(1, len(sign) // 4)):
+            coefficients[part], intercepts[part] = _solve_exactly(inner[part], sign[part], C)
+        near = torch.ones_like(near)
+    return coefficients, intercepts, near
+
+
+def _off(sign: Tensor, coefficients: Tensor, margins: Tensor, C: float) -> Tensor:
+    """(P,): the largest distance of an a_i from where its loss wants it, as a share of the largest of those."""
+    wanted = C * sign * torch.sigmoid(-sign * margins)
+    return (wanted - coefficients).abs().amax(1) / wanted.abs().amax(1)
+
+
+def _solve_exactly(gram: Tensor, sign: Tensor, C: float) -> tuple[Tensor, Tensor]:
+    """As ``solve_dual``, by Newton steps from zero whose equations are solved by elimination."""
+    coefficients, intercepts = torch.zeros_like(sign), torch.zeros_like(sign[:, 0])
+    unit = torch.eye(sign.shape[1], dtype=sign.dtype, device=sign.device)
+    before = torch.full_like(intercepts, torch.inf)
+    for _ in range(100):
+        margins = (gram @ coefficients[:, :, None])[:, :, 0] + intercepts[:, None]
+        off = _off(sign, coefficients, margins, C)
+        if ((off < 1e-10) | ((before < 1e-5) & (off > 0.7 * before))).all():
+            break
+        before = off
+        # The floor keeps the intercept determined where all margins are far from zero.
+        curvature = C * sign**2 * (torch.sigmoid(margins) * torch.sigmoid(-margins)).clamp_min(1e-12)
+        missing = C * sign * torch.sigmoid(-sign * margins) - coefficients
+        solved = torch.linalg.solve(unit + curvature[:, :, None] * gram, torch.stack([missing, curvature], 2))
+        shift = (coefficients + solved[:, :, 0]).sum(1) / solved[:, :, 1].sum(1)
+        step = solved[:, :, 0] - shift[:, None] * solved[:, :, 1]
+        pushed = (gram @ step[:, :, None])[:, :, 0]
+        length = torch.where(off < NEAR, 1, _step_length(sign, margins, intercepts, step, pushed, shift, C))
+        coefficients = coefficients + length[:, None] * step
+        intercepts = intercepts + length * shift
     return coefficients, intercepts
 
 

@@ -108,7 +108,7 @@ def fit_sets(
             ``MOST_DUAL_ROWS`` rows or fewer rows than features, else in the primal.
         chunk_bytes: bound of the working memory and of the chunk that is given out, beside the rows, a copy of them in
             double precision for "lda", and some hundred bytes per set; at least one set is always taken.
-        precision: of products of rows: "float32", "float64" or "bfloat16". Cosine to the exact direction of
+        precision: of products of rows: "float32", "float64" or "bfloat16"; "float64" for sets that need it. Cosine to the exact direction of
             "logistic": better than 1 - 1e-6 with float32, 1 - 1e-3 with bfloat16 on well-scaled rows.
         options: ``C`` (1.0) of "logistic", ``shrinkage`` (None: oracle-approximating) of "lda".
 
@@ -251,14 +251,20 @@ def _logistic(rows: Tensor, train: Sequence[Tensor], precision: torch.dtype, C: 
         # One against the rest of many share all their rows, which the primal does at once.
         if members.shape[1] > MOST_DUAL_BLOCKS or (largest > MOST_DUAL_ROWS and largest >= rows.shape[1]):
             return _logistic_primal(rows, train, members, C)
-        return _logistic_dual(rows, centre, train, members, C, precision)
+        weights, biases, near = _logistic_dual(rows, centre, train, members, C, precision)
+        left = (~near).nonzero()[:, 0]
+        for part in left.split(max(1, len(members) // 4)) if len(left) else ():
+            chosen = members[part.to(members.device)]
+            weights[part], biases[part], _ = _logistic_dual(rows, centre, train, chosen, C, torch.float64)
+        return weights, biases
 
     return fit
 
 
 def _logistic_dual(
     rows: Tensor, centre: Tensor, train: Sequence[Tensor], members: Tensor, C: float, precision: torch.dtype
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Weights and biases, and bool (E,): False for sets whose minimum was not reached in this precision."""
     columns = [_Column(rows, centre, train, members[:, column]) for column in range(members.shape[1])]
     gram = _small_grams(columns, precision)
     ends = np.cumsum([column.width for column in columns]).tolist()
@@ -266,16 +272,18 @@ def _logistic_dual(
     sets, count = members.shape
     weights = rows.new_zeros(sets, count, rows.shape[1])
     biases = rows.new_zeros(sets, count)
+    near = torch.ones(sets, dtype=torch.bool, device=rows.device)
     for positive in [1] if count == 2 else range(count):
         sign = torch.cat([(1.0 if c == positive else -1.0) * column.used for c, column in enumerate(columns)], 1)
-        coefficients, intercepts = solve_dual(gram, sign.to(gram.dtype), C)
+        coefficients, intercepts, reached = solve_dual(gram, sign.to(gram.dtype), C)
+        near &= reached
         coefficients = coefficients.to(rows.dtype)
         for column, span in zip(columns, spans, strict=True):
             column.spread(coefficients[:, span], weights[:, positive])
         biases[:, positive] = intercepts.to(rows.dtype) - weights[:, positive] @ centre
     if count == 2:
         weights[:, 0], biases[:, 0] = -weights[:, 1], -biases[:, 1]
-    return weights, biases
+    return weights, biases, near
 
 
 class _Column:

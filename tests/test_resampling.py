@@ -266,6 +266,54 @@ def test_held_out_accuracy_is_that_of_scikit_learns_fits(features, counts, sets)
     assert min(accuracies) < 1  # or any accuracy of 1 would do
 
 
+@pytest.mark.parametrize(("length", "C"), [(10.0, 1.0), (30.0, 1.0), (100.0, 100.0)])
+@pytest.mark.parametrize("precision", ["float32", "float64", "bfloat16"])
+@pytest.mark.parametrize("features", [30, 200])
+def test_logistic_is_scikit_learns_whatever_the_scale(length, C, precision, features):
+    """Long rows, as unpooled activations of real models are, in sets that overlap and sets that do not."""
+    counts = [27, 23, 34, 17, 41]
+    generator = torch.Generator().manual_seed(1)
+    centres = torch.randn(len(counts), features, generator=generator).repeat_interleave(torch.tensor(counts), 0)
+    rows = length * (0.6 * centres + torch.randn(sum(counts), features, generator=generator))
+    sets = [(0, 1), (4, 3), (0, 3, 4), (0, 1, 2, 3, 4)]
+    found = collected(fit_sets(Blocks(rows, counts), sets, "logistic", precision=precision, C=C))
+    kept = parts(rows, counts)
+    for number, members in enumerate(sets):
+        x = np.concatenate([kept[b] for b in members])
+        y = np.repeat(members, [counts[b] for b in members])
+        x = x - x.mean(0)
+        for row, own in zip(found[number][0], members, strict=True):
+            fit = LogisticRegression(C=C, tol=1e-12, max_iter=1000, solver="newton-cholesky").fit(x, y == own)
+            assert cosine(row, fit.coef_) > 1 - (1e-2 if precision == "bfloat16" else 1e-6)
+            if precision != "bfloat16":
+                assert row.norm().item() == pytest.approx(np.linalg.norm(fit.coef_), rel=2e-3)
+
+
+def sizes_of_chunks(blocks, sets, method, limit):
+    return [len(fit.numbers) for fit in fit_sets(blocks, sets, method, chunk_bytes=limit)]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_chunks_stay_within_their_bound(method):
+    """What a chunk holds, counted as the bound is stated: weights of its sets and rows of the blocks it needs."""
+    features, counts = 300, [20] * 40
+    blocks = Blocks(data(features, counts), counts)
+    sets = [(i, 20 + j) for i in range(20) for j in range(20)]
+    one, limit = 2 * features * 4, 4 * 10**6
+    chunks = list(fit_sets(blocks, sets, method, chunk_bytes=limit))
+    assert sorted(number for fit in chunks for number in fit.numbers) == list(range(len(sets)))
+    assert len(chunks) > 1
+    for fit in chunks:
+        needed = {block for number in fit.numbers for block in sets[number]}
+        grams = len(fit.numbers) * 40**2 * 8
+        assert len(fit.numbers) * one + len(needed) * 20 * features * 4 + grams <= limit
+    # Every chunk counts the blocks it needs anew, those that an earlier one had as well.
+    wide = Blocks(data(3000, counts), counts)
+    for fit in fit_sets(wide, [(0, 1 + j) for j in range(39)] * 4, method, chunk_bytes=limit):
+        needed = {0, *(1 + number % 39 for number in fit.numbers)}
+        assert 8 * len(needed) * 20 * 3000 <= limit
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("method", METHODS)
