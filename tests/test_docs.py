@@ -136,3 +136,15 @@ def test_every_page_is_in_the_navigation_or_in_another_page():
     text = "\n".join(path.read_text(encoding="utf-8") for path in pages.values())
     for page in pages:
         assert f": {page}\n" in navigation or f'--8<-- "{page}"\n' in text, page
+
+
+def test_every_test_that_the_coverage_names_exists():
+    files = [*ROOT.glob("tests/**/test_*.py"), *ROOT.glob("plugins/*/tests/test_*.py")]
+    inside = {path: set(re.findall(r"^def (test_\w+)", path.read_text(encoding="utf-8"), re.M)) for path in files}
+    known = {path.name for path in files}.union(*inside.values())
+    text = (ROOT / "docs" / "coverage.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(tests/[\w/]+\.py)?(?:::)?(test_\w+(?:\.py)?)?`", text)
+    for file, test in named:
+        assert not file or ROOT / file in inside, file
+        assert not test or test in (inside[ROOT / file] if file else known), test
+    assert sum(bool(test) for _, test in named) > 100

@@ -27,7 +27,8 @@ def captum_concepts_concept_sources() -> Factories:
 @hookimpl
 def captum_concepts_commands(cli: click.Group) -> None:
     from captum_concepts_gtzan.commands import gtzan
-    from captum_concepts_gtzan.feature_commands import features
+    from captum_concepts_gtzan.feature_commands import features, shap
 
     gtzan.add_command(features)
+    gtzan.add_command(shap)
     cli.add_command(gtzan)

@@ -1,0 +1,157 @@
+"""SHAP values of the support vector machine's named features; ``shap`` is the optional extra of that name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+
+from captum_concepts.audio import Clip, read_clip
+from captum_concepts.errors import InputError, shown
+from captum_concepts_gtzan.features import SAMPLE_RATE, FeatureTable, track_features
+from captum_concepts_gtzan.svm import SvmModel
+
+BACKGROUND = 20
+
+
+@dataclass(frozen=True)
+class FeatureShares:
+    """What each feature adds to a class's log-probability for each of N tracks.
+
+    Attributes:
+        target: the class, by name.
+        features: F names.
+        tracks: N files.
+        rows: (N, F), the tracks' own features, as they were measured.
+        values: (N, F), SHAP values.
+        base: mean of the log-probability over the background; ``base + values.sum(1)`` is the tracks' own.
+        background: number of tracks they are held against.
+    """
+
+    target: str
+    features: tuple[str, ...]
+    tracks: tuple[str, ...]
+    rows: np.ndarray
+    values: np.ndarray
+    base: float
+    background: int
+
+    def save(self, folder: str | Path) -> Path:
+        """Write ``shap.json``, a ``waterfall-NUMBER.png`` for each track, and with several tracks ``beeswarm.png`` and
+        ``heatmap.png``.
+
+        Raises:
+            InputError: shap is not installed, or the folder cannot be written.
+        """
+        folder = Path(folder)
+        content = {
+            "target": self.target,
+            "base": self.base,
+            "background": self.background,
+            "tracks": [
+                {
+                    "file": file,
+                    "measured": dict(zip(self.features, row, strict=True)),
+                    "shap": dict(zip(self.features, shares, strict=True)),
+                }
+                for file, row, shares in zip(self.tracks, self.rows.tolist(), self.values.tolist(), strict=True)
+            ],
+        }
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "shap.json").write_text(json.dumps(content, indent=1) + "\n", encoding="ascii")
+            self._draw(folder)
+        except OSError as error:
+            raise InputError(f"{shown(str(folder), 200)}: cannot be written ({error.strerror or error})") from None
+        return folder
+
+    def _draw(self, folder: Path) -> None:
+        shap = _shap()
+        import matplotlib.pyplot as plt
+
+        explained = shap.Explanation(
+            self.values, np.full(len(self.values), self.base), self.rows, feature_names=list(self.features)
+        )
+        pictures: dict[str, Any] = {
+            f"waterfall-{i}": lambda i=i: shap.plots.waterfall(explained[i], max_display=11, show=False)
+            for i in range(len(self.values))
+        }
+        if len(self.values) > 1:
+            pictures["beeswarm"] = lambda: shap.plots.beeswarm(explained, max_display=11, show=False)
+            pictures["heatmap"] = lambda: shap.plots.heatmap(explained, max_display=11, show=False)
+        with plt.rc_context({"backend": "agg"}):
+            for name, draw in pictures.items():
+                plt.figure()
+                draw()
+                number = name.removeprefix("waterfall-")
+                title = Path(self.tracks[int(number)]).name if number.isdigit() else f"{len(self.tracks)} tracks"
+                plt.title(f"{title}: log-probability of {self.target}".replace("$", r"\$"), fontsize=10)
+                plt.savefig(folder / f"{name}.png", dpi=120, bbox_inches="tight")
+                plt.close("all")
+
+
+def explain_features(
+    model: SvmModel,
+    files: Sequence[str | Path],
+    background: FeatureTable,
+    target: str | None = None,
+    *,
+    most: int = BACKGROUND,
+    seed: int = 0,
+) -> FeatureShares:
+    """SHAP values (permutation explainer; Lundberg & Lee, NIPS 2017) of the features of the chosen files.
+
+    Tracks and background are given as they were measured, and one function standardises both: the machine's own.
+
+    Args:
+        model: the machine.
+        files: audio to explain; features are computed from them here.
+        background: tracks to compare with; ``most`` of them, drawn with ``seed``.
+        target: class; default: the most probable one of the first file.
+        most: background tracks at most.
+        seed: of that draw and of the permutations.
+
+    Raises:
+        InputError: shap or librosa is not installed, no file, an unknown class, a table that lacks a feature, or audio
+            that cannot be read.
+    """
+    shap = _shap()
+    if not files:
+        raise InputError("files: none given; name the tracks to explain")
+    against = background.select(model.features)
+    if most < 1 or not len(against):
+        raise InputError(f"most={shown(most)}: give at least one background track")
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(against))[:most])
+    found = [track_features(read_clip(Clip(str(path)), SAMPLE_RATE).numpy()) for path in files]
+    rows = np.array([[row[name] for name in model.features] for row in found])
+
+    def log_probabilities(values: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            return model(model.standardise(np.asarray(values, dtype=np.float64))).double().cpu().numpy()
+
+    name = model.classes[int(log_probabilities(rows)[0].argmax())] if target is None else target
+    if name not in model.classes:
+        raise InputError(f"target {shown(name)} is not a class of the machine; its classes: {', '.join(model.classes)}")
+    column = list(model.classes).index(name)
+    masker = shap.maskers.Independent(against[chosen], max_samples=len(chosen))
+    explainer = shap.PermutationExplainer(lambda values: log_probabilities(values)[:, column], masker, seed=seed)
+    explained = explainer(rows, max_evals=20 * (2 * len(model.features) + 1), silent=True)
+    values = np.asarray(explained.values, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise InputError("shap gave NaN; check the table and the audio")
+    base = float(np.ravel(explained.base_values)[0])
+    return FeatureShares(name, tuple(model.features), tuple(map(str, files)), rows, values, base, len(chosen))
+
+
+def _shap() -> ModuleType:
+    try:
+        import shap
+    except ImportError:
+        raise InputError("SHAP values need shap: pip install 'captum-concepts-gtzan[shap]'") from None
+    return shap
