@@ -108,8 +108,9 @@ def fit_sets(
             ``MOST_DUAL_ROWS`` rows or fewer rows than features, else in the primal.
         chunk_bytes: bound of the working memory and of the chunk that is given out, beside the rows, a copy of them in
             double precision for "lda", and some hundred bytes per set; at least one set is always taken.
-        precision: of products of rows: "float32", "float64" or "bfloat16"; "float64" for sets that need it. Cosine to the exact direction of
-            "logistic": better than 1 - 1e-6 with float32, 1 - 1e-3 with bfloat16 on well-scaled rows.
+        precision: of products of rows: "float32", "float64" or "bfloat16"; sets whose minimum is not reached in it are
+            solved again in "float64". Cosine to the exact direction of "logistic": better than 1 - 1e-6 with float32,
+            1 - 1e-3 with bfloat16 on well-scaled rows.
         options: ``C`` (1.0) of "logistic", ``shrinkage`` (None: oracle-approximating) of "lda".
 
     Yields:

@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from captum_concepts import BatchedTCAV, InputError
 from captum_concepts.folds import random_key
 from captum_concepts.layer_rows import input_batches
+from captum_concepts.set_scores import stacks
 
 LAYERS = ["first", "second"]
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -1038,6 +1039,35 @@ def test_every_number_by_hand(tmp_path, count, seed, names):
         np.testing.assert_allclose(found["smooth"], smooth.mean(0), rtol=1e-3)
         presence = tcav.presence(INPUTS, [turned])[key][layer]
         np.testing.assert_allclose(presence, expected["presence"], rtol=1e-3, atol=1e-6)
+
+
+def test_derivatives_of_zero_are_not_positive(tmp_path):
+    model = net()
+    with torch.no_grad():
+        model.head.weight[1].zero_()
+    scores = seeded(BatchedTCAV, tmp_path, [concepts(2)], targets=[1], model=model)[1][0]["0-1"]["second"]
+    assert scores["sign_count"].tolist() == scores["magnitude"].tolist() == [0, 0]
+
+
+def test_presence_of_the_exact_mode_is_the_classifiers(tmp_path):
+    """Of concepts that are told apart the inputs of each show it, whichever row of the two is its own."""
+    made = concepts(2, rows=60)
+    for concept, far in zip(made, (3.0, -3.0), strict=True):
+        concept.data_iter.dataset.tensors[0].add_(far + 10)
+    tcav, _ = seeded(BatchedTCAV, tmp_path, [made], targets=[0], mode="exact")
+    own = [concept.data_iter.dataset.tensors[0] for concept in made]
+    for layer in LAYERS:
+        for number, rows in enumerate(own):
+            assert (tcav.presence(rows, [made])["0-1"][layer].argmax(1) == number).double().mean() > 0.9
+
+
+def test_stacks_stay_within_their_bound():
+    stats = [{"weights": torch.randn(2, 50), "classes": [0, 1]}] * 100
+    gradients = torch.randn(2, 10, 50)
+    sizes = [len(stack.numbers) for stack in stacks(stats, [(0, 1)] * 100, 20, gradients, 10_000)]
+    assert sum(sizes) == 100 and len(sizes) > 1
+    # The weights, and the derivatives along them as products and in the caller's order.
+    assert max(sizes) * 4 * (2 * 50 + 2 * 20 * 2) <= 10_000
 
 
 @pytest.mark.parametrize("batch_first", [False, True])
