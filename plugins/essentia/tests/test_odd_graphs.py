@@ -87,6 +87,14 @@ def test_constants_that_hold_no_numbers():
     refused(lambda: module_of(graph), "constant 'half' holds values of type 14, which are not", UnsupportedOperation)
 
 
+def test_a_value_of_two_inputs():
+    graph = with_input()
+    graph.placeholder("w", (None, 4))
+    graph.add("AddV2", "y", "x", "w")
+    refused(lambda: module_of(graph), "has 2 inputs")
+    refused(lambda: module_of(graph, input="x", output="y")(X), "'y' also depends on 'w', which has no value")
+
+
 # References
 
 
