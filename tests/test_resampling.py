@@ -9,7 +9,16 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 
 from captum_concepts.errors import InputError
-from captum_concepts.resampling import METHODS, MOST_DUAL_BLOCKS, MOST_DUAL_ROWS, Blocks, SetFits, fit_sets, held_out
+from captum_concepts.resampling import (
+    METHODS,
+    MOST_DUAL_BLOCKS,
+    MOST_DUAL_ROWS,
+    Blocks,
+    SetFits,
+    _chunks,
+    fit_sets,
+    held_out,
+)
 
 COUNTS = [12, 9, 15, 12, 7]
 SETS = [(0, 3), (0, 4), (2, 1), (1, 0), (0, 1, 2), (4, 2, 3)]
@@ -289,10 +298,6 @@ def test_logistic_is_scikit_learns_whatever_the_scale(length, C, precision, feat
                 assert row.norm().item() == pytest.approx(np.linalg.norm(fit.coef_), rel=2e-3)
 
 
-def sizes_of_chunks(blocks, sets, method, limit):
-    return [len(fit.numbers) for fit in fit_sets(blocks, sets, method, chunk_bytes=limit)]
-
-
 @pytest.mark.parametrize("method", METHODS)
 def test_chunks_stay_within_their_bound(method):
     """What a chunk holds, counted as the bound is stated: weights of its sets and rows of the blocks it needs."""
@@ -307,11 +312,16 @@ def test_chunks_stay_within_their_bound(method):
         needed = {block for number in fit.numbers for block in sets[number]}
         grams = len(fit.numbers) * 40**2 * 8
         assert len(fit.numbers) * one + len(needed) * 20 * features * 4 + grams <= limit
-    # Every chunk counts the blocks it needs anew, those that an earlier one had as well.
-    wide = Blocks(data(3000, counts), counts)
-    for fit in fit_sets(wide, [(0, 1 + j) for j in range(39)] * 4, method, chunk_bytes=limit):
-        needed = {0, *(1 + number % 39 for number in fit.numbers)}
-        assert 8 * len(needed) * 20 * 3000 <= limit
+
+
+def test_every_chunk_counts_all_the_rows_it_needs():
+    """Also those of a block that an earlier chunk had."""
+    sizes, sets, features, limit = [600] + [20] * 60, [(0, 1 + j) for j in range(60)], 10, 6 * 10**6
+    chunks = list(_chunks(range(60), sets, sizes, 2, features, limit))
+    assert [number for chunk in chunks for number in chunk] == list(range(60)) and len(chunks) > 2
+    for chunk in chunks:
+        rows = 600 + 20 * len(chunk)
+        assert 8 * rows * (rows + features) <= limit
 
 
 @pytest.mark.gpu
