@@ -58,7 +58,7 @@ class Timeline:
     ``push`` has shape (P, K): the sensitivity of the target's logit along each unit CAV, patch by patch;
     ``presence``, of the same shape, is the probability that the patch shows the concept, ``ConceptBank.presence`` (None
     in explanations saved before there was one). NaN for concepts without a CAV. ``starts`` and ``ends`` are the
-    patches' seconds in the file, shape (P,); patches overlap where the clip was heard with a hop of its own.
+    patches' seconds in the file, shape (P,). ``close``: the user asked for this track, heard with a hop of its own.
     """
 
     layer: str
@@ -68,11 +68,7 @@ class Timeline:
     ends: np.ndarray
     push: np.ndarray
     presence: np.ndarray | None = None
-
-    @property
-    def overlaps(self) -> bool:
-        """Whether patches overlap, as they do where a hop was asked for."""
-        return len(self.starts) > 1 and bool(self.starts[1] < self.ends[0])
+    close: bool = False
 
 
 @dataclass

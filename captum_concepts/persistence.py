@@ -85,7 +85,8 @@ def save_explanation(explanation: Explanation, folder: Path) -> Path:
         if layer in explanation.sensitivities:
             arrays[f"{i}.sensitivities"] = explanation.sensitivities[layer]
     for number, line in enumerate(explanation.timelines):
-        content["timelines"].append({"layer": line.layer, "target": line.target, "clip": _clip_out(line.clip)})
+        about = {"layer": line.layer, "target": line.target, "clip": _clip_out(line.clip), "close": line.close}
+        content["timelines"].append(about)
         for part in ("starts", "ends", "push"):
             arrays[f"timeline.{number}.{part}"] = getattr(line, part)
         if line.presence is not None:
@@ -218,7 +219,8 @@ def _assemble(content: dict[str, Any], arrays: dict[str, np.ndarray], scores: pd
     for i, about in enumerate(content["timelines"]):
         starts, ends, push = (arrays[f"timeline.{i}.{part}"] for part in ("starts", "ends", "push"))
         presence = arrays.get(f"timeline.{i}.presence")
-        timelines.append(Timeline(about["layer"], about["target"], Clip(*about["clip"]), starts, ends, push, presence))
+        clip, close = Clip(*about["clip"]), bool(about.get("close", False))
+        timelines.append(Timeline(about["layer"], about["target"], clip, starts, ends, push, presence, close))
     return Explanation(
         backbone=content["backbone"],
         layers=layers,

@@ -93,17 +93,17 @@ def hear_timelines(
     )
     patches = np.arange(len(heard.spans))
     return [
-        timeline_of(layer, name, position, heard, patches, explanation.banks[layer])
+        replace(timeline_of(layer, name, position, heard, patches, explanation.banks[layer]), close=True)
         for layer in chosen
         for position, name in enumerate(names)
     ]
 
 
 def add_timelines(explanation: Explanation, found: Sequence[Timeline]) -> None:
-    """Put timelines first in an explanation, in place of those of the same layer, target, clip and kind of hop."""
+    """Put timelines first in an explanation, in place of what was added for the same layer, target and clip."""
 
     def key(line: Timeline) -> tuple[object, ...]:
-        return (line.layer, line.target, line.clip, line.overlaps)
+        return (line.layer, line.target, line.clip, line.close)
 
     fresh = {key(line) for line in found}
     explanation.timelines = [*found, *(line for line in explanation.timelines if key(line) not in fresh)]

@@ -259,13 +259,13 @@ def _timeline(explanation: Explanation, page: PageData, line: Timeline) -> dict[
     scale = np.abs(push).max(axis=0, initial=0.0)
     steps = np.rint(push / np.where(scale > 0, scale, 1.0) * 127).astype(np.int8)
     # Who asked for a timeline hears all of its track.
-    longest = max(TIMELINE_SECONDS, float(line.ends[-1] - line.clip.start)) if line.overlaps else TIMELINE_SECONDS
+    longest = max(TIMELINE_SECONDS, float(line.ends[-1] - line.clip.start)) if line.close else TIMELINE_SECONDS
     presence = None if line.presence is None else np.rint(np.nan_to_num(line.presence) * 255).astype(np.uint8)
     return {
         "layer": explanation.layers.index(line.layer),
         "target": explanation.targets.index(line.target),
         "clip": page.clip(line.clip, longest),
-        "close": line.overlaps,
+        "close": line.close,
         "starts": [number(v) for v in line.starts],
         "ends": [number(v) for v in line.ends],
         "scale": [number(v) for v in scale],

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -176,6 +177,20 @@ def test_sound_is_made_on_click_and_plays(visit: Visit, sounding: Explanation) -
     until(tab, "document.querySelector('audio').currentTime > 0.15")
     duration = tab.evaluate("document.querySelector('audio').duration")
     assert tab.locator("audio").count() == 1 and duration == pytest.approx(2.0, abs=0.1)
+
+
+def test_presence_stands_above_the_push(visit: Visit, sounding: Explanation) -> None:
+    for line in sounding.timelines:
+        line.presence = np.full(line.push.shape, 0.25)
+        line.presence[3] = 0.75
+        line.close = True
+    tab = visit(render(sounding))
+    row(tab, "saxophone").locator(".name").click()
+    bars = tab.locator(".presence rect")
+    assert bars.count() == len(sounding.timelines[0].starts)
+    heights = [float(bars.nth(k).get_attribute("height")) for k in range(bars.count())]
+    assert heights[3] == max(heights) == pytest.approx(3 * heights[0], rel=0.02)
+    assert "75 % at most" in tab.locator(".timeline").inner_text()
 
 
 def test_the_timeline_follows_the_sound(visit: Visit, sounding: Explanation) -> None:

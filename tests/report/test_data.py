@@ -80,6 +80,22 @@ def test_the_timeline_survives_its_bytes(sounding: Explanation) -> None:
     assert np.abs(decoded - push).max() <= np.abs(push).max() / 127
 
 
+def test_presence_survives_its_bytes_and_a_track_heard_closely_is_whole(sounding: Explanation) -> None:
+    without, line = page_data(sounding), sounding.timelines[0]
+    assert without.content["timelines"][0]["presence"] is None and not without.content["timelines"][0]["close"]
+    assert without.spans[0] == (line.clip, 30.0)
+    line.close = True
+    line.presence = np.random.default_rng(0).random(line.push.shape)
+    line.presence[:, 2] = np.nan
+    line.ends[-1] = 200.0
+    page = page_data(sounding)
+    assert page.content["timelines"][0]["close"]
+    shown = np.frombuffer(base64.b64decode(page.content["timelines"][0]["presence"]), np.uint8)
+    wanted = np.nan_to_num(line.presence)
+    np.testing.assert_allclose(shown.reshape(wanted.T.shape).T / 255, wanted, atol=0.5 / 255 + 1e-9)
+    assert page.spans[page.content["timelines"][0]["clip"]] == (line.clip, 200.0)
+
+
 def test_too_many_timelines_keep_the_first_of_every_target(
     sounding: Explanation, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
