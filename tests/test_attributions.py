@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from click.testing import CliRunner
 from safetensors.numpy import load_file
 from torch import nn
 
 import captum_concepts as cc
 from captum_concepts.attributions import METHODS, attribute, input_parts
-from captum_concepts.plugins import registry
+from captum_concepts.cli import main
+from captum_concepts.hookspecs import hookimpl
+from captum_concepts.plugins import get_plugin_manager, registry
 
 RATE, PATCH = 2000, 0.5
 
@@ -191,3 +194,44 @@ def test_a_method_that_fails_is_one_line_and_nothing_takes_its_place(clips, tmp_
         assert "\n" not in str(caught.value)
     with pytest.raises(cc.InputError, match="baselines: none"):
         METHODS["integrated_gradients"](Net(), torch.zeros(1, 1, 8, 5), torch.tensor([0]))
+
+
+class Plugin:
+    @hookimpl
+    def captum_concepts_backbones(self):
+        return {"net": lambda weights, device: make_backbone()}
+
+
+@pytest.fixture
+def net():
+    manager, provider = get_plugin_manager(), Plugin()
+    manager.register(provider, name="net-by-hand")
+    yield
+    manager.unregister(provider)
+
+
+def run(*given: object) -> object:
+    return CliRunner().invoke(main, [str(part) for part in given])
+
+
+def test_the_command_writes_values_and_picture_and_names_the_class(clips, net, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    out = tmp_path / "out"
+    base = ("attribute", clips[0].path, "--backbone", "net", "--baselines", Path(clips[0].path).parent, "--out", out)
+    result = run(*base, "--target", "b")
+    assert result.exit_code == 0, result.output
+    assert "class explained: b; held against 4 clips" in result.output
+    names = {"attributions.json", "attributions.safetensors", "attributions.png"}
+    assert {path.name for path in out.iterdir()} == names
+
+
+def test_the_command_refuses_in_one_line(clips, net, tmp_path: Path) -> None:
+    base = ("attribute", clips[0].path, "--backbone", "net", "--out", tmp_path / "out", "--no-plot")
+    folder = Path(clips[0].path).parent
+    for more, text in (
+        (("--baselines", tmp_path / "none"), "--baselines"),
+        (("--baselines", folder, "--method", "heatmap"), "heatmap"),
+        (("--baselines", folder, "--target", "jazz"), "'jazz' is not a class"),
+    ):
+        result = run(*base, *more)
+        assert result.exit_code == 2 and text in result.output and "Traceback" not in result.output

@@ -20,6 +20,7 @@ from captum_concepts_gtzan.models import build_model
 from captum_concepts_gtzan.svm import train_svm
 
 import captum_concepts as cc
+from captum_concepts.attributions import input_parts
 from captum_concepts.errors import InputError
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -179,3 +180,14 @@ def test_the_machine_is_explained_by_concepts(tmp_path: Path, gtzan_like: Callab
     explanation = cc.ConceptHierarchyExplainer(backbone, seed=0).explain(concepts.clips, concepts, targets=["genre 0"])
     assert set(explanation.scores["concept"]) == {"blues", "jazz"}
     assert (explanation.scores["layer"] == "embedding").all()
+
+
+@pytest.mark.parametrize("name", ["gtzan-cnn", "gtzan-cnn2"])
+def test_attributions_follow_the_networks_from_their_log_mel_on(name: str) -> None:
+    backbone = cc.load_backbone(name, weights=None, device="cpu", seconds=3.96)
+    waves = 0.1 * torch.randn(2, backbone.patch_samples, generator=torch.Generator().manual_seed(0))
+    module, prepare, axes = input_parts(backbone)
+    with torch.no_grad():
+        log_mel = prepare(waves)
+        torch.testing.assert_close(module(log_mel), backbone.model(waves))
+    assert axes == "BCFT" and log_mel.shape[:3] == (2, 1, 128)

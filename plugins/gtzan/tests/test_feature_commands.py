@@ -36,3 +36,14 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path, gtzan_like: Calla
         result = CliRunner().invoke(main, arguments)
         assert result.exit_code == 2 and message in result.stderr, result.output
         assert not (tmp_path / out).exists()
+
+
+def test_shap_refuses_other_weights_and_runs_nothing(tmp_path: Path) -> None:
+    weights, table = tmp_path / "model.pkl", tmp_path / "features.csv"
+    weights.write_bytes(b"cos\nsystem\n(S'touch run'\ntR.")
+    table.write_text("filename,rms_mean,label\na.wav,0.1,jazz\n")
+    result = CliRunner().invoke(
+        main, ["gtzan", "shap", "a.wav", "--weights", str(weights), "--features", str(table), "--out", str(tmp_path)]
+    )
+    assert result.exit_code == 2 and "model.pkl" in result.output and "Traceback" not in result.output
+    assert not (tmp_path / "run").exists() and not Path("run").exists()
