@@ -105,9 +105,10 @@ def captum_concepts_explainers() -> Factories:  # type: ignore[empty-body]
 
     Called once, at the first look-up. Returns name -> ``explain(model, inputs, targets, **options) -> attributions``:
     ``model`` is a ``torch.nn.Module`` that returns logits (B, C), ``inputs`` a tensor (B, ...) it accepts, ``targets``
-    an integer tensor (B,) of class indices; ``attributions`` is a numpy array of the shape of ``inputs``.
+    an integer tensor (B,) of class indices; ``attributions`` is a numpy array of the shape of ``inputs``. One that has
+    an option ``baselines`` is given real inputs to compare with, a tensor (M, ...).
 
-    Example: ``{"saliency": explain}`` makes ``saliency`` a method that ``captum-concepts compare`` can run.
+    Example: ``{"occlusion": explain}`` makes ``captum-concepts attribute --method occlusion`` work.
     """
 
 

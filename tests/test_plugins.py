@@ -235,8 +235,8 @@ def test_unknown_name_lists_the_known_ones_and_a_near_miss(register):
 
 
 def test_unknown_name_where_nothing_is_known(installed):
-    with pytest.raises(cc.InputError, match=r"^unknown explainer 'x'; known: none \(install a plugin that provides"):
-        plugins.lookup("explainers", "x")
+    with pytest.raises(cc.InputError, match=r"^unknown concept source 'x'; known: none \(install a plugin"):
+        plugins.lookup("concept_sources", "x")
 
 
 def test_unknown_name_of_any_length_stays_short(installed):
