@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from captum_concepts_gtzan.commands import _training
 from captum_concepts_gtzan.features import COLUMNS, read_features
 from click.testing import CliRunner
 
@@ -47,3 +48,13 @@ def test_shap_refuses_other_weights_and_runs_nothing(tmp_path: Path) -> None:
     )
     assert result.exit_code == 2 and "model.pkl" in result.output and "Traceback" not in result.output
     assert not (tmp_path / "run").exists() and not Path("run").exists()
+
+
+def test_options_of_zero_are_zero_and_not_the_defaults() -> None:
+    command = main.get_command(None, "gtzan").commands["train"].commands["cnn"]
+    zeros = ("--label-smoothing", "--weight-decay", "--noise-level")
+    arguments = ["--data", "d", "--out", "o", *(part for name in zeros for part in (name, "0.0"))]
+    given = command.make_context("cnn", list(arguments)).params
+    options = _training(given)["options"]
+    assert (options.label_smoothing, options.weight_decay, options.augmentation.hiss) == (0.0, 0.0, 0.0)
+    assert _training(command.make_context("cnn", arguments[:4]).params)["options"].label_smoothing == 0.15
