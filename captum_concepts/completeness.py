@@ -218,10 +218,32 @@ def branch_shares(
     return _table(rows)
 
 
+def share_warnings(table: pd.DataFrame) -> list[str]:
+    """What a table of shares of one layer, columns ``SHARE_COLUMNS``, does not say of classes, in a line each."""
+    classes = table.drop_duplicates("target")
+    layer = shown(table["layer"].iloc[0])
+    lost = classes.loc[classes["explained"] <= 0, "target"].tolist()
+    useless = classes.loc[classes["completeness"] <= 0]
+    lines = []
+    if lost:
+        lines.append(
+            f"{layer}: no shares for {len(lost)} classes ({', '.join(shown(t, 30) for t in lost[:5])}): "
+            "on held-out groups the layer does not tell their logit linearly"
+        )
+    if len(useless):
+        some = zip(useless["target"][:5], useless["completeness"], strict=False)
+        lines.append(
+            f"{layer}: shares say nothing of {len(useless)} classes (completeness of "
+            f"{', '.join(f'{shown(t, 30)} {worth:.2f}' for t, worth in some)}): on held-out groups the concepts "
+            "together predict their logit no better than chance; explain more clips, or give other concepts"
+        )
+    return lines
+
+
 def _mean_and_error(draws: Tensor, weights: Tensor) -> tuple[float, float]:
     """(R,) draws -> mean and its standard error."""
     mean = float((weights * draws.double()).sum())
-    return mean, 0.0 * mean if len(draws) == 1 else float(draws.std()) / len(draws) ** 0.5
+    return mean, abs(0.0 * mean) if len(draws) == 1 else float(draws.std()) / len(draws) ** 0.5
 
 
 def share_out(
@@ -260,12 +282,7 @@ def share_out(
             rows = clip_means(explained.activations[layer], counts)
             game = Completeness(rows, logits, bank.subset(names).directions, groups, seed)
             tables.append(branch_shares(layer, explanation.targets, names, game, hierarchy, orders=orders, seed=seed))
-            lost = [t for t, r in zip(explanation.targets, game.explained.tolist(), strict=True) if r <= 0]
-            if lost:
-                warnings.append(
-                    f"{shown(layer)}: no shares for {len(lost)} classes ({', '.join(shown(t, 30) for t in lost[:5])}): "
-                    "on held-out groups the layer does not tell their logit linearly"
-                )
+            warnings += share_warnings(tables[-1])
         if progress is not None:
             progress("sharing out along the hierarchy", number, len(explanation.hierarchies))
     # Not together with the empty one, whose columns would decide the types.

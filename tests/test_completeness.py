@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import captum_concepts as cc
 from captum_concepts.cli import main
-from captum_concepts.completeness import FOLDS, SHARE_COLUMNS, Completeness, branch_shares
+from captum_concepts.completeness import FOLDS, SHARE_COLUMNS, Completeness, branch_shares, share_warnings
 from captum_concepts.errors import InputError
 from captum_concepts.hierarchy import ConceptHierarchy
 from captum_concepts.hookspecs import hookimpl
@@ -160,6 +160,33 @@ def test_a_class_that_the_layer_does_not_tell_has_no_shares():
     table = branch_shares("l", ["one", "two"], ("a", "b"), game_of_noise, ConceptHierarchy.from_parents({"b": "a"}))
     for target, explained in zip(("one", "two"), game_of_noise.explained.tolist(), strict=True):
         assert table[table["target"] == target]["share"].isna().all() == (explained <= 0)
+
+
+def test_a_class_that_the_concepts_do_not_tell_is_named():
+    tree, useless = ConceptHierarchy.from_parents({"b": "a"}), set()
+    for seed in range(6):
+        x, y, groups = planted(seed=seed)
+        game = Completeness(x, y, torch.eye(10, dtype=torch.float64)[8:], groups)
+        table = branch_shares("l", ["one", "two"], ("a", "b"), game, tree)
+        below = [target for target, rows in table.groupby("target") if rows["completeness"].iloc[0] <= 0]
+        useless.update(below)
+        lines = share_warnings(table)
+        assert len(lines) == bool(below)
+        assert all(repr(target) in lines[0] for target in below)
+    assert useless  # otherwise nothing was tested
+    x, y, groups = planted()
+    assert (
+        share_warnings(
+            branch_shares(
+                "l",
+                ["one", "two"],
+                ("a", "b"),
+                Completeness(x, y, torch.eye(10, dtype=torch.float64)[[0, 3]], groups),
+                tree,
+            )
+        )
+        == []
+    )
 
 
 def test_too_few_groups_are_refused():
