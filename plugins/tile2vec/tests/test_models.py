@@ -147,7 +147,7 @@ def test_convolutions_over_time_by_hand():
 
 
 def test_raw_waveforms():
-    shape = Shape(2, 800, 1)
+    shape = Shape(2, 200, 1)
     for name in ("ResNet18", "ConvNet1D", "ConvNet2D", "GRUNet", "DenseNet"):
         assert network(name, shape).eval()(inputs(shape, 2)).shape == (2, 16)
 
