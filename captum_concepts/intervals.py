@@ -28,7 +28,7 @@ def share_interval(hits: Tensor, groups: Sequence[str] | np.ndarray) -> tuple[Te
 
     Wilson's (1927) interval for as many independent observations as would vary as much as the groups do (Dean and
     Pagano, J. Surv. Stat. Methodol. 2015): groups whose clips agree count once, and where all clips agree there are as
-    many observations as groups.
+    many observations as groups, or fewer where groups differ in size (Kish, Survey Sampling, 1965).
 
     Args:
         hits: bool (clips, ...).
@@ -44,7 +44,9 @@ def share_interval(hits: Tensor, groups: Sequence[str] | np.ndarray) -> tuple[Te
         return torch.full_like(share, torch.nan), torch.full_like(share, torch.nan)
     error = _error(sums, counts, share)
     alone = share * (1 - share)
-    observations = torch.where(alone * error > 0, alone / error**2, float(many)).clamp_max(float(counts.sum()))
+    # Kish's number: groups of equal size count one each, and beside one with nearly all clips the others hardly count.
+    groups_alike = float(counts.sum() ** 2 / (counts**2).sum())
+    observations = torch.where(alone * error > 0, alone / error**2, groups_alike).clamp_max(float(counts.sum()))
     square = norm.ppf(TAILS[1]) ** 2
     centre = (share + square / (2 * observations)) / (1 + square / observations)
     reach = (square * (alone / observations + square / (4 * observations**2))).sqrt() / (1 + square / observations)
@@ -115,7 +117,11 @@ def _group_sums(values: Tensor, groups: Sequence[str] | np.ndarray) -> tuple[Ten
 
 
 def _error(sums: Tensor, counts: Tensor, mean: Tensor) -> Tensor:
-    """Standard error of a ratio of sums over groups (linearised)."""
+    """Standard error of a ratio of sums over groups: the jackknife that leaves out one group at a time.
+
+    The linearised error would trust a group that has most of the clips, as the mean is then nearly that group's own.
+    """
     many = len(counts)
     counts = counts.reshape(-1, *[1] * (sums.dim() - 1))
-    return (many / (many - 1) * ((sums - mean * counts) ** 2).sum(0)).sqrt() / counts.sum()
+    moved = (sums - mean * counts) / (counts.sum() - counts)
+    return ((many - 1) / many * (moved**2).sum(0)).sqrt()

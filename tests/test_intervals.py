@@ -18,11 +18,17 @@ def by_group(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.array([values[names[g] == GROUPS].sum() for g in range(6)]), np.array([1, 2, 3, 1, 1, 2])
 
 
+def jackknife(sums: np.ndarray, counts: np.ndarray) -> float:
+    """Standard error of a mean by leaving out one group at a time."""
+    without = [np.delete(sums, g).sum() / np.delete(counts, g).sum() for g in range(len(sums))]
+    return np.sqrt((len(sums) - 1) / len(sums) * ((np.array(without) - sums.sum() / counts.sum()) ** 2).sum())
+
+
 def test_share_is_wilsons_with_the_groups_variance():
     hits = torch.tensor([1, 1, 0, 1, 1, 1, 0, 1, 0, 0]).bool()
     sums, counts = by_group(hits.double().numpy())
     share = 0.6
-    variance = 6 / 5 * ((sums - share * counts) ** 2).sum() / 100
+    variance = jackknife(sums, counts) ** 2
     n, z = share * (1 - share) / variance, stats.norm.ppf(0.975)
     # The roots of |share - x| = z sqrt(x (1 - x) / n).
     wanted = np.sort(np.roots([1 + z**2 / n, -(2 * share + z**2 / n), share**2]))
@@ -31,10 +37,11 @@ def test_share_is_wilsons_with_the_groups_variance():
 
 
 @pytest.mark.parametrize("all_hit", [True, False])
-def test_where_all_clips_agree_there_are_as_many_observations_as_groups(all_hit):
+def test_where_all_clips_agree_there_are_as_many_observations_as_groups_of_equal_size(all_hit):
     low, high = share_interval(torch.full((10, 1), all_hit), GROUPS)
     reach = stats.norm.ppf(0.975) ** 2
-    wanted = (6 / (6 + reach), 1) if all_hit else (0, reach / (6 + reach))
+    alike = 10**2 / (1 + 4 + 9 + 1 + 1 + 4)
+    wanted = (alike / (alike + reach), 1) if all_hit else (0, reach / (alike + reach))
     assert (low.item(), high.item()) == pytest.approx(wanted)
 
 
@@ -58,7 +65,7 @@ def test_mean_is_the_studentised_bootstrap_written_out():
             mean = s.sum() / n.sum()
             return mean, np.sqrt(6 / 5 * ((s - mean * n) ** 2).sum()) / n.sum()
 
-        mean, error = mean_and_error(sums, counts)
+        mean, error = mean_and_error(sums, counts)[0], jackknife(sums, counts)
         ratios = []
         for sample in weights[:, first]:
             chosen = np.repeat(np.arange(6), sample.astype(int))
@@ -117,3 +124,14 @@ def test_the_mean_of_few_skewed_groups_is_covered():
     covered = ((low <= truth) & (truth <= high)).double().mean().item()
     plain = ((percentile[0] <= truth) & (truth <= percentile[1])).double().mean().item()
     assert plain + 0.04 < covered <= 0.97
+
+
+def test_a_group_with_most_of_the_clips_is_not_taken_for_all_of_them():
+    """Four groups of which one has 87 % of the clips: the linearised error covered 0.48 and 0.83."""
+    owner, rng = np.repeat(np.arange(4), [1, 1, 1, 20]), np.random.default_rng(0)
+    values = torch.from_numpy(0.25 + 0.8 * rng.normal(size=(4, 1500))[owner] + 0.6 * rng.normal(size=(23, 1500)))
+    for truth, (low, high) in (
+        (stats.norm.cdf(0.25), share_interval(values > 0, owner.astype(str))),
+        (0.25, mean_interval(values, owner.astype(str), 500)),
+    ):
+        assert ((low <= truth) & (truth <= high)).double().mean() > 0.88

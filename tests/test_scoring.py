@@ -81,9 +81,9 @@ def test_every_column_equals_a_loop(world, rest):
         np.testing.assert_allclose(per_clip[:, t, k], values, rtol=1e-4, atol=1e-5)
         assert row["magnitude"] == pytest.approx(values.mean(), rel=1e-4)
         assert row["score"] == (values > 0).mean()
-        # Five groups that all agree: Wilson's interval of 5 of 5 (or 0 of 5).
+        # Groups of 2, 1, 2, 1 and 2 clips that all agree: Wilson's interval of n of n (or 0 of n), n Kish's number.
         if (values > 0).all() or (values <= 0).all():
-            low, high = proportion_confint(5 * (values > 0).all(), 5, method="wilson")
+            low, high = proportion_confint(64 / 14 * (values > 0).all(), 64 / 14, method="wilson")
             assert (row["low"], row["high"]) == pytest.approx((low, high))
         assert row["low"] <= row["score"] <= row["high"]
         temperature = np.sqrt((g[:, t] ** 2).mean())
