@@ -58,12 +58,13 @@ def inputs(model: Tile2Vec, tiles: Tiles, cache: Path) -> Rows:
     kept = KeptFeatures(tiles, model.features, cache)
     blocks = [kept.read(range(first, min(first + 64, len(tiles)))) for first in range(0, len(tiles), 64)]
     blank = untrained(model.settings, seed=0)
+    statistics = model.network.get_submodule("encoder.0")
     with torch.no_grad():
         ways: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
             "embedding": lambda block: model.embed(block, ready=True),
             "untrained": lambda block: blank.embed(block, ready=True),
             "pooled log-mel": pooled,
-            "statistics": lambda block: model.network.encoder[0](block),  # what the network begins with
+            "statistics": statistics,  # what the network begins with
         }
         return {name: torch.cat([way(block) for block in blocks]).numpy() for name, way in ways.items()}
 
