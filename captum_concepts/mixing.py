@@ -29,6 +29,7 @@ HOSTS = 2  # explained clips that each donor is added to
 MOST_PER_TARGET = 3  # significant concepts tried for each class
 FLIPS = 4999
 NAME = "added sound"
+FEWEST_CONCEPTS = 5  # with fewer, a rise that is not beyond chance says nothing against the explanation
 MEASURED = "rise of the class by the concept's sound over other sound, in standard deviations of the logit"
 
 
@@ -214,6 +215,10 @@ def _verdict(view: View, cells: list[Cell], rises: Rises, seed: int, level: floa
         f"more than adding other sound as loud (p = {p_value:.2g}); {np.mean(means > 0):.0%} of {len(values)} pairs of "
         "concept and class rise."
     )
+    if not passed and observed > 0 and len(own) < FEWEST_CONCEPTS:
+        rose = f"the class rises by {observed:+.2f}, p = {p_value:.2g}"
+        reason = f"{len(own)} significant concepts are too few to tell ({rose})"
+        return impossible(NAME, view.layer, reason, MEASURED)
     if not passed:
         sentence += " What the explanation says speaks for a class does not raise it."
     details: dict[str, Any] = {

@@ -7,6 +7,7 @@ import html
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from captum_concepts.demo.music import MusicGenerator
 from captum_concepts.discriminants import fit_pattern
 from captum_concepts.errors import InputError
 from captum_concepts.hookspecs import hookimpl
-from captum_concepts.mixing import Rises, mix
+from captum_concepts.mixing import Cell, Rises, _verdict, mix
 from captum_concepts.plugins import get_plugin_manager
 from captum_concepts.random_weights import copy_of_model, head_of, randomise
 from captum_concepts.report.check_page import check_html, check_markdown
@@ -322,6 +323,26 @@ def test_added_sound_agrees_with_sound_that_was_left_out_of_the_piece(tmp_path):
     agreement = np.corrcoef(added.flatten(), torch.stack(changes).flatten())[0, 1]
     # 32 pairs of instrument and genre; independent figures would reach 0.45 once in 200 times.
     assert agreement > 0.7
+
+
+@pytest.mark.parametrize(
+    ("concepts", "rise", "verdict"),
+    [(2, 0.05, "not possible"), (6, 0.05, "failed"), (2, -0.05, "failed"), (2, 2.0, "passed")],
+)
+def test_a_small_rise_of_few_concepts_is_no_evidence_against_the_explanation(concepts, rise, verdict):
+    cells = [Cell(f"c{i}", 0) for i in range(concepts)]
+    drawn = {cell.concept: rise + torch.from_numpy(np.resize([-1.0, 1.0], (24, 1))) for cell in cells}
+
+    class Drawn:
+        spread = np.ones(1)
+
+        def __call__(self, concept):
+            return drawn[concept]
+
+    found = _verdict(SimpleNamespace(layer="l", targets=("jazz",)), cells, Drawn(), seed=0, level=0.05)
+    assert found.verdict == verdict
+    if verdict == "not possible":
+        assert "2 significant concepts are too few to tell (the class rises by +0.05, p = " in found.sentence
 
 
 # ------------------------------------------------------------------ the page, the files, the command
