@@ -65,11 +65,14 @@ class Keeper(Checkpoint):
         """Whether the run that left this state had no epoch to go."""
         try:
             self.load_state_dict(state["callbacks"][self.state_key])
+            if not {"pytorch-lightning_version", "loops", "optimizer_states", "lr_schedulers"} <= state.keys():
+                raise KeyError
+            self._best()
+            return self._ended()
         except (KeyError, TypeError, ValueError):
             raise InputError(
                 f"{shown(str(self._run.state), 200)}: is no state of a training run; remove it to begin this run again"
             ) from None
-        return self._ended()
 
     def _best(self) -> int:
         """The first of the best epochs, from 0."""

@@ -10,7 +10,6 @@ import contextlib
 import json
 import math
 import os
-import pickle
 import platform
 import sys
 import warnings
@@ -112,16 +111,7 @@ class RunFolder:
             with warnings.catch_warnings():  # torch warns of pickles it did not write before it refuses them
                 warnings.simplefilter("ignore")
                 state = torch.load(self.state, map_location="cpu", weights_only=True)
-        except (
-            pickle.UnpicklingError,
-            RuntimeError,
-            OSError,
-            EOFError,
-            ValueError,
-            KeyError,
-            AttributeError,
-            TypeError,
-        ):
+        except Exception:  # a damaged file may raise anything
             state = None
         if not isinstance(state, dict) or "state_dict" not in state:
             raise InputError(

@@ -198,7 +198,7 @@ class _Bomb:
         return (Path.touch, (self.target,))
 
 
-@pytest.mark.parametrize("kind", ["bomb", "pickle", "cut", "text", "foreign", "empty"])
+@pytest.mark.parametrize("kind", ["bomb", "pickle", "cut", "text", "foreign", "history", "stack", "empty"])
 def test_a_bad_state_is_refused_and_nothing_in_it_is_executed(tiny: ModuleType, tmp_path: Path, kind: str) -> None:
     out = tmp_path / "run"
     _stopped(tiny, out)
@@ -209,6 +209,10 @@ def test_a_bad_state_is_refused_and_nothing_in_it_is_executed(tiny: ModuleType, 
         state.write_bytes(pickle.dumps(_Bomb(target)))
     elif kind == "foreign":
         torch.save({"state_dict": tiny.tiny().state_dict()}, state)
+    elif kind == "history":
+        torch.save({"state_dict": {}, "callbacks": {"captum_concepts": {"history": [{"loss": 1.0}]}}}, state)
+    elif kind == "stack":  # a pickle that takes from an empty stack: IndexError
+        state.write_bytes(b"\x80\x020.")
     else:
         whole = state.read_bytes()
         state.write_bytes({"cut": whole[: len(whole) // 2], "text": b"no state", "empty": b""}[kind])
