@@ -66,7 +66,8 @@ def timeline_figure(
     panels = figure.subplots(len(rows), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (values, label, colours, limits) in zip(panels, rows, strict=True):
         shown_values = values[:, columns].T
-        top = float(np.nanmax(np.abs(shown_values))) or 1.0
+        # A concept that has no CAV at this layer has an empty row.
+        top = float(np.abs(shown_values[np.isfinite(shown_values)]).max(initial=0.0)) or 1.0
         low, high = limits or (-top, top)
         mesh = axes.pcolormesh(
             borders(line), np.arange(len(columns) + 1), shown_values, cmap=colours, vmin=low, vmax=high

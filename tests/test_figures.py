@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,15 @@ def test_it_shows_the_strongest_concepts_and_their_very_values(tmp_path: Path) -
     assert limits[0] == -limits[1] == -np.nanmax(np.abs(given.push))
     figure.savefig(tmp_path / "figure.png")
     assert (tmp_path / "figure.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_concept_without_a_cav_that_is_asked_for_has_an_empty_row() -> None:
+    pytest.importorskip("matplotlib")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        presence, push = timeline_figure(line(), NAMES, ["no CAV"]).axes[:2]
+    assert push.collections[0].get_array().mask.all() and push.collections[0].get_clim() == (-1, 1)
+    np.testing.assert_array_equal(presence.collections[0].get_array().reshape(9), line().presence[:, 3])
 
 
 def test_borders_lie_between_the_centres_of_patches() -> None:
