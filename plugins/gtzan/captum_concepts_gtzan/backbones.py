@@ -141,7 +141,7 @@ class SvmBackbone(EmbeddingBackbone):
 def gtzan_svm(weights: str | PathLike[str] | None, device: str = "auto", **options: Any) -> SvmBackbone:
     """The backbone ``gtzan-svm``: a support vector machine on the named features of 30 s patches.
 
-    A patch is as long as the tracks that it was trained on are on average, see `SvmModel.seconds`.
+    A patch is as long as the median of the tracks that it was trained on, see `SvmModel.seconds`.
 
     Args:
         weights: what `SvmModel.save` wrote; there is no untrained machine.

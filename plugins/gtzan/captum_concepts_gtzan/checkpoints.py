@@ -139,7 +139,7 @@ def _stated(metadata: Mapping[str, str], name: str, options: Mapping[str, Any], 
 def _json(metadata: Mapping[str, str], key: str, kind: type, where: str) -> Any:
     try:
         value = json.loads(metadata[key])
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, RecursionError):
         value = None
     if not isinstance(value, kind):
         if metadata.get("format") != FORMAT:

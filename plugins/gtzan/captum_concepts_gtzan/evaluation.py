@@ -84,14 +84,11 @@ class SvmClassifier:
 
     def logits(self, path: str) -> tuple[np.ndarray, int]:
         """See `Classifier`."""
-        from captum_concepts_gtzan.features import SAMPLE_RATE, track_features
+        from captum_concepts_gtzan.features import piece_features
 
-        samples = round(self._model.seconds * SAMPLE_RATE)
-        pieces = iter_patches(Clip(path), SAMPLE_RATE, samples, samples, short="repeat", max_patches=1)
-        found = [track_features(piece.inputs[0].numpy()) for piece in pieces]
-        values = np.array([[row[name] for name in self._model.features] for row in found])
+        rows = piece_features(path, self._model.features, self._model.seconds)
         with torch.inference_mode():
-            return self._model(self._model.standardise(values)).mean(0).numpy(), len(found)
+            return self._model(self._model.standardise(rows)).mean(0).numpy(), len(rows)
 
 
 def load_classifier(
@@ -112,6 +109,10 @@ def load_classifier(
     if told.get("format", "").startswith("captum-concepts-gtzan svm"):
         if model not in (None, "gtzan-svm"):
             raise InputError(f"weights {shown(str(weights), 200)}: of gtzan-svm, not of {model}; leave out the model")
+        if seconds is not None:
+            raise InputError(
+                f"seconds={shown(seconds)}: gtzan-svm hears pieces as long as its training tracks; leave it out"
+            )
         return SvmClassifier(weights)
     if model == "gtzan-svm":
         raise InputError(f"weights {shown(str(weights), 200)}: not of gtzan-svm; give the file that training it wrote")

@@ -17,7 +17,7 @@ from types import ModuleType
 import numpy as np
 import pandas as pd
 
-from captum_concepts.audio import AudioError, Clip, read_clip
+from captum_concepts.audio import AudioError, Clip, iter_patches, read_clip
 from captum_concepts.errors import InputError, shown
 from captum_concepts_gtzan.dataset import Tracks, genre_name
 
@@ -126,6 +126,30 @@ def track_features(samples: np.ndarray, sample_rate: int = SAMPLE_RATE) -> dict[
     for name, values in described.items():
         found |= {f"{name}_mean": float(np.mean(values)), f"{name}_var": float(np.var(values))}
     return {name: found[name] for name in COLUMNS}
+
+
+def piece_features(path: str | PathLike[str], names: Sequence[str], seconds: float) -> np.ndarray:
+    """The named features of the consecutive pieces of a file: what a machine trained on tracks of this length hears.
+
+    Args:
+        path: audio; a remainder is left out, a file shorter than a piece is repeated.
+        names: of ``COLUMNS``.
+        seconds: length of a piece.
+
+    Returns:
+        float64 (P, len(names)), as they are measured.
+
+    Raises:
+        InputError: librosa is not installed, or a feature that is not computed here.
+        AudioError: the file cannot be used.
+    """
+    for name in names:
+        if name not in COLUMNS:
+            raise InputError(f"features: {shown(name)} is not computed from audio; use those of COLUMNS")
+    samples = round(seconds * SAMPLE_RATE)
+    pieces = iter_patches(Clip(str(path)), SAMPLE_RATE, samples, samples, short="repeat", max_patches=1)
+    rows = [track_features(piece.inputs[0].numpy()) for piece in pieces]
+    return np.array([[row[name] for name in names] for row in rows])
 
 
 def _librosa() -> ModuleType:

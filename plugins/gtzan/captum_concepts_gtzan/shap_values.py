@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from captum_concepts.audio import Clip, read_clip
 from captum_concepts.errors import InputError, shown
-from captum_concepts_gtzan.features import SAMPLE_RATE, FeatureTable, track_features
+from captum_concepts_gtzan.features import FeatureTable, piece_features
 from captum_concepts_gtzan.svm import SvmModel
 
 BACKGROUND = 20
@@ -28,9 +27,10 @@ class FeatureShares:
         target: the class, by name.
         features: F names.
         tracks: N files.
-        rows: (N, F), the tracks' own features, as they were measured.
-        values: (N, F), SHAP values.
-        base: mean of the log-probability over the background; ``base + values.sum(1)`` is the tracks' own.
+        rows: (N, F), the tracks' own features, as they were measured; of a track of several pieces, their means.
+        values: (N, F), SHAP values; of a track of several pieces, their means.
+        base: mean of the log-probability over the background; ``base + values.sum(1)`` is the tracks' own, that is the
+            mean over their pieces.
         background: number of tracks they are held against.
     """
 
@@ -111,7 +111,8 @@ def explain_features(
 
     Args:
         model: the machine.
-        files: audio to explain; features are computed from them here.
+        files: audio to explain; features are computed here of pieces as long as the machine's training tracks, see
+            `features.piece_features`.
         background: tracks to compare with; ``most`` of them, drawn with ``seed``.
         target: class; default: the most probable one of the first file.
         most: background tracks at most.
@@ -128,14 +129,14 @@ def explain_features(
     if most < 1 or not len(against):
         raise InputError(f"most={shown(most)}: give at least one background track")
     chosen = np.sort(np.random.default_rng(seed).permutation(len(against))[:most])
-    found = [track_features(read_clip(Clip(str(path)), SAMPLE_RATE).numpy()) for path in files]
-    rows = np.array([[row[name] for name in model.features] for row in found])
+    pieces = [piece_features(path, model.features, model.seconds) for path in files]
+    rows, first = np.concatenate(pieces), np.cumsum([0, *map(len, pieces)])
 
     def log_probabilities(values: np.ndarray) -> np.ndarray:
         with torch.no_grad():
             return model(model.standardise(np.asarray(values, dtype=np.float64))).double().cpu().numpy()
 
-    name = model.classes[int(log_probabilities(rows)[0].argmax())] if target is None else target
+    name = model.classes[int(log_probabilities(pieces[0]).mean(0).argmax())] if target is None else target
     if name not in model.classes:
         raise InputError(f"target {shown(name)} is not a class of the machine; its classes: {', '.join(model.classes)}")
     column = list(model.classes).index(name)
@@ -146,6 +147,7 @@ def explain_features(
     if not np.isfinite(values).all():
         raise InputError("shap gave NaN; check the table and the audio")
     base = float(np.ravel(explained.base_values)[0])
+    rows, values = (np.stack([part.mean(0) for part in np.split(of, first[1:-1])]) for of in (rows, values))
     return FeatureShares(name, tuple(model.features), tuple(map(str, files)), rows, values, base, len(chosen))
 
 

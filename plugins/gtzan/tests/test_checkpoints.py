@@ -183,6 +183,8 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, value: float) -
     [
         {"options": "{"},
         {"options": "[]"},
+        {"options": "[" * 100_000},
+        {"classes": "[" * 100_000},
         {"options": json.dumps(SMALL | {"channels": 10**12})},
         {"options": json.dumps(SMALL | {"n_mels": 10**9})},
         {"options": json.dumps(SMALL | {"seconds": 1e12})},

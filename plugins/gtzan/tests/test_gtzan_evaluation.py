@@ -339,7 +339,48 @@ def test_svm_is_trained_from_a_table_and_not_again(tmp_path: Path) -> None:
     assert load_classifier(out / "model.safetensors").classes == ("blues", "jazz")
 
 
+def test_svm_is_trained_from_audio_and_tested_with_a_warning(
+    tmp_path: Path, gtzan_like: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is broken is named, the table is kept and not computed again, and its own tracks are no test."""
+    pytest.importorskip("librosa")
+    data, out = gtzan_like(tmp_path / "data", numbers=range(4), seconds=1.1), tmp_path / "svm"
+    soundfile.write(data / "genres/jazz/jazz.00009.wav", np.zeros(30000), 22050)
+    arguments = ["train", "svm", "--data", data, "--out", out, "--folds", 2, "-q"]
+    with monkeypatch.context() as killed:
+        killed.setattr("captum_concepts_gtzan.svm.nested_accuracy", _stop)
+        assert isinstance(_run(*arguments).exception, RuntimeError)
+    table = (out / "features.csv").read_bytes()
+    with monkeypatch.context() as untouched:
+        untouched.setattr("captum_concepts_gtzan.features.extract_features", _stop)
+        done = _run(*arguments, "--json")
+    assert done.exception is None, done.exception
+    card = json.loads(done.stdout)
+    assert (card["tracks"], len(card["skipped"]), card["finished"]) == (8, 1, True)
+    assert "jazz.00009" in card["skipped"][0]
+    assert (out / "features.csv").read_bytes() == table
+    weights = out / "model.safetensors"
+    tested = _run("evaluate", "--weights", weights, "--data", data, "--json", "-q")
+    assert len(json.loads(tested.stdout)["tracks"]) == 8
+    assert any("are no test" in record.getMessage() for record in caplog.records)
+    refused = _run("predict", data, "--weights", weights, "--seconds", 3, "-q").exception
+    assert isinstance(refused, InputError)
+    assert "leave it out" in str(refused)
+
+
+def _stop(*given: object, **more: object) -> None:
+    raise RuntimeError("killed")
+
+
 def test_help_teaches() -> None:
-    for command in (["--help"], ["train", "--help"], ["train", "cnn", "--help"], ["predict", "--help"]):
-        assert "Usage:" in _run(*command).output
+    """Each command has its help, and what a command does stands where it is looked for."""
+    commands = {
+        (): ("train", "cross-validate", "evaluate", "predict", "features", "shap"),
+        ("train",): ("cnn", "vgg16", "cnn2", "svm"),
+    }
+    for group, names in commands.items():
+        listed = _run(*group, "--help").output
+        for name in names:
+            assert re.search(rf"^  {name} +[A-Z]", listed, re.MULTILINE), name
+            assert "Usage:" in _run(*group, name, "--help").output
     assert "captum-concepts gtzan train cnn --data" in _run("--help").output

@@ -22,7 +22,8 @@ from captum_concepts_gtzan.checkpoints import load_checkpoint
 from captum_concepts_gtzan.dataset import Track, find_tracks
 from captum_concepts_gtzan.models import build_model
 from captum_concepts_gtzan.runs import Parting, train_and_test
-from captum_concepts_gtzan.training import GenreTraining, TrainingOptions, track_logits, train_network
+from captum_concepts_gtzan.training import LEARNING_RATES, GenreTraining, TrainingOptions, track_logits, train_network
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import captum_concepts as cc
 from captum_concepts.audio import Clip, iter_patches
@@ -143,6 +144,13 @@ def test_the_loss_is_smoothed_cross_entropy_and_the_metrics_are_those_of_scikit_
 ) -> None:
     weights = _train(recordings, tmp_path, schedule=dataclasses.replace(SCHEDULE, epochs=1))
     epoch = json.loads((tmp_path / "run.json").read_text())["history"][0]
+    events = EventAccumulator(str(tmp_path / "logs"))
+    events.Reload()
+    for name in ("loss", "accuracy", "f1"):
+        for stage in ("train", "val"):
+            assert [event.value for event in events.Scalars(f"{stage}_{name}")] == pytest.approx(
+                [epoch[f"{stage}_{name}"]]
+            )
     model, _ = load_checkpoint(weights, "gtzan-cnn")
     logits = torch.stack([track_logits(model, chunks(wave, model.patch_samples)) for wave in recordings.waves]).detach()
     truth, said = recordings.labels.numpy(), logits.argmax(1).numpy()
@@ -167,9 +175,9 @@ def test_the_defaults_are_those_of_the_checklist() -> None:
     assert (options.label_smoothing, options.weight_decay, options.augmentation.hiss) == (0.15, 8e-4, 0.002)
     schedule = Schedule()
     assert (schedule.epochs, schedule.patience, schedule.clip) == (60, 15, 1.0)
+    assert options.batch_size == 16
+    assert LEARNING_RATES["gtzan-vgg16"] == 4e-5
     for name, rate in (("gtzan-cnn", 5e-3), ("gtzan-cnn2", 4e-5)):
-        from captum_concepts_gtzan.training import LEARNING_RATES
-
         module = GenreTraining(build_model(name), dataclasses.replace(options, learning_rate=LEARNING_RATES[name]))
         found = module.configure_optimizers()
         assert found["optimizer"].param_groups[0]["lr"] == rate

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from captum_concepts.errors import InputError
@@ -16,9 +17,10 @@ shap_values = pytest.importorskip("captum_concepts_gtzan.shap_values")
 pytest.importorskip("librosa")
 pytest.importorskip("shap")
 
+from captum_concepts_gtzan.evaluation import load_classifier  # noqa: E402
 from captum_concepts_gtzan.features import FeatureTable  # noqa: E402
 from captum_concepts_gtzan.shap_values import explain_features  # noqa: E402
-from captum_concepts_gtzan.svm import train_svm  # noqa: E402
+from captum_concepts_gtzan.svm import SvmModel, train_svm  # noqa: E402
 
 FEATURES = ("rms_mean", "spectral_centroid_mean", "zero_crossing_rate_mean")
 CENTRE, SPREAD = np.array([0.2, 1500.0, 0.05]), np.array([0.05, 400.0, 0.02])
@@ -90,6 +92,23 @@ def test_the_chosen_file_is_explained_and_the_class_is_named(world, tmp_path: Pa
     best = explain_features(model, files[:1], table)
     wanted = max(model.classes, key=lambda name: log_probability(model, best.rows, name)[0])
     assert best.target == wanted
+
+
+def test_a_long_file_is_explained_as_it_is_classified_piece_by_piece(world, tmp_path: Path) -> None:
+    """A machine of 30 s pieces hears the same in them, whatever the length of the file; here they are of 1.2 s."""
+    model, table, files = world
+    short = SvmModel(model.features, model.classes, model.state_dict(), model.gamma, seconds=1.2)
+    short.save(tmp_path / "svm.safetensors")
+    parts = [soundfile.read(file, dtype="float32")[0][:26460] for file in files]
+    soundfile.write(tmp_path / "long.wav", np.concatenate([*parts, parts[0][:4000]]), 22050, subtype="FLOAT")
+    for number, part in enumerate(parts):
+        soundfile.write(tmp_path / f"{number}.wav", part, 22050, subtype="FLOAT")
+    found = explain_features(short, [tmp_path / "long.wav", tmp_path / "0.wav"], table)
+    logits, count = load_classifier(tmp_path / "svm.safetensors").logits(str(tmp_path / "long.wav"))
+    assert count == len(parts) and found.target == short.classes[int(logits.argmax())]
+    np.testing.assert_allclose(found.base + found.values[0].sum(), logits.max(), rtol=1e-6)
+    one = explain_features(short, [tmp_path / "0.wav", tmp_path / "1.wav"], table, found.target)
+    np.testing.assert_allclose(found.rows, [one.rows.mean(0), one.rows[0]], rtol=1e-12)
 
 
 def test_what_cannot_be_explained_is_one_line(world, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

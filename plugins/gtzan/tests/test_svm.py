@@ -146,9 +146,10 @@ def test_the_search_takes_the_best_point() -> None:
 def test_a_machine_hears_pieces_as_long_as_its_training_tracks() -> None:
     data = table()
     assert train_svm(data, data.names, RBF).model.seconds == 30.0
-    lengths = 22050 * (9.0 + 2 * np.arange(len(data.ids)) / (len(data.ids) - 1))
+    lengths = np.full(len(data.ids), 220_500.0)
+    lengths[:9] = 9_000_000.0  # a few long ones change nothing
     timed = FeatureTable(data.ids, (*data.names, "length"), np.column_stack([data.values, lengths]), data.labels)
-    assert train_svm(timed, data.names, RBF).model.seconds == pytest.approx(10.0)
+    assert train_svm(timed, data.names, RBF).model.seconds == 10.0
 
 
 def test_a_machine_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -183,7 +184,9 @@ def test_pickles_and_other_files_are_refused_and_run_nothing(tmp_path: Path) -> 
         SvmModel.load(tmp_path / "other.safetensors")
 
 
-@pytest.mark.parametrize("damage", ["nan", "shape", "missing", "scale", "json", "gamma", "classes", "seconds"])
+@pytest.mark.parametrize(
+    "damage", ["nan", "shape", "missing", "scale", "json", "deep", "gamma", "nan gamma", "classes", "seconds"]
+)
 def test_damaged_machines_are_refused_in_one_line(tmp_path: Path, damage: str) -> None:
     data = table()
     model = train_svm(data, data.names, RBF).model
@@ -200,11 +203,13 @@ def test_damaged_machines_are_refused_in_one_line(tmp_path: Path, damage: str) -
         tensors["scale"][0] = 0
     elif damage == "gamma":
         described["gamma"] = "wide"
+    elif damage == "nan gamma":
+        described["gamma"] = float("nan")
     elif damage == "seconds":
         described["seconds"] = 1e9
     elif damage == "classes":
         described["classes"] = 7
-    text = "[" if damage == "json" else json.dumps(described)
+    text = {"json": "[", "deep": "[" * 100_000}.get(damage) or json.dumps(described)
     save_file(tensors, tmp_path / "m.safetensors", metadata={"format": "captum-concepts-gtzan svm 1", "svm": text})
     with pytest.raises(InputError) as caught:
         SvmModel.load(tmp_path / "m.safetensors")
