@@ -276,7 +276,7 @@ def evaluate(**given: Any) -> None:
     _set_up(given)
     from captum_concepts_gtzan.dataset import find_tracks
     from captum_concepts_gtzan.evaluation import evaluate as run
-    from captum_concepts_gtzan.evaluation import trained_with
+    from captum_concepts_gtzan.evaluation import learnt_from, trained_with
     from captum_concepts_gtzan.runs import Parting
 
     classifier = _classifier(given)
@@ -295,8 +295,13 @@ def evaluate(**given: Any) -> None:
         found = run(classifier, chosen, progress)
     for line in found.skipped:
         console.say(f"left out: {line}", given["quiet"])
+    known = learnt_from(given["weights"])
     if classifier.name == "gtzan-svm":
         _log.warning("gtzan-svm was fitted to all tracks of its table: of these the figures below are no test")
+    elif shared := sum(track.track_id in known for track in chosen):
+        _log.warning(
+            "it learnt from %d of these %d tracks: of those the figures below are no test", shared, len(chosen)
+        )
     if given["out"]:
         cli_options.check_writable(given["out"], "--out")
         found.save(given["out"])

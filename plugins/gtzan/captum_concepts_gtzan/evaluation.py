@@ -135,6 +135,14 @@ def trained_with(weights: str | PathLike[str]) -> dict[str, Any]:
         return {}
 
 
+def learnt_from(weights: str | PathLike[str]) -> frozenset[str]:
+    """Ids of the tracks that weights were trained or chosen on; empty where the file does not say."""
+    try:
+        return frozenset(map(str, json.loads(_told(weights)["learnt_from"])))
+    except (KeyError, ValueError, TypeError, RecursionError):
+        return frozenset()
+
+
 def _told(weights: str | PathLike[str]) -> dict[str, str]:
     """The metadata of a safetensors file; of any other file there is none, and loading it says what is wrong."""
     try:

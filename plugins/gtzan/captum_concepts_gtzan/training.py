@@ -156,7 +156,8 @@ def train_network(
         progress: called with ("train", batches done, batches in all).
 
     Returns:
-        The weights of the best epoch, which `checkpoints.load_checkpoint` reads.
+        The weights of the best epoch, which `checkpoints.load_checkpoint` reads, with the ids of the tracks of both
+        parts (``learnt_from``).
 
     Raises:
         InputError: as `captum_concepts.training.fit` and `build_model`, or too few tracks.
@@ -190,6 +191,7 @@ def train_network(
             "model": name,
             "classes": json.dumps(list(classes)),
             "options": json.dumps(model.options, sort_keys=True),
+            "learnt_from": json.dumps([track.track_id for part in (train, validation) for track in part.tracks]),
         },
         progress=progress,
     )

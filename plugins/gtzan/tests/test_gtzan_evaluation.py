@@ -20,6 +20,7 @@ from captum_concepts_gtzan.evaluation import (
     NetworkClassifier,
     draw_confusion,
     evaluate,
+    learnt_from,
     load_classifier,
     predict,
 )
@@ -206,7 +207,9 @@ def test_train_writes_all_it_promises_and_is_only_tested_again(trained: tuple[Pa
     assert "holds a run with epochs=1, not 2" in str(other.exception)
 
 
-def test_evaluate_takes_the_test_part_of_the_run(trained: tuple[Path, Path], tmp_path: Path) -> None:
+def test_evaluate_takes_the_test_part_of_the_run(
+    trained: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     data, out = trained
     weights = out / "model.safetensors"
     done = _run("evaluate", "--weights", weights, "--data", data, "--device", "cpu", "--json", "--out", tmp_path, "-q")
@@ -214,8 +217,11 @@ def test_evaluate_takes_the_test_part_of_the_run(trained: tuple[Path, Path], tmp
     expected = json.loads((out / "evaluation.json").read_text())
     assert json.loads(done.stdout) == expected
     assert json.loads((tmp_path / "evaluation.json").read_text()) == expected
+    assert "no test" not in caplog.text
     everything = _run("evaluate", "--weights", weights, "--data", data, "--part", "all", "--json", "-q")
     assert len(json.loads(everything.stdout)["tracks"]) == 10
+    assert f"it learnt from {10 - len(expected['tracks'])} of these 10 tracks" in caplog.text
+    assert not learnt_from(weights) & {track["track"] for track in expected["tracks"]}
 
 
 def test_predict_gives_probabilities_of_every_file(trained: tuple[Path, Path], tmp_path: Path) -> None:
