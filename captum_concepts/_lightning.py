@@ -141,8 +141,9 @@ class Keeper(Checkpoint):
     def _write_best(self, pl_module: LightningModule) -> None:
         best = self._history[-1]
         told = {name: self._card[name] for name in ("data", "options", "versions")}
-        told |= {name: value for name, value in best.items() if name != "seconds"}  # same seed, same bytes
-        metadata = {**self._metadata, "training": json.dumps(told)}
+        # Without the seconds the same seed gives the same bytes. The gradient of a skipped step is infinite.
+        told |= {k: v if math.isfinite(v) else None for k, v in best.items() if k != "seconds"}
+        metadata = {**self._metadata, "training": json.dumps(told, allow_nan=False)}
         self._run.write_weights(pl_module.model.state_dict(), metadata)  # type: ignore[union-attr]
 
     def _told(self) -> dict[str, Any]:

@@ -256,6 +256,19 @@ def test_a_metric_that_is_not_logged_is_refused_with_those_that_are(tiny: Module
         tiny.run(tmp_path, schedule)
 
 
+def test_other_metrics_may_be_infinite_and_are_null_wherever_they_are_told(tiny: ModuleType, tmp_path: Path) -> None:
+    class Odd(tiny.Tiny):  # type: ignore[name-defined, misc]
+        def validation_step(self, batch: Any, index: int) -> None:
+            super().validation_step(batch, index)
+            self.log("ratio", float("inf"), batch_size=1)
+
+    one = dataclasses.replace(tiny.SCHEDULE, epochs=1)
+    weights = fit(Odd(), tiny.Epoch, tiny.validation, out=tmp_path, model="tiny", schedule=one, data="d")
+    for text in ((tmp_path / "run.json").read_text(), read_weights(weights)[1]["training"]):
+        told = json.loads(text, parse_constant=pytest.fail)
+        assert told.get("history", [told])[0]["ratio"] is None
+
+
 def test_a_loss_that_is_not_finite_ends_the_run(tiny: ModuleType, tmp_path: Path) -> None:
     def bad() -> Any:
         inputs, labels = tiny.validation()[0]
