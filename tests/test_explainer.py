@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -477,3 +480,39 @@ def test_interpret_complains_in_one_line(backbone):
     rows = torch.randn(6, 20)
     pair = [Concept(0, "a", DataLoader(rows, batch_size=3)), Concept(1, "b", DataLoader(rows + 1, batch_size=3))]
     assert list(cc.ConceptHierarchyExplainer(single).interpret(rows, [pair])) == ["0-1"]
+
+
+_BY_HASH_SEED = """
+import hashlib, sys
+import numpy as np
+import captum_concepts as cc
+
+backbone = cc.EmbeddingBackbone(
+    lambda waves: waves.reshape(len(waves), 8, -1).std(2), 8000, 0.1, lambda rows: rows[:, :2] * 3, classes=["x", "y"]
+)
+concepts = cc.ConceptSet.from_folders(sys.argv[1])
+found = cc.ConceptHierarchyExplainer(backbone, n_nulls=99, bootstrap=100).explain(concepts.clips, concepts)
+print(hashlib.sha256(found.scores.to_csv(index=False).encode()).hexdigest(), concepts.folds(5).tolist())
+"""
+
+
+@pytest.mark.slow
+def test_the_hash_seed_of_the_interpreter_changes_nothing(tmp_path):
+    """Negatives, folds and random sets are drawn by hashes of names of our own, and no set is iterated."""
+    rng = np.random.default_rng(0)
+    for place, name in enumerate(("one", "two", "random")):
+        (tmp_path / name).mkdir()
+        for i in range(10):
+            loud = np.repeat(0.1 + 0.4 * rng.random(8) + 0.3 * (np.arange(8) == place), 100)
+            soundfile.write(tmp_path / name / f"{i}.wav", 0.3 * loud * rng.standard_normal(800), 8000)
+    printed = [
+        subprocess.run(
+            [sys.executable, "-c", _BY_HASH_SEED, str(tmp_path)],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    ]
+    assert printed[0] == printed[1] and len(printed[0]) > 64
