@@ -171,7 +171,7 @@ def fdr(repetitions: int) -> list[dict[str, Any]]:
         )  # fmt: skip
         plan = NullPlan(CAV_METHODS["pattern"], {}, 3999, seed, False)
         table = score_layer(bank, world.data, world.gradients, world.clip_groups, ["target"], plan, 100)[0]
-        family = table["p_value"].mask(table["status"] != "ok", 1.0).to_numpy()
+        family = table["p_unconditional"].mask(table["status"] != "ok", 1.0).to_numpy()
         for method in ("bh", "by", "holm"):
             note(method, adjust(family, method) <= ALPHA, world.truth)
         for name, tree in (("truth follows the tree", world.tree), ("tree at random", world.random_tree)):

@@ -32,7 +32,7 @@ TESTS = {
         "same answer at the quality gate"
     ),
     "p_unconditional": "rank of the effect among the same random concepts, whether they pass the quality gate or not",
-    "family": "concepts within one layer and target; not testable concepts count as not rejected",
+    "family": "concepts within one layer and target, by p_unconditional; not testable concepts count as not rejected",
     "score interval": "95 %, Wilson for as many observations as vary as much as the groups of explained clips",
     "smooth, magnitude intervals": "95 %, studentised bootstrap over groups of explained clips",
     "gate": "lower end of the 95 % interval of the AUC on held-out groups above 0.5",

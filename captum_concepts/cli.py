@@ -179,8 +179,9 @@ def explain(out: str, no_report: bool, as_json: bool, quiet: bool, verbose: bool
       magnitude_low, magnitude_high
       p_value                  share of random concepts with an effect as strong, for concepts as well told apart from
                                chance as the quality gate asks: small if it is hardly chance
-      q_value                  the same after correction for testing many concepts (see --correction)
       p_unconditional          share of all random concepts with an effect as strong, whatever the gate says of them
+      q_value                  p_unconditional corrected for all concepts asked about, those that did not pass the gate
+                               counting as not significant (see --correction)
       n_nulls                  random concepts behind p_value, which is at least 1 / (1 + n_nulls)
       n_groups                 groups of explained clips (not of the concept's examples) behind score and interval
       cav_auc, cav_accuracy    how well the layer tells the concept apart on held-out groups; 0.5 is chance, 1 perfect

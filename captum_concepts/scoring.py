@@ -240,9 +240,10 @@ def _q_values(rows: pd.DataFrame, correction: str, hierarchy: ConceptHierarchy |
     """(K,) of one family; NaN where there is no p-value.
 
     Which concepts pass the gate depends on the data that is tested next; leaving the others out of the family would
-    select. They stay in it as hypotheses that were not rejected.
+    select. They stay in it as hypotheses that were not rejected, which makes up for the gate once and for all: what is
+    corrected is the p-value without condition. The one given the gate would pay for it twice.
     """
-    family = rows["p_value"].mask(rows["status"] == NOT_TESTABLE, 1.0)
+    family = rows["p_unconditional"].mask(rows["status"] == NOT_TESTABLE, 1.0)
     if correction == "hierarchical" and hierarchy is not None:
         members = dict(zip(rows["concept"][family.notna()], family[family.notna()], strict=True))
         found = hierarchical(members, hierarchy)

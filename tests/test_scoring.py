@@ -109,7 +109,7 @@ def test_every_column_equals_a_loop(world, rest):
     # What was not testable stays in the family, as a hypothesis that was not rejected.
     for target in ("t0", "t1"):
         rows = table[table["target"] == target]
-        q = multipletests(rows["p_value"].fillna(1.0), method="fdr_bh")[1]
+        q = multipletests(rows["p_unconditional"].fillna(1.0), method="fdr_bh")[1]
         tested = rows["p_value"].notna()
         np.testing.assert_allclose(rows["q_value"][tested], q[tested])
         assert rows["q_value"][~tested].isna().all()
@@ -208,7 +208,8 @@ def test_the_hierarchical_correction_walks_the_tree_it_is_given(world):
     flat = ConceptHierarchy.from_edges(["u", "v"], [("u", "v")])
     table = scored(world, count=None, correction="hierarchical", hierarchy=flat)[1][0]
     rows = table[table["target"] == "t0"].set_index("concept")
-    wanted = hierarchical({"u": rows["p_value"]["u"], "v": rows["p_value"]["v"], "w": 1.0}, flat)
+    plain = rows["p_unconditional"]
+    wanted = hierarchical({"u": plain["u"], "v": plain["v"], "w": 1.0}, flat)
     assert rows["q_value"]["u"] == wanted["u"] < 0.05
     with pytest.raises(InputError, match="walks a hierarchy, but none was mined"):
         scored(world, correction="hierarchical")
