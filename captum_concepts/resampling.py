@@ -245,7 +245,8 @@ def _logistic(rows: Tensor, train: Sequence[Tensor], precision: torch.dtype, C: 
     if not 0 < C < float("inf"):
         raise InputError(f"C={shown(C)} must be positive and finite")
     # The intercept is free, so centring changes nothing but the rounding of inner products.
-    centre = torch.cat([rows[part] for part in train]).double().mean(0).to(rows.dtype)
+    sums = [rows[part].double().sum(0) for part in train]  # block by block: no second copy of all rows
+    centre = (torch.stack(sums).sum(0) / sum(len(part) for part in train)).to(rows.dtype)
 
     def fit(members: Tensor) -> tuple[Tensor, Tensor]:
         largest = max(sum(len(train[block]) for block in chosen) for chosen in members.tolist())
