@@ -20,8 +20,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from captum_concepts.errors import InputError, shown
-from captum_concepts.run_folder import LOGS, RunFolder, written
+from captum_concepts.run_folder import LOGS, RunFolder
 from captum_concepts.training import Progress, Schedule, draw_seed
+from captum_concepts.weight_files import written
 
 
 class Keeper(Checkpoint):

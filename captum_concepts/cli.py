@@ -102,14 +102,7 @@ def demo(out: str, seed: int, as_json: bool, quiet: bool, verbose: bool) -> None
 @cli_options.concepts
 @cli_options.clips
 @click.option("--out", type=click.Path(file_okay=False), required=True, help="Folder for the results; made if need be.")
-@click.option(
-    "--cav",
-    default="pattern",
-    show_default=True,
-    metavar="NAME",
-    help=cli_options.method_help("cav_methods", "How CAVs are fitted"),
-)
-@click.option("--cav-option", "cav_options", multiple=True, metavar="KEY=VALUE", help="Option of the CAV method.")
+@cli_options.fitting
 @click.option(
     "--similarity",
     default="discriminant",

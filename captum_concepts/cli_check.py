@@ -20,14 +20,7 @@ SHOWN = ["check", "layer", "verdict", "value", "low", "high", "bound"]
 @click.option(
     "--out", type=click.Path(file_okay=False), required=True, help="Folder for the page; made if it is not there."
 )
-@click.option(
-    "--cav",
-    default="pattern",
-    show_default=True,
-    metavar="NAME",
-    help=cli_options.method_help("cav_methods", "How CAVs are fitted"),
-)
-@click.option("--cav-option", "cav_options", multiple=True, metavar="KEY=VALUE", help="Option of the CAV method.")
+@cli_options.fitting
 @click.option(
     "--nulls", type=click.IntRange(min=99), default=999, show_default=True, help="Random concepts of the rank test."
 )

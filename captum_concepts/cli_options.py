@@ -164,6 +164,16 @@ keeping = _together(
 seed = click.option(
     "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Same seed, same bytes."
 )
+fitting = _together(
+    click.option(
+        "--cav",
+        default="pattern",
+        show_default=True,
+        metavar="NAME",
+        help=method_help("cav_methods", "How CAVs are fitted"),
+    ),
+    click.option("--cav-option", "cav_options", multiple=True, metavar="KEY=VALUE", help="Option of the CAV method."),
+)
 mining = _together(
     click.option(
         "--miner",

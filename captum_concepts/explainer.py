@@ -37,7 +37,7 @@ from captum_concepts.corrections import CORRECTIONS, check_correction
 from captum_concepts.diagnostics import ConceptRows, diagnose
 from captum_concepts.entanglement import shared_with_explained
 from captum_concepts.errors import InputError, shown
-from captum_concepts.explanation import Explanation, empty_scores
+from captum_concepts.explanation import Explanation
 from captum_concepts.hierarchy import ConceptHierarchy
 from captum_concepts.layers import check_pooling
 from captum_concepts.miners import mine
@@ -45,7 +45,7 @@ from captum_concepts.nulls import LayerData, NullPlan
 from captum_concepts.plugins import get_plugin_manager, lookup
 from captum_concepts.positions import unpooled_shapes
 from captum_concepts.relative_scores import relative_directions, relative_scores
-from captum_concepts.scoring import check_nulls, layer_nulls, score_layer
+from captum_concepts.scoring import check_nulls, empty_scores, layer_nulls, score_layer
 from captum_concepts.several_parents import check_parent_options
 from captum_concepts.similarity import find_measure
 from captum_concepts.similarity import similarity as compute_similarity

@@ -17,39 +17,6 @@ from captum_concepts.diagnostics import Diagnostics
 from captum_concepts.errors import InputError, shown
 from captum_concepts.hierarchy import ConceptHierarchy
 
-SCORE_COLUMNS = (
-    "layer",
-    "target",
-    "concept",
-    "score",
-    "low",
-    "high",
-    "smooth",
-    "smooth_low",
-    "smooth_high",
-    "magnitude",
-    "magnitude_low",
-    "magnitude_high",
-    "p_value",
-    "q_value",
-    "p_unconditional",
-    "n_nulls",
-    "n_groups",
-    "cav_auc",
-    "cav_accuracy",
-    "cav_p",
-    "status",
-)
-COUNT_COLUMNS = ("n_nulls", "n_groups")
-TEXT_COLUMNS = ("layer", "target", "concept", "status")
-
-
-def empty_scores() -> pd.DataFrame:
-    """A table of scores without rows."""
-    return pd.DataFrame(
-        {name: pd.Series(dtype=object if name in TEXT_COLUMNS else np.float64) for name in SCORE_COLUMNS}
-    ).astype(dict.fromkeys(COUNT_COLUMNS, np.int64))
-
 
 @dataclass
 class Timeline:
@@ -76,8 +43,8 @@ class Explanation:
     """Everything one explanation of one model says.
 
     Attributes:
-        scores: one row per layer, target and concept, columns ``SCORE_COLUMNS``. A concept that could not be tested
-            has a ``status`` other than ``"ok"`` and NaN in the numeric columns it has no right to.
+        scores: one row per layer, target and concept, columns ``scoring.SCORE_COLUMNS``. A concept that could not be
+            tested has a ``status`` other than ``"ok"`` and NaN in the numeric columns it has no right to.
         hierarchies: layer -> mined hierarchy.
         banks: layer -> concept bank (CAVs with quality).
         similarities: layer -> (K, K) float32.

@@ -25,8 +25,9 @@ from captum_concepts.cavs import QUALITY_COLUMNS, ConceptBank
 from captum_concepts.completeness import SHARE_COLUMNS
 from captum_concepts.diagnostics import COLUMNS, Diagnostics, typed
 from captum_concepts.errors import InputError, shown
-from captum_concepts.explanation import COUNT_COLUMNS, SCORE_COLUMNS, TEXT_COLUMNS, Explanation, Timeline
+from captum_concepts.explanation import Explanation, Timeline
 from captum_concepts.hierarchy import ConceptHierarchy
+from captum_concepts.scoring import COUNT_COLUMNS, SCORE_COLUMNS, TEXT_COLUMNS
 
 SCHEMA = 2
 

@@ -13,17 +13,16 @@ import os
 import platform
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from captum_concepts.errors import InputError, shown
+from captum_concepts.weight_files import write_weights, written
 
 FORMAT = 1
 CARD, STATE, WEIGHTS, LOGS = "run.json", "last.ckpt", "model.safetensors", "logs"
@@ -121,10 +120,8 @@ class RunFolder:
         return state
 
     def write_weights(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-        """Write copies of ``tensors``; the same tensors and metadata give the same bytes."""
-        copies = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-        with written(self.weights) as path:
-            path.write_bytes(_sorted_header(save(copies, metadata=dict(metadata))))
+        """Write the weights of the best epoch; see ``weight_files.write_weights``."""
+        write_weights(self.weights, tensors, metadata)
 
     def _require_same(self, there: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
         before = {"model": there.get("model"), **there["options"], "data": there.get("data")}
@@ -135,53 +132,6 @@ class RunFolder:
                     f"{shown(str(self.folder), 200)}: holds a run with {name}={shown(before.get(name))}, not "
                     f"{shown(now.get(name))}; give the same, or another folder"
                 )
-
-
-@contextlib.contextmanager
-def written(path: Path) -> Iterator[Path]:
-    """Gives a path to write to, then renames it to ``path``: readers see the old file or the new one, never a part."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}{_PARTIAL}")
-    try:
-        yield partial
-        with open(partial, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    if os.name != "nt":  # there a folder cannot be opened, and renaming is journalled
-        handle = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and the metadata of a safetensors file.
-
-    Raises:
-        InputError: the file is missing or is no safetensors file.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except FileNotFoundError:
-        raise InputError(f"{shown(str(path), 200)}: there is no such file; give a weights file") from None
-    except (SafetensorError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(
-            f"{shown(str(path), 200)}: is not a safetensors file ({reason[:80]}); give the model.safetensors of a run"
-        ) from None
-
-
-def _sorted_header(data: bytes) -> bytes:
-    """The library writes the metadata in the order of a hash table, another one in every process."""
-    size = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + size])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + data[8 + size :]
 
 
 def _finite(content: Any) -> Any:

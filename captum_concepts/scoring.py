@@ -13,7 +13,6 @@ from torch import Tensor
 from captum_concepts.cavs import ConceptBank, group_weights
 from captum_concepts.corrections import TREE_FACTOR, adjust, hierarchical
 from captum_concepts.errors import InputError, shown
-from captum_concepts.explanation import SCORE_COLUMNS
 from captum_concepts.hierarchy import ConceptHierarchy
 from captum_concepts.intervals import mean_interval, share_interval
 from captum_concepts.nulls import LayerData, NullPlan, NullSets, effects, excerpt_rows, null_sets
@@ -38,6 +37,40 @@ NOT_TESTABLE = "not testable"
 
 #: Groups of positives, most rows of each (see ``nulls.excerpt_rows``), mask of the rows to draw from.
 NullKey = tuple[int, "int | None", bytes]
+
+
+SCORE_COLUMNS = (
+    "layer",
+    "target",
+    "concept",
+    "score",
+    "low",
+    "high",
+    "smooth",
+    "smooth_low",
+    "smooth_high",
+    "magnitude",
+    "magnitude_low",
+    "magnitude_high",
+    "p_value",
+    "q_value",
+    "p_unconditional",
+    "n_nulls",
+    "n_groups",
+    "cav_auc",
+    "cav_accuracy",
+    "cav_p",
+    "status",
+)
+COUNT_COLUMNS = ("n_nulls", "n_groups")
+TEXT_COLUMNS = ("layer", "target", "concept", "status")
+
+
+def empty_scores() -> pd.DataFrame:
+    """A table of scores without rows."""
+    return pd.DataFrame(
+        {name: pd.Series(dtype=object if name in TEXT_COLUMNS else np.float64) for name in SCORE_COLUMNS}
+    ).astype(dict.fromkeys(COUNT_COLUMNS, np.int64))
 
 
 def needed_nulls(family: int, correction: str = "bh", alpha: float = ALPHA) -> int:
@@ -200,7 +233,7 @@ def score_layer(
         nulls: what ``layer_nulls`` gave for the same arguments; default: drawn here.
 
     Returns:
-        the table (columns ``explanation.SCORE_COLUMNS``), the clips' sensitivities (clips, T, K) and warnings.
+        the table (columns ``SCORE_COLUMNS``), the clips' sensitivities (clips, T, K) and warnings.
 
     Raises:
         InputError: ``plan.count`` is too few for the family, or "hierarchical" without a hierarchy.

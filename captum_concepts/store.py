@@ -28,6 +28,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from captum_concepts.errors import InputError, shown
+from captum_concepts.weight_files import sync_folder
 
 FORMAT = 1
 STALE_SECONDS = 86_400.0
@@ -305,12 +306,7 @@ def _write(path: Path, data: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    if os.name != "nt":  # there a folder cannot be opened, and renaming is journalled
-        handle = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    sync_folder(path.parent)
 
 
 def _read_entry(path: Path, namespace: str) -> _Entry:

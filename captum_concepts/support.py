@@ -122,8 +122,29 @@ def bootstrap_support(
     )
 
 
+class _Resampled:
+    """Similarities of bootstrap samples, one matrix after the other."""
+
+    samples: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise InputError(f"samples = {self.samples}; give at least 1")
+
+    def __len__(self) -> int:
+        return self.samples
+
+    def _draws(self, groups: np.ndarray) -> Iterator[np.ndarray]:
+        """(N,) int for each sample: how often the group of each row was drawn."""
+        unique, number = np.unique(groups, return_inverse=True)
+        rng = np.random.default_rng(self.seed)
+        for _ in range(self.samples):
+            yield np.bincount(rng.integers(len(unique), size=len(unique)), minlength=len(unique))[number]
+
+
 @dataclass(frozen=True)
-class ResampledDiscriminant:
+class ResampledDiscriminant(_Resampled):
     """The similarity "discriminant" of bootstrap samples of the groups, one matrix after the other.
 
     The space is fitted once, to all clips; a sample draws as many groups as there are, with replacement, and only the
@@ -142,24 +163,12 @@ class ResampledDiscriminant:
     samples: int = 200
     seed: int = 0
 
-    def __post_init__(self) -> None:
-        if self.samples < 1:
-            raise InputError(f"samples = {self.samples}; give at least 1")
-
-    def __len__(self) -> int:
-        return self.samples
-
     def __iter__(self) -> Iterator[Tensor]:
         activations = torch.as_tensor(self.activations)
         labels = torch.as_tensor(self.labels, device=activations.device)
         weights = None if self.weights is None else torch.as_tensor(self.weights, device=activations.device)
         space = mean_space(observations(activations, labels, weights, self.groups))
-        number = space.observed.group.cpu().numpy()
-        _, number = np.unique(number, return_inverse=True)
-        rng = np.random.default_rng(self.seed)
-        groups = int(number.max()) + 1
-        for _ in range(self.samples):
-            drawn = np.bincount(rng.integers(groups, size=groups), minlength=groups)[number]
+        for drawn in self._draws(space.observed.group.cpu().numpy()):
             yield scaled_products(space.inner_products(torch.as_tensor(drawn).to(space.values)))
 
 
@@ -174,7 +183,7 @@ class _Directions:
 
 
 @dataclass(frozen=True)
-class ResampledSimilarity:
+class ResampledSimilarity(_Resampled):
     """Any similarity of bootstrap samples of the groups: every sample's CAVs are fitted again.
 
     A sample draws as many groups as there are, with replacement; a group drawn twice weighs twice. A concept that a
@@ -201,18 +210,8 @@ class ResampledSimilarity:
     samples: int = 200
     seed: int = 0
 
-    def __post_init__(self) -> None:
-        if self.samples < 1:
-            raise InputError(f"samples = {self.samples}; give at least 1")
-
-    def __len__(self) -> int:
-        return self.samples
-
     def __iter__(self) -> Iterator[Tensor]:
-        unique, number = np.unique(self.groups, return_inverse=True)
-        rng = np.random.default_rng(self.seed)
-        for _ in range(self.samples):
-            drawn = np.bincount(rng.integers(len(unique), size=len(unique)), minlength=len(unique))[number]
+        for drawn in self._draws(self.groups):
             yield self._sample(drawn)
 
     def _sample(self, drawn: np.ndarray) -> Tensor:

@@ -20,7 +20,8 @@ import torch
 
 from captum_concepts.backbones import resolve_device
 from captum_concepts.errors import InputError, shown
-from captum_concepts.run_folder import RunFolder, read_weights
+from captum_concepts.run_folder import RunFolder
+from captum_concepts.weight_files import read_weights
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule

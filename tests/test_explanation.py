@@ -16,11 +16,12 @@ import torch
 from captum_concepts.audio import Clip
 from captum_concepts.cavs import ConceptBank
 from captum_concepts.errors import InputError
-from captum_concepts.explanation import SCORE_COLUMNS, Explanation, Timeline, empty_scores
+from captum_concepts.explanation import Explanation, Timeline
 from captum_concepts.hierarchy import ConceptHierarchy
 from captum_concepts.hookspecs import hookimpl
 from captum_concepts.persistence import layer_files
 from captum_concepts.plugins import get_plugin_manager
+from captum_concepts.scoring import SCORE_COLUMNS, empty_scores
 
 HOSTILE = (
     "</script><script>alert(1)</script>",

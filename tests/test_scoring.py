@@ -13,12 +13,11 @@ from statsmodels.stats.proportion import proportion_confint
 from captum_concepts.cavs import CAV_METHODS, FOLD_INFLATION, fit_cavs
 from captum_concepts.corrections import hierarchical
 from captum_concepts.errors import InputError
-from captum_concepts.explanation import SCORE_COLUMNS
 from captum_concepts.hierarchy import ConceptHierarchy
 from captum_concepts.intervals import mean_interval
 from captum_concepts.nulls import LayerData, NullPlan, null_sets
 from captum_concepts.quality import auc_with_interval
-from captum_concepts.scoring import check_nulls, enough_nulls, layer_nulls, needed_nulls, score_layer
+from captum_concepts.scoring import SCORE_COLUMNS, check_nulls, enough_nulls, layer_nulls, needed_nulls, score_layer
 from captum_concepts.significance import gated_rank_test, pool_folds, pseudo_concepts
 
 NULLS, BOOTSTRAP, SEED = 59, 100, 3

@@ -18,8 +18,9 @@ from safetensors.torch import load_file
 
 import captum_concepts
 from captum_concepts.errors import InputError
-from captum_concepts.run_folder import RunFolder, read_weights
+from captum_concepts.run_folder import RunFolder
 from captum_concepts.training import Schedule, draw_seed, fit, generator, seeded
+from captum_concepts.weight_files import read_weights
 
 pytest.importorskip("lightning", reason="the extra `training` is not installed")
 pytest.importorskip("tensorboard", reason="the extra `training` is not installed")

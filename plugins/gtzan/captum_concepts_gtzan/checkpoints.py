@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from captum_concepts.backbone_options import class_names
 from captum_concepts.errors import InputError, shown
+from captum_concepts.weight_files import write_weights
 from captum_concepts_gtzan.dataset import GENRES
 from captum_concepts_gtzan.models import MODELS, GenreModel, GtzanCNN, build_model
 
@@ -40,10 +38,7 @@ def save_checkpoint(path: str | PathLike[str], model: GenreModel, classes: Seque
         "classes": json.dumps(names),
         "options": json.dumps(model.options, sort_keys=True),
     }
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    partial = Path(f"{path}.part")
-    save_file(tensors, partial, metadata=metadata)
-    os.replace(partial, path)
+    write_weights(path, model.state_dict(), metadata)
 
 
 def load_checkpoint(

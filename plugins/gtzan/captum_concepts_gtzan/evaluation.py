@@ -18,7 +18,7 @@ from scipy.stats import binomtest
 from captum_concepts.audio import AudioError, Clip, iter_patches
 from captum_concepts.backbones import resolve_device
 from captum_concepts.errors import InputError, shown
-from captum_concepts.run_folder import read_weights, written
+from captum_concepts.weight_files import read_weights, written
 from captum_concepts_gtzan.batches import Progress
 from captum_concepts_gtzan.checkpoints import load_checkpoint
 from captum_concepts_gtzan.dataset import Track

@@ -15,8 +15,9 @@ import numpy as np
 
 from captum_concepts.audio import file_digest
 from captum_concepts.errors import InputError, shown
-from captum_concepts.run_folder import RunFolder, written
+from captum_concepts.run_folder import RunFolder
 from captum_concepts.training import Schedule
+from captum_concepts.weight_files import written
 from captum_concepts_gtzan.batches import Progress, read_recordings
 from captum_concepts_gtzan.dataset import Tracks, find_tracks
 from captum_concepts_gtzan.evaluation import Evaluation, evaluate, load_classifier

@@ -9,18 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_predict
 from sklearn.pipeline import Pipeline
@@ -30,6 +27,7 @@ from torch import Tensor, nn
 
 from captum_concepts.backbone_options import class_names
 from captum_concepts.errors import InputError, shown
+from captum_concepts.weight_files import write_weights
 from captum_concepts_gtzan.features import FEATURES, SAMPLE_RATE, SHORTEST, FeatureTable
 from captum_concepts_gtzan.models import LONGEST
 
@@ -181,10 +179,7 @@ class SvmModel(nn.Module):
     def save(self, path: str | PathLike[str]) -> None:
         """Write one safetensors file; a crash leaves the file that was there."""
         described = {name: getattr(self, name) for name in ("features", "classes", "gamma", "seconds")}
-        tensors = {name: value.detach().cpu().contiguous() for name, value in self.named_parameters()}
-        partial = Path(f"{path}.part")
-        save_file(tensors, partial, metadata={"format": FORMAT, "svm": json.dumps(described)})
-        os.replace(partial, path)
+        write_weights(path, dict(self.named_parameters()), {"format": FORMAT, "svm": json.dumps(described)})
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> SvmModel:

@@ -28,8 +28,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import captum_concepts as cc
 from captum_concepts.audio import Clip, iter_patches
 from captum_concepts.errors import InputError
-from captum_concepts.run_folder import read_weights
 from captum_concepts.training import Schedule
+from captum_concepts.weight_files import read_weights
 
 RATE = 22050
 SMALL = {"seconds": 0.25, "n_mels": 16, "channels": 4, "n_fft": 256}

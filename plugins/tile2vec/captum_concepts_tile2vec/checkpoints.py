@@ -10,11 +10,10 @@ from os import PathLike
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from captum_concepts.errors import InputError, shown
-from captum_concepts.run_folder import read_weights
+from captum_concepts.weight_files import read_weights, write_weights
 from captum_concepts_tile2vec.features import Kind, TileFeatures
 from captum_concepts_tile2vec.models import Network, Shape, build_network
 
@@ -93,8 +92,7 @@ def untrained(settings: Settings, seed: int, device: str | torch.device = "cpu")
 
 def save_tile2vec(path: str | PathLike[str], model: Tile2Vec) -> None:
     """Write an embedding as `load_tile2vec` reads it; training writes such a file by itself."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in model.network.state_dict().items()}
-    save_file(tensors, path, metadata={**model.metadata, **model.settings.metadata()})
+    write_weights(path, model.network.state_dict(), {**model.metadata, **model.settings.metadata()})
 
 
 def load_tile2vec(path: str | PathLike[str], device: str | torch.device = "cpu") -> Tile2Vec:

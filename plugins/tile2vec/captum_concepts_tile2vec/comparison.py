@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from safetensors.torch import save_file
 from sklearn.pipeline import Pipeline
 
 from captum_concepts.errors import InputError, shown
+from captum_concepts.weight_files import write_weights
 from captum_concepts_tile2vec.checkpoints import Tile2Vec, untrained, weights_digest
 from captum_concepts_tile2vec.classifiers import (
     Kind,
@@ -118,10 +118,10 @@ def write_comparison(result: Comparison, out: str | os.PathLike[str]) -> None:
         result.classes.to_csv(folder / "classes.csv", index=False)
         _predicted(result).to_csv(folder / "predictions.csv", index=False)
         classes = [str(name) for name in result.classifier.classes_]
-        save_file(
-            as_module(result.classifier).state_dict(),
+        write_weights(
             folder / "classifier.safetensors",
-            metadata={"classes": json.dumps(classes), "embedding": result.embedding},
+            as_module(result.classifier).state_dict(),
+            {"classes": json.dumps(classes), "embedding": result.embedding},
         )
     except OSError as error:
         raise InputError(

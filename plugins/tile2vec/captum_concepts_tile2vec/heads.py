@@ -11,11 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from captum_concepts.errors import InputError, shown
-from captum_concepts.run_folder import read_weights
+from captum_concepts.weight_files import read_weights, write_weights
 from captum_concepts_tile2vec.checkpoints import Tile2Vec, weights_digest
 from captum_concepts_tile2vec.looking import Clusters
 
@@ -79,7 +78,7 @@ def save_clusters(path: str | PathLike[str], head: Head, embedding: str) -> None
         head: from `cluster_head`.
         embedding: `weights_digest` of the embedding.
     """
-    save_file(head.module.state_dict(), path, metadata={"embedding": embedding})
+    write_weights(path, head.module.state_dict(), {"embedding": embedding})
 
 
 def load_head(path: str | PathLike[str], model: Tile2Vec) -> Head:
