@@ -22,7 +22,7 @@ def diffusion(vectors: Tensor) -> Tensor:
     """Similarity of concepts by their vectors.
 
     Args:
-        vectors: (K, D), finite; only what they point to counts, not how long they are.
+        vectors: (K, D), finite, seen from their mean; longer ones weigh more in it, which is all that length does.
 
     Returns:
         (K, K) float64, symmetric, 1 on the diagonal, from 0 for what no walk connects to 1. O(K^3) once.

@@ -198,8 +198,11 @@ def cosine(
 def diffusion(
     bank: Bank, activations: Tensor | None = None, labels: Tensor | None = None, weights: Tensor | None = None
 ) -> Tensor:
-    """How well the directions are connected through their nearest neighbours; see :mod:`captum_concepts.diffusion`."""
-    return walks_between(bank.directions).to(bank.directions.dtype)
+    """How well the CAVs are connected through their nearest neighbours; see :mod:`captum_concepts.diffusion`.
+
+    It takes them as classifiers have them, as long as their scale says, not as unit directions.
+    """
+    return walks_between(bank.directions.double() * bank.scales.double()[:, None]).to(bank.directions.dtype)
 
 
 def activation(bank: Bank, activations: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:

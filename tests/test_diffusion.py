@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 import networkx as nx
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import normalize
 
+from captum_concepts.cavs import QUALITY_COLUMNS, ConceptBank
 from captum_concepts.diffusion import diffusion
 from captum_concepts.miners import mine
+from captum_concepts.similarity import similarity
 
 
 def step_by_step(vectors: np.ndarray) -> np.ndarray:
@@ -81,3 +86,15 @@ def test_finds_kin_that_the_cosine_loses_in_noise() -> None:
             assert nx.number_weakly_connected_components(tree.graph) <= 2
             right[what].append(np.mean([kinds[int(p)] == kinds[int(c)] for p, c in tree.graph.edges]))
     assert np.mean(right["diffusion"]) > np.mean(right["cosine"]) + 0.05
+
+
+def test_a_bank_is_taken_as_its_classifiers_have_it() -> None:
+    """Unit directions and scales give back the weights that somebody published."""
+    weights = torch.from_numpy(np.random.default_rng(5).normal(size=(30, 40)) * np.linspace(0.2, 3, 30)[:, None])
+    length = torch.linalg.vector_norm(weights, dim=1)
+    names = tuple(f"c{i}" for i in range(30))
+    quality = pd.DataFrame({column: [math.nan] * 30 for column in QUALITY_COLUMNS})
+    bank = ConceptBank(names, "pool3", weights / length[:, None], torch.zeros(30), length, quality, "published")
+    torch.testing.assert_close(similarity(bank, "diffusion").double(), diffusion(weights), rtol=0, atol=1e-5)
+    apart = (diffusion(weights) - diffusion(bank.directions)).abs().max()
+    assert float(apart) > 0.01  # lengths do count
