@@ -15,6 +15,7 @@ import networkx as nx
 import numpy as np
 
 from captum_concepts.errors import InputError, shown
+from captum_concepts.placement import escape, one_line, placement
 
 SCHEMA = 1
 
@@ -79,7 +80,16 @@ class ConceptHierarchy:
 
     @classmethod
     def from_parents(cls, parents: Mapping[str, str | None]) -> ConceptHierarchy:
-        """From a mapping child -> parent; None or "" marks a root. Parents that are no keys are roots too."""
+        """From a mapping child -> parent; None or "" marks a root. Parents that are no keys are roots too.
+
+        Raises:
+            InputError: a parent that is no name (for several parents give :meth:`from_edges` the links).
+        """
+        for child, parent in parents.items():
+            if parent is not None and not isinstance(parent, str):
+                raise InputError(
+                    f"parents: {shown(child)} has {shown(parent)}; give one name, or a networkx.DiGraph for several"
+                )
         names = dict.fromkeys(parents)
         names.update(dict.fromkeys(parent for parent in parents.values() if parent))
         return cls.from_edges(names, ((parent, child) for child, parent in parents.items() if parent))
@@ -178,13 +188,19 @@ class ConceptHierarchy:
         return ConceptHierarchy(nx.relabel_nodes(self.graph, dict(zip(self.names, names, strict=True))), names)
 
     def restrict(self, concepts: Iterable[str]) -> ConceptHierarchy:
-        """Only these concepts, each under its nearest kept ancestors (weight 1.0 where links were joined)."""
+        """Only these concepts, each under its nearest kept ancestors (weight 1.0 where links were joined).
+
+        A joined link is not made where it would lead around another parent; links that were there stay.
+        """
         keep = {self._known(concept) for concept in concepts}
         above: dict[str, set[str]] = {}
+        over: dict[str, set[str]] = {}  # all kept ancestors
         for name in nx.topological_sort(self.graph):
-            above[name] = set()
-            for parent in self.graph.pred[name]:
-                above[name] |= {parent} if parent in keep else above[parent]
+            parents = self.graph.pred[name]
+            near = set().union(*({p} if p in keep else above[p] for p in parents))
+            over[name] = near.union(*(over[p] for p in near))
+            around = set().union(*(over[p] for p in near))
+            above[name] = {p for p in near if p not in around or p in parents}
         names = tuple(name for name in self.names if name in keep)
         graph = nx.DiGraph()
         graph.add_nodes_from(names)
@@ -283,7 +299,7 @@ class ConceptHierarchy:
         written: dict[str, str] = {}
         for name in reversed(list(nx.topological_sort(self.graph))):
             below = ",".join(written.pop(child) for child in self.children(name))
-            written[name] = (f"({below})" if below else "") + "'" + _one_line(name).replace("'", "''") + "'"
+            written[name] = (f"({below})" if below else "") + "'" + one_line(name).replace("'", "''") + "'"
         roots = [written[root] for root in self.roots]
         return (roots[0] if len(roots) == 1 else f"({','.join(roots)})") + ";"
 
@@ -304,7 +320,7 @@ class ConceptHierarchy:
             hidden = children and max_depth is not None and depth >= max_depth
             repeated = children and name in shown_before
             note = " (above)" if repeated else f" (+{len(self.descendants(name))})" if hidden else ""
-            lines.append(lead + _one_line(name) + note)
+            lines.append(lead + one_line(name) + note)
             if not hidden and not repeated:
                 shown_before.add(name)
                 for child in reversed(children):
@@ -313,79 +329,44 @@ class ConceptHierarchy:
                     stack.append((child, below + turn[0], below + turn[1], depth + 1))
         return "\n".join(lines)
 
-    def explain(self, concept: str, similarity: np.ndarray | None = None, candidates: int = 3) -> str:
+    def explain(
+        self,
+        concept: str,
+        similarity: np.ndarray | None = None,
+        candidates: int = 3,
+        stability: float | None = None,
+    ) -> str:
         """Why a concept sits where it sits, in words.
 
         Args:
-            similarity: (K, K) in the order of ``names``, as it was mined; then the nearest other concepts are named,
-                by ``S[p, c] / sqrt(S[p, p] S[c, c])`` where both are above 0, and how general the concept is: how
-                similar it is to all others on average, by its rank among them.
+            similarity: (K, K) in the order of ``names``, as it was mined; row p, column c speaks for p above c. Then
+                parents and the concepts most similar to it, of those that are not below it, are named on one scale
+                (``placement.link_strengths``), and how general it is by its rank: with inner products, how near it
+                lies to the mean of all clips; else how similar the others are to it on average.
             candidates: how many of them.
+            stability: share of the resamples in which it has the same parents, see ``support.Support``.
 
         Raises:
             InputError: an unknown concept, or a similarity of another shape.
         """
-        parents = self.parents(concept)
-        lines = []
-        for parent in parents:
-            data = self.graph.edges[parent, concept]
-            known = "" if math.isnan(data["support"]) else f", found in {data['support']:.0%} of the resamples"
-            lines.append(f"{_one_line(concept)} is under {_one_line(parent)}: similarity {data['weight']:.2f}{known}.")
-        if not parents:
-            lines.append(f"{_one_line(concept)} is a root: no concept is nearer to it than all clips together are.")
-        if similarity is not None:
-            lines += self._nearest(concept, np.asarray(similarity, dtype=np.float64), candidates)
-        path = [concept]
-        while above := self.parents(path[-1]):
-            path.append(above[0])
-        if len(path) > 2:
-            lines.append(f"The way up: {' < '.join(map(_one_line, path))}.")
-        below = len(self.descendants(concept))
-        lines.append(
-            f"Below it: {below} concept{'' if below == 1 else 's'}, {len(self.children(concept))} of them next."
-        )
-        return "\n".join(lines)
-
-    def _nearest(self, concept: str, similarity: np.ndarray, candidates: int) -> list[str]:
-        k = len(self.names)
-        if similarity.shape != (k, k):
-            raise InputError(f"similarity: shape {similarity.shape} for {k} concepts; give ({k}, {k}) in their order")
-        own = similarity.diagonal()
-        index = self._index[concept]
-        if not own[index] > 0:
-            return ["It lies no farther from the mean of all clips than noise does."]
-        length = np.sqrt(np.where(own > 0, own, np.inf))
-        values = similarity / length[:, None] / length[None, :]
-        np.fill_diagonal(values, 0.0)
-        generality = values.sum(0)
-        values = np.where(own > 0, values[:, index], -np.inf)
-        values[index] = -np.inf
-        best = [i for i in np.argsort(-values, kind="stable")[:candidates] if np.isfinite(values[i])]
-        if not best:
-            return ["There is no other concept to compare it with."]
-        named = ", ".join(f"{_one_line(self.names[i])} {values[i]:.2f}" for i in best)
-        rank = 1 + int((generality > generality[index]).sum())
-        return [
-            f"Most similar to it: {named}.",
-            f"It is number {rank} of {k} in generality, the mean similarity to all others.",
-        ]
+        return placement(self, concept, similarity, candidates, stability)
 
     def diff(self, other: ConceptHierarchy) -> str:
         """What changed from this hierarchy to another, one concept a line, in the order of ``names``.
 
         Concepts that one side lacks come first; the others are compared by their parents.
         """
-        lines = [f"- {_one_line(name)}: only in the first" for name in self.names if name not in other]
-        lines += [f"+ {_one_line(name)}: only in the second" for name in other.names if name not in self]
+        lines = [f"- {one_line(name)}: only in the first" for name in self.names if name not in other]
+        lines += [f"+ {one_line(name)}: only in the second" for name in other.names if name not in self]
         for name in self.names:
             if name in other:
                 old, new = set(self.parents(name)), set(other.parents(name))
                 if old != new:
-                    lines.append(f"~ {_one_line(name)}: {self._under(old)} -> {other._under(new)}")
+                    lines.append(f"~ {one_line(name)}: {self._under(old)} -> {other._under(new)}")
         return "\n".join(lines)
 
     def _under(self, parents: set[str]) -> str:
-        return "under " + " and ".join(map(_one_line, self._in_order(parents))) if parents else "root"
+        return "under " + " and ".join(map(one_line, self._in_order(parents))) if parents else "root"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ConceptHierarchy):
@@ -436,13 +417,5 @@ def _position(value: object, names: list[str]) -> int:
     return value
 
 
-def _escape(found: re.Match[str]) -> str:
-    return found.group().encode("unicode_escape").decode("ascii")
-
-
 def _xml_text(name: str) -> str:
-    return _NOT_XML.sub(_escape, name)
-
-
-def _one_line(name: str) -> str:
-    return re.sub("[\\x00-\\x1f\\x7f-\\x9f\u2028\u2029\ud800-\udfff]", _escape, name)
+    return _NOT_XML.sub(escape, name)

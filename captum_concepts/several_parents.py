@@ -12,21 +12,7 @@ from torch import Tensor
 
 from captum_concepts.errors import InputError
 from captum_concepts.hierarchy import ConceptHierarchy
-
-
-def link_strengths(similarity: Tensor | np.ndarray) -> np.ndarray:
-    """(K, K) float64 on one scale: cosines of a symmetric matrix with a positive diagonal, else the matrix itself.
-
-    Inner products (the similarity "discriminant") do not compare across concepts of different length; cosines do.
-    Concepts with a diagonal of 0 or less, which noise alone may have moved, are 0 to all others.
-    """
-    matrix = torch.as_tensor(similarity).detach().to("cpu", torch.float64).numpy()
-    own = matrix.diagonal()
-    scale = np.abs(matrix).max(initial=0.0)
-    if not (own > 0).any() or np.abs(matrix - matrix.T).max(initial=0.0) > 1e-5 * scale:
-        return matrix
-    length = np.sqrt(np.where(own > 0, own, np.inf))
-    return matrix / length[:, None] / length[None, :]
+from captum_concepts.placement import link_strengths
 
 
 def add_parents(
@@ -36,7 +22,7 @@ def add_parents(
 
     A concept p becomes a further parent of c if it lies nearer to its root than c does, is neither above nor below one
     of c's parents, and ``strength[p, c] > strength[parent, c] - margin`` for c's strongest parent, where strength is
-    :func:`link_strengths`. The strongest come first (equal: the earlier concept). Roots stay roots.
+    ``placement.link_strengths``. The strongest come first (equal: the earlier concept). Roots stay roots.
 
     Args:
         hierarchy: what was mined; none of its links is changed.
@@ -51,7 +37,7 @@ def add_parents(
     check_parent_options(max_parents, margin)
     if tuple(similarity.shape) != (k, k):
         raise InputError(f"similarity: shape {tuple(similarity.shape)} for {k} concepts; give ({k}, {k})")
-    strength = link_strengths(similarity)
+    strength = link_strengths(torch.as_tensor(similarity).detach().cpu().double().numpy())
     if not np.isfinite(strength).all():
         raise InputError("similarity: NaN or infinity; leave out concepts without a usable vector")
     index = {name: i for i, name in enumerate(hierarchy.names)}
@@ -78,8 +64,8 @@ def add_parents(
 
 
 def check_parent_options(max_parents: int, margin: float) -> None:
-    """Raises InputError for ``max_parents`` below 1 or a negative margin."""
-    if max_parents < 1:
+    """Raises InputError for ``max_parents`` below 1 or not whole, or a negative margin."""
+    if not max_parents >= 1 or max_parents % 1:
         raise InputError(f"max_parents = {max_parents}; give a whole number of at least 1")
     if not margin >= 0:
         raise InputError(f"parent margin = {margin}; give a number of at least 0")

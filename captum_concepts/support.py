@@ -42,6 +42,7 @@ class Support:
         """Every concept under its nearest ancestor that at least this share of the samples puts above it.
 
         Links that are not found again collapse to an ancestor rather than guess; without one, the concept is a root.
+        With several parents, a link that collapses onto what stands above another of them anyway is left out.
         The support of an edge is then the share of samples in which the one is above the other.
 
         Raises:
@@ -51,8 +52,11 @@ class Support:
             raise InputError(f"consensus: least = {least}; give a share above 0 and at most 1")
         names = self.hierarchy.names
         index = {name: i for i, name in enumerate(names)}
+        depths = self.hierarchy.depths
+        kept: dict[str, set[str]] = {}  # all that the consensus puts above a concept
         edges = []
-        for child in names:
+        for child in sorted(names, key=lambda name: (depths[name], index[name])):
+            found: dict[str, tuple[float, float]] = {}
             front = [
                 (parent, self.hierarchy.graph.edges[parent, child]["weight"])
                 for parent in self.hierarchy.parents(child)
@@ -65,9 +69,16 @@ class Support:
                 seen.add(parent)
                 share = float(self.above[index[parent], index[child]])
                 if share >= least:
-                    edges.append((parent, child, weight, share))
+                    found[parent] = (weight, share)
                 else:
                     front += [(upper, weight) for upper in self.hierarchy.parents(parent)]
+            around = set().union(*(kept[parent] for parent in found))
+            kept[child] = around.union(found)
+            edges += [
+                (parent, child, *numbers)
+                for parent, numbers in found.items()
+                if parent not in around or self.hierarchy.graph.has_edge(parent, child)
+            ]
         return ConceptHierarchy.from_edges(names, edges)
 
 

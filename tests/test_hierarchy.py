@@ -203,21 +203,61 @@ def test_unknown_concepts() -> None:
 def test_explain_says_why_in_words() -> None:
     tree = ConceptHierarchy.from_edges("abcd", [("a", "b", 0.9, 0.75), ("b", "c", 0.5)])
     points = np.array([[1.0, 0], [1, 0.1], [1, 1], [0, 0]])
+    assert tree.explain("c").splitlines()[0] == "c is under b: similarity 0.50."
     text = tree.explain("c", points @ points.T, candidates=1).splitlines()
     assert text == [
-        "c is under b: similarity 0.50.",
+        "c is under b: similarity 0.77.",  # on one scale with the next line, whatever the miner wrote on the link
         "Most similar to it: b 0.77.",
-        "It is number 3 of 4 in generality, the mean similarity to all others.",  # sums: a 1.70, b 1.77, c 1.48, d 0
+        "It is number 3 of 3 in generality, how near it lies to the mean of all clips.",  # 1.00, 1.01, 2.00; d is noise
         "The way up: c < b < a.",
         "Below it: 0 concepts, 0 of them next.",
     ]
     assert "found in 75% of the resamples" in tree.explain("b")
-    assert tree.explain("a").splitlines()[0].startswith("a is a root")
     assert "than noise does" in tree.explain("d", points @ points.T)
     with pytest.raises(InputError, match="no concept 'x'"):
         tree.explain("x")
     with pytest.raises(InputError, match="shape"):
         tree.explain("a", np.eye(3))
+
+
+def test_explain_names_what_could_have_stood_above() -> None:
+    """Nearest to a root is mostly what hangs below it, which says nothing of why it is one."""
+    tree = ConceptHierarchy.from_edges("abcd", [("a", "b"), ("b", "c")])
+    points = np.array([[1.0, 0], [2, 0.1], [2, 1], [0.1, 3]])
+    lines = tree.explain("a", points @ points.T, stability=0.4).splitlines()
+    assert lines[:3] == [
+        "a is a root: nothing stands above it.",
+        "It has no parent in 40% of the resamples.",
+        "Most similar of what is not below it: d 0.03.",
+    ]
+    assert lines[3].startswith("It is number 1 of 4 in generality")
+    assert "this parent and no other in 40%" in tree.explain("b", stability=0.4)
+    several = ConceptHierarchy.from_edges("abc", [("a", "c"), ("b", "c")])
+    assert "these parents and no others in 40%" in several.explain("c", stability=0.4)
+    chain = ConceptHierarchy.from_edges("ab", [("a", "b")])
+    assert "no other concept to stand above it" in chain.explain("a", np.array([[1, 0.5], [0.5, 1]]))
+
+
+def test_explain_takes_what_is_not_symmetric_as_it_is() -> None:
+    """Of the paper's S the parent's row and the child's column count, and no scale is taken out."""
+    s = np.array([[0.9, 0.3, 0.2], [0.8, 0.5, 0.1], [0.6, 0.4, 0.9]])
+    lines = ConceptHierarchy.from_edges("abc", [("c", "b", 0.4)]).explain("b", s).splitlines()
+    assert lines[0] == "b is under c: similarity 0.40."
+    assert lines[1] == "Most similar to it: c 0.40, a 0.30."
+    # the columns' means without the diagonal: a 0.7, b 0.35, c 0.15
+    assert lines[2] == "It is number 2 of 3 in generality, how similar the others are to it on average."
+
+
+def test_restricting_leads_around_no_parent() -> None:
+    graph = ConceptHierarchy.from_edges("abcx", [("a", "b"), ("b", "c"), ("a", "x"), ("x", "c")])
+    assert set(graph.restrict("abc").graph.edges) == {("a", "b"), ("b", "c")}
+    given = ConceptHierarchy.from_edges("abcx", [("a", "b"), ("b", "c"), ("a", "c"), ("x", "c")])
+    assert set(given.restrict("abc").graph.edges) == {("a", "b"), ("b", "c"), ("a", "c")}  # it was there
+
+
+def test_several_parents_in_a_mapping_are_refused() -> None:
+    with pytest.raises(InputError, match=r"'c' has \['a', 'b'\]; give one name"):
+        ConceptHierarchy.from_parents({"c": ["a", "b"]})
 
 
 def test_diff_names_what_moved() -> None:

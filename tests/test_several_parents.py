@@ -11,7 +11,8 @@ import pytest
 from captum_concepts.errors import InputError
 from captum_concepts.hierarchy import ConceptHierarchy
 from captum_concepts.miners import MINERS, mine
-from captum_concepts.several_parents import add_parents, link_strengths
+from captum_concepts.placement import link_strengths
+from captum_concepts.several_parents import add_parents
 
 NAMES = ("rock", "jazz", "hard rock", "fusion")
 TREE = ConceptHierarchy.from_edges(NAMES, [("rock", "hard rock", 0.9, 0.8), ("jazz", "fusion", 0.6)])
@@ -93,6 +94,8 @@ def test_laws(miner: str, seed: int):
     ("options", "says"),
     [
         ({"max_parents": 0}, "max_parents = 0"),
+        ({"max_parents": 2.5}, "max_parents = 2.5"),
+        ({"max_parents": math.inf}, "max_parents = inf"),
         ({"margin": -1}, "margin = -1"),
         ({"margin": math.nan}, "margin = nan"),
         ({"similarity": S[:2]}, r"shape"),

@@ -12,7 +12,7 @@ from captum_concepts.errors import InputError
 from captum_concepts.hierarchy import ConceptHierarchy
 from captum_concepts.miners import mine
 from captum_concepts.similarity import similarity
-from captum_concepts.support import ResampledDiscriminant, ResampledSimilarity, bootstrap_support
+from captum_concepts.support import ResampledDiscriminant, ResampledSimilarity, Support, bootstrap_support
 
 NAMES = ("a", "b", "c", "d")
 TREES = [
@@ -50,6 +50,16 @@ def test_consensus_collapses_weak_links_to_the_ancestor() -> None:
     assert found.consensus(0.6).roots == ["a", "d"]
     assert set(found.consensus(0.5).graph.edges) == set(found.hierarchy.graph.edges)
     assert set(found.consensus(1.0).graph.edges) == {("a", "c")}
+
+
+def test_a_link_that_collapses_does_not_lead_around_another_parent() -> None:
+    mined = ConceptHierarchy.from_edges("gabc", [("g", "a"), ("g", "b"), ("a", "c"), ("b", "c")])
+    above = np.array([[0, 1, 1, 1], [0, 0, 0, 1], [0, 0, 0, 0.2], [0, 0, 0, 0.0]])
+    # c is hardly under b, and what is above b is above a, under which it stays
+    assert set(Support(mined, above, {}, 10).consensus().graph.edges) == {("g", "a"), ("g", "b"), ("a", "c")}
+    above[0, 1] = 0.1  # now a is a root of its own, and g no longer above it
+    found = Support(mined, above, {}, 10).consensus()
+    assert set(found.graph.edges) == {("g", "b"), ("a", "c"), ("g", "c")}
 
 
 @pytest.mark.parametrize("least", [0, 1.5, float("nan")])

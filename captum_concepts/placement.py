@@ -1,0 +1,120 @@
+"""Why a concept sits where it sits in a hierarchy, in words."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from captum_concepts.errors import InputError
+
+if TYPE_CHECKING:
+    from captum_concepts.hierarchy import ConceptHierarchy
+
+ROUNDING = 1e-5  # of the largest entry: what lies closer together is the same
+
+
+def escape(found: re.Match[str]) -> str:
+    """What was found as its Python escape, e.g. ``\\x00``."""
+    return found.group().encode("unicode_escape").decode("ascii")
+
+
+def one_line(name: str) -> str:
+    """A name without control characters, line ends and lone surrogates: these as their Python escapes."""
+    return re.sub("[\\x00-\\x1f\\x7f-\\x9f\u2028\u2029\ud800-\udfff]", escape, name)
+
+
+def link_strengths(similarity: np.ndarray) -> np.ndarray:
+    """(K, K) float64 on one scale: cosines of a symmetric matrix with a positive diagonal, else the matrix itself.
+
+    Inner products (the similarity "discriminant") do not compare across concepts of different length; cosines do.
+    Concepts with a diagonal of 0 or less, which noise alone may have moved, are 0 to all others.
+    """
+    matrix = np.asarray(similarity, dtype=np.float64)
+    if not _are_products(matrix):
+        return matrix
+    own = matrix.diagonal()
+    length = np.sqrt(np.where(own > 0, own, np.inf))
+    return matrix / length[:, None] / length[None, :]
+
+
+def _are_products(matrix: np.ndarray) -> bool:
+    tolerance = ROUNDING * np.abs(matrix).max(initial=0.0)
+    return bool((matrix.diagonal() > 0).any() and np.abs(matrix - matrix.T).max(initial=0.0) <= tolerance)
+
+
+def placement(
+    hierarchy: ConceptHierarchy,
+    concept: str,
+    similarity: np.ndarray | None = None,
+    candidates: int = 3,
+    stability: float | None = None,
+) -> str:
+    """See ``ConceptHierarchy.explain``."""
+    strength = None if similarity is None else _checked(hierarchy, similarity)
+    index = {name: i for i, name in enumerate(hierarchy.names)}
+    lines = []
+    for parent in hierarchy.parents(concept):
+        data = hierarchy.graph.edges[parent, concept]
+        value = data["weight"] if strength is None else strength[index[parent], index[concept]]
+        known = "" if math.isnan(data["support"]) else f", found in {data['support']:.0%} of the resamples"
+        lines.append(f"{one_line(concept)} is under {one_line(parent)}: similarity {value:.2f}{known}.")
+    if not lines:
+        lines.append(f"{one_line(concept)} is a root: nothing stands above it.")
+    if stability is not None:
+        same = "these parents and no others" if len(hierarchy.parents(concept)) > 1 else "this parent and no other"
+        same = same if hierarchy.parents(concept) else "no parent"
+        lines.append(f"It has {same} in {stability:.0%} of the resamples.")
+    if similarity is not None and strength is not None:
+        matrix = np.asarray(similarity, dtype=np.float64)
+        lines += _nearest(hierarchy, concept, matrix, strength, candidates)
+    path = [concept]
+    while above := hierarchy.parents(path[-1]):
+        path.append(above[0])
+    if len(path) > 2:
+        lines.append(f"The way up: {' < '.join(map(one_line, path))}.")
+    below = len(hierarchy.descendants(concept))
+    lines.append(
+        f"Below it: {below} concept{'' if below == 1 else 's'}, {len(hierarchy.children(concept))} of them next."
+    )
+    return "\n".join(lines)
+
+
+def _checked(hierarchy: ConceptHierarchy, similarity: np.ndarray) -> np.ndarray:
+    k = len(hierarchy)
+    if np.shape(similarity) != (k, k):
+        raise InputError(f"similarity: shape {np.shape(similarity)} for {k} concepts; give ({k}, {k}) in their order")
+    return link_strengths(similarity)
+
+
+def _nearest(
+    hierarchy: ConceptHierarchy, concept: str, matrix: np.ndarray, strength: np.ndarray, candidates: int
+) -> list[str]:
+    """The concepts that could have stood above it, and how general it is."""
+    index = hierarchy.names.index(concept)
+    own = matrix.diagonal()
+    products = _are_products(matrix)
+    if products and not own[index] > 0:
+        return ["It lies no farther from the mean of all clips than noise does."]
+    below = set(hierarchy.descendants(concept))
+    possible = [
+        i for i, name in enumerate(hierarchy.names) if i != index and name not in below and (not products or own[i] > 0)
+    ]
+    best = sorted(possible, key=lambda i: -strength[i, index])[:candidates]
+    named = ", ".join(f"{one_line(hierarchy.names[i])} {strength[i, index]:.2f}" for i in best)
+    what = "Most similar of what is not below it" if below else "Most similar to it"
+    lines = [f"{what}: {named}." if best else "There is no other concept to stand above it."]
+    if products and np.ptp(own) > ROUNDING * np.abs(own).max():
+        lines.append(
+            f"It is number {1 + int(((own > 0) & (own < own[index])).sum())} of {int((own > 0).sum())} in generality, "
+            "how near it lies to the mean of all clips."
+        )
+    else:
+        mean = strength.sum(0) - strength.diagonal()
+        lines.append(
+            f"It is number {1 + int((mean > mean[index]).sum())} of {len(own)} in generality, "
+            "how similar the others are to it on average."
+        )
+    return lines
