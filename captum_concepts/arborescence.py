@@ -16,17 +16,16 @@ def optimum_arborescence(weights: np.ndarray) -> np.ndarray:
     is contracted into the place of its first vertex, O(K^2) in all. Equal weights: the earlier place first.
     """
     k = weights.shape[1]
-    incoming = np.full((k, k + 1), -np.inf)  # row c, column p: the best link from place p into place c
+    incoming = np.empty((k, k + 1))  # row c, column p: the best link from place p into place c
     incoming[:] = weights.T
     incoming[np.arange(k), np.arange(k)] = -np.inf
-    growth = _Growth(k)
+    growth = _Growth(incoming)
     for start in range(k):
         path = [start] if growth.state[start] == _NEW else []
         while path:
             top = path[-1]
             growth.state[top] = _ON_PATH
-            source = int(incoming[top].argmax())
-            growth.choose(top, source, incoming[top, source])
+            source = growth.choose(top)
             if source == k or growth.state[source] == _DONE:
                 growth.state[path] = _DONE
                 break
@@ -35,7 +34,7 @@ def optimum_arborescence(weights: np.ndarray) -> np.ndarray:
                 continue
             cycle = path[path.index(source) :]
             del path[len(path) - len(cycle) + 1 :]
-            growth.contract(cycle, incoming)
+            growth.contract(cycle)
     return growth.expand()
 
 
@@ -45,51 +44,48 @@ _NEW, _ON_PATH, _DONE, _GONE = range(4)
 class _Growth:
     """Vertices (concepts, then contracted cycles) and the places of the matrix that they live in.
 
-    A cycle keeps, for every place, which of its members the best link into and out of it belongs to. Of two vertices
-    the one made later knows where the other one was, so a link between vertices unfolds to one between concepts.
+    Beside the best link between two places stands which link between two concepts it is, as one number: parent * K +
+    child.
     """
 
-    def __init__(self, k: int) -> None:
-        self.k = k
+    def __init__(self, incoming: np.ndarray) -> None:
+        self.k = k = len(incoming)
+        self.incoming = incoming
+        self.link_of = np.empty((k, k + 1), dtype=np.int32 if k * (k + 1) < 2**31 else np.int64)
+        self.link_of[:] = np.arange(k)[:, None] + k * np.arange(k + 1)
         self.state = np.full(k, _NEW)
-        self.vertex = list(range(k + 1))  # the vertex living in each place; place k is the root
-        self.place = list(range(k + 1))  # and back
+        self.vertex = list(range(k))  # the vertex living in each place
         self.members: dict[int, list[int]] = {}
-        self.into: dict[int, np.ndarray] = {}
-        self.out_of: dict[int, np.ndarray] = {}
-        self.link: dict[int, tuple[int, int]] = {}
+        self.link: dict[int, int] = {}
         self.strength: dict[int, float] = {}
 
-    def choose(self, place: int, source: int, strength: float) -> None:
+    def choose(self, place: int) -> int:
+        """Take the best link into a place; returns where it comes from."""
+        source = int(self.incoming[place].argmax())
         vertex = self.vertex[place]
-        self.link[vertex] = self._unfold(self.vertex[source], vertex)
-        self.strength[vertex] = strength
+        self.link[vertex] = int(self.link_of[place, source])
+        self.strength[vertex] = self.incoming[place, source]
+        return source
 
-    def _unfold(self, tail: int, head: int) -> tuple[int, int]:
-        while tail in self.members or head in self.members:
-            if tail in self.members and (tail > head or head not in self.members):
-                tail = self.members[tail][self.out_of[tail][self.place[head]]]
-            else:
-                head = self.members[head][self.into[head][self.place[tail]]]
-        return tail, head
-
-    def contract(self, cycle: list[int], incoming: np.ndarray) -> None:
+    def contract(self, cycle: list[int]) -> None:
         """Merge the vertices in these places into a new one in the first place."""
+        incoming, link_of = self.incoming, self.link_of
         members = [self.vertex[place] for place in cycle]
-        vertex = len(self.place)
-        gains = incoming[cycle] - np.array([self.strength[m] for m in members])[:, None]
-        self.into[vertex] = gains.argmax(0).astype(np.int32)
-        leaving = incoming[:, cycle]
-        self.out_of[vertex] = np.append(leaving.argmax(1), 0).astype(np.int32)
         first, rest = cycle[0], cycle[1:]
-        incoming[:, first] = leaving.max(1)
+        gains = incoming[cycle] - np.array([self.strength[m] for m in members])[:, None]
+        into = gains.argmax(0)[None]
+        leaving = incoming[:, cycle]
+        out_of = leaving.argmax(1)[:, None]
+        link_of[:, first] = np.take_along_axis(link_of[:, cycle], out_of, 1)[:, 0]
+        link_of[first] = np.take_along_axis(link_of[cycle], into, 0)[0]
+        incoming[:, first] = np.take_along_axis(leaving, out_of, 1)[:, 0]
         incoming[:, rest] = -np.inf
-        incoming[first] = gains.max(0)
+        incoming[first] = np.take_along_axis(gains, into, 0)[0]
         incoming[first, cycle] = -np.inf
         self.state[rest] = _GONE
+        vertex = self.k + 1 + len(self.members)
         self.members[vertex] = members
         self.vertex[first] = vertex
-        self.place.append(first)
 
     def expand(self) -> np.ndarray:
         parents = np.full(self.k, -1)
@@ -97,7 +93,8 @@ class _Growth:
         above = {member: vertex for vertex, members in self.members.items() for member in members}
         stack = [(vertex, self.link[vertex]) for vertex in alive]
         while stack:
-            vertex, (tail, head) = stack.pop()
+            vertex, link = stack.pop()
+            tail, head = divmod(link, self.k)
             parents[head] = tail
             # the entered concept's line of cycles up to the vertex gives up its own links, all others keep theirs
             inner = head

@@ -7,6 +7,7 @@ A miner is a plain function ``(similarity: Tensor (K, K), names: tuple[str, ...]
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -18,6 +19,7 @@ from captum_concepts.centrality import betweenness
 from captum_concepts.errors import InputError, shown
 from captum_concepts.hierarchy import ConceptHierarchy
 from captum_concepts.several_parents import add_parents, check_parent_options
+from captum_concepts.subsumption import subsumption
 
 Miner = Callable[..., ConceptHierarchy]
 
@@ -134,8 +136,7 @@ def heymann(
         if value < 1:
             raise InputError(f"heymann: {option} = {value}; give a whole number of at least 1")
     order = np.argsort(_centrality(similarity, centrality, threshold), kind="stable")[::-1]
-    sim = _without_diagonal(similarity)
-    incoming = np.ascontiguousarray(sim.T)
+    incoming = _incoming(similarity)
     open_nodes = np.zeros(len(names), dtype=bool)
     n_children = np.zeros(len(names), dtype=np.int64)
     edges = []
@@ -152,11 +153,18 @@ def heymann(
     return ConceptHierarchy.from_edges(names, edges)
 
 
-def _without_diagonal(similarity: Tensor) -> np.ndarray:
-    """float64 copy with the paper's diagonal: 0.1 below the smallest entry of the whole matrix."""
-    sim = similarity.detach().to("cpu", torch.float64).numpy().copy()
-    np.fill_diagonal(sim, sim.min() - 0.1)
-    return sim
+def _double(similarity: Tensor, transposed: bool = False) -> np.ndarray:
+    """A float64 copy on the CPU, of the matrix or of its transpose."""
+    matrix = similarity.detach()
+    copy = torch.empty(matrix.shape, dtype=torch.float64)
+    return copy.copy_(matrix.T if transposed else matrix).numpy()
+
+
+def _incoming(similarity: Tensor) -> np.ndarray:
+    """``[c, p]`` = ``similarity[p, c]``; the diagonal is the paper's, 0.1 below the smallest entry of the matrix."""
+    incoming = _double(similarity, transposed=True)
+    np.fill_diagonal(incoming, incoming.min() - 0.1)
+    return incoming
 
 
 def _centrality(similarity: Tensor, centrality: str | Tensor | np.ndarray, threshold: float) -> np.ndarray:
@@ -190,8 +198,9 @@ def _largest(values: np.ndarray, count: int) -> np.ndarray:
 def null_threshold(similarity: Tensor) -> float:
     """What an unrelated pair reaches: median plus one robust standard deviation of the off-diagonal entries."""
     off = _off_diagonal(similarity)
-    median = np.median(off)
-    return float(median + 1.4826 * np.median(np.abs(off - median)))
+    median = np.median(off, overwrite_input=True)
+    off -= median
+    return float(median + 1.4826 * np.median(np.abs(off, out=off), overwrite_input=True))
 
 
 def estimated_generality(similarity: Tensor) -> np.ndarray:
@@ -204,8 +213,11 @@ def estimated_generality(similarity: Tensor) -> np.ndarray:
 
 
 def _off_diagonal(similarity: Tensor) -> np.ndarray:
+    """(K * (K - 1),) float64, a copy, row by row."""
     sim = similarity.detach().to("cpu", torch.float64).numpy()
-    return sim[~np.eye(len(sim), dtype=bool)]
+    k = len(sim)
+    # without its first entry the matrix has the diagonal at the end of every K + 1 entries
+    return np.ascontiguousarray(sim).reshape(-1)[1:].reshape(k - 1, k + 1)[:, :-1].flatten()
 
 
 def attach_by_generality(
@@ -226,11 +238,12 @@ def attach_by_generality(
     values = estimated_generality(similarity) if generality is None else generality
     order = np.argsort(-_per_concept("generality", values, len(names)), kind="stable")
     floor = null_threshold(similarity) if min_sim is None else min_sim
-    incoming = np.ascontiguousarray(_without_diagonal(similarity).T)
+    incoming = _incoming(similarity)
+    unplaced = np.ones(len(names), dtype=bool)
     edges = []
-    for rank, child in enumerate(order[1:], start=1):
-        placed = np.sort(order[:rank])
-        parent = placed[incoming[child, placed].argmax()]
+    for above, child in itertools.pairwise(order.tolist()):
+        unplaced[above] = False
+        parent = int(np.where(unplaced, -np.inf, incoming[child]).argmax())
         if incoming[child, parent] > floor:
             edges.append((names[parent], names[child], float(incoming[child, parent])))
     return ConceptHierarchy.from_edges(names, edges)
@@ -280,39 +293,6 @@ def spanning_tree(similarity: Tensor, names: Sequence[str], *, root_factor: floa
     return ConceptHierarchy.from_edges(names, edges)
 
 
-# ---------------------------------------------------------------------- subsumption
-
-
-def subsumption(similarity: Tensor, names: Sequence[str], *, threshold: float = 0.8) -> ConceptHierarchy:
-    """Sanderson & Croft (SIGIR 1999): p is above c if ``S[p, c] >= threshold`` and ``S[p, c] > S[c, p]``.
-
-    With the similarity "overlap", ``S[p, c]`` is the share of c's clips that show p too, so this reads the labels, not
-    the model. A concept may have several parents; links that lead around another one are left out (a above b above c
-    needs no a above c). In a similarity where links could run in a circle, the stronger ones are kept (equal: the
-    earlier child, then the earlier parent).
-    """
-    if not 0 <= threshold <= 1:
-        raise InputError(f"subsumption: threshold = {threshold}; give a number from 0 to 1")
-    sim = _without_diagonal(similarity)
-    parents, children = np.nonzero((sim >= threshold) & (sim > sim.T))
-    order = np.lexsort((parents, children, -sim[parents, children]))
-    linked = np.zeros(sim.shape, dtype=bool)
-    above = np.zeros(sim.shape, dtype=bool)  # [c, p]: p is an ancestor of c
-    for parent, child in zip(parents[order].tolist(), children[order].tolist(), strict=True):
-        if above[parent, child]:
-            continue
-        linked[parent, child] = True
-        if not above[child, parent]:
-            gained = above[parent].copy()
-            gained[parent] = True
-            below = above[:, child].copy()
-            below[child] = True
-            above[below] |= gained
-    around = torch.from_numpy(linked).float() @ torch.from_numpy(above.T.copy()).float() > 0
-    kept = np.argwhere(linked & ~around.numpy())
-    return ConceptHierarchy.from_edges(names, [(names[p], names[c], float(sim[p, c])) for p, c in kept])
-
-
 # ---------------------------------------------------------------------- optimum branching
 
 
@@ -340,11 +320,13 @@ def branching(
     values = _per_concept("generality", estimated_generality(similarity) if generality is None else generality, k)
     _, tied = np.unique(values, return_inverse=True)
     rank = tied / max(tied.max(), 1)
+    lean = tilt * _off_diagonal(similarity).std()
     weights = np.full((k + 1, k), null_threshold(similarity) if min_sim is None else min_sim)
-    sim = _without_diagonal(similarity)
-    weights[:k] = sim + tilt * _off_diagonal(similarity).std() * (rank[:, None] - rank[None, :])
+    weights[:k] = _double(similarity)
+    for parent in range(k):
+        weights[parent] += lean * (rank[parent] - rank)
     parents = optimum_arborescence(weights)
-    edges = [(names[p], names[c], float(sim[p, c])) for c, p in enumerate(parents) if p < k]
+    edges = [(names[p], names[c], float(similarity[p, c])) for c, p in enumerate(parents) if p < k]
     return ConceptHierarchy.from_edges(names, edges)
 
 

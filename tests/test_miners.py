@@ -357,13 +357,14 @@ def test_subsumption_is_that_of_sets() -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_subsumption_equals_networkx_step_by_step(seed: int) -> None:
+def test_subsumption_equals_networkx_step_by_step(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("captum_concepts.subsumption._ROWS", 7 + 10 * seed)  # blocks that do and do not divide 30
+    monkeypatch.setattr("captum_concepts.subsumption._LINKS", 1 + 50 * seed)
     rng = np.random.default_rng(seed)
     sim = np.round(rng.random((30, 30)), 2)  # many ties, many circles
-    np.fill_diagonal(sim, 0)
     graph = nx.DiGraph()
     graph.add_nodes_from(range(30))
-    pairs = [(p, c) for p in range(30) for c in range(30) if sim[p, c] >= 0.7 and sim[p, c] > sim[c, p]]
+    pairs = [(p, c) for p, c in np.ndindex(30, 30) if sim[p, c] >= 0.7 and sim[p, c] > sim[c, p]]
     for parent, child in sorted(pairs, key=lambda pair: (-sim[pair], pair[1], pair[0])):
         if not nx.has_path(graph, child, parent):
             graph.add_edge(parent, child)
