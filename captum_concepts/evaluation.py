@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 
 import networkx as nx
 import numpy as np
 
-from captum_concepts.errors import InputError
+from captum_concepts.errors import InputError, shown
 from captum_concepts.hierarchy import ConceptHierarchy
 
 TRIPLETS = 200_000
@@ -43,19 +43,22 @@ def evaluate_hierarchy(
         ``robinson_foulds``: share of branches (a concept with all below it, 2 to n - 1 concepts, as a set) found on
         one side only, in [0, 1], 0 is best;
         ``adjusted_rand``: agreement of the branches when both are cut at as many (Hubert & Arabie 1985): the mean over
-        the numbers of branches from 2 to 10 that both can be cut at; 1 is best, 0 is chance, NaN where there is none;
+        the numbers of branches from 2 to 10 that both can be cut at; 1 is best, 0 is chance, NaN where there is none.
+        Branches of one size are cut in the order of their names, which moves it by about 0.01 with 20 concepts;
         with clusters: ``same_cluster_edges``: share of mined links between two labelled concepts whose labels are
-        equal, over all of ``mined``; ``same_cluster_ceiling``: the most that a forest with as many links can
-        reach; ``same_cluster_chance``: the same for a random pair of the concepts.
+        equal, over all of ``mined``; ``same_cluster_ceiling``: the most that a forest with as many links can reach,
+        or, where a concept of ``mined`` has several parents, a graph without cycles; ``same_cluster_chance``: the same
+        for a random pair of the concepts.
 
     Raises:
-        InputError: a cycle or another fault in either hierarchy, or no concept in common.
+        InputError: a cycle or another fault in either hierarchy, no concept in common, or a cluster that is no label.
     """
     mined, reference = _hierarchy(mined), _hierarchy(reference)
     shared = [name for name in reference.names if name in mined]
     if not shared:
         raise InputError("evaluate: mined and reference share no concept; their names must be spelled alike")
-    ours, truth = _reordered(mined, shared), reference.restrict(shared)
+    # what is drawn and how ties of cuts are broken must not depend on the order in which concepts were given
+    ours, truth = (_by_name(hierarchy.restrict(shared)) for hierarchy in (mined, reference))
     above, above_truth = _ancestry(ours), _ancestry(truth)
     result: dict[str, object] = {
         "n_concepts": len(shared),
@@ -82,8 +85,8 @@ def _hierarchy(given: ConceptHierarchy | nx.DiGraph | Mapping[str, str | None]) 
     raise InputError(f"evaluate: got {type(given).__name__}; give a hierarchy, a networkx.DiGraph or child -> parent")
 
 
-def _reordered(mined: ConceptHierarchy, names: list[str]) -> ConceptHierarchy:
-    return ConceptHierarchy(mined.restrict(names).graph, tuple(names))
+def _by_name(hierarchy: ConceptHierarchy) -> ConceptHierarchy:
+    return ConceptHierarchy(hierarchy.graph, tuple(sorted(hierarchy.names)))
 
 
 def _ancestry(hierarchy: ConceptHierarchy) -> np.ndarray:
@@ -164,8 +167,6 @@ def _branches(above: np.ndarray) -> Counter[bytes]:
 
 
 def _adjusted_rand(mined: ConceptHierarchy, truth: ConceptHierarchy) -> float:
-    # a cut breaks ties by the order of the names, which must not matter here
-    mined, truth = (ConceptHierarchy(h.graph, tuple(sorted(h.names))) for h in (mined, truth))
     least = max(2, len(mined.roots), len(truth.roots))
     values = []
     for k in range(least, min(MOST_BRANCHES, len(truth.names) - 1) + 1):
@@ -180,12 +181,17 @@ def _adjusted_rand(mined: ConceptHierarchy, truth: ConceptHierarchy) -> float:
 
 def _same_cluster(mined: ConceptHierarchy, clusters: Mapping[str, object]) -> dict[str, float]:
     labelled = [name for name in mined.names if name in clusters]
+    for name in labelled:
+        if not isinstance(clusters[name], Hashable):
+            raise InputError(f"clusters: {shown(name)} has {shown(clusters[name])}; give one label, e.g. a string")
     edges = [(p, c) for p, c, _, _ in mined.edges if p in clusters and c in clusters]
     sizes = Counter(clusters[name] for name in labelled)
     n = len(labelled)
     same = sum(clusters[p] == clusters[c] for p, c in edges)
+    pairs = sum(m * (m - 1) for m in sizes.values())
+    most = n - len(sizes) if mined.is_forest else pairs // 2
     return {
         "same_cluster_edges": _ratio(same, len(edges)),
-        "same_cluster_ceiling": _ratio(min(len(edges), n - len(sizes)), len(edges)),
-        "same_cluster_chance": _ratio(sum(m * (m - 1) for m in sizes.values()), n * (n - 1)),
+        "same_cluster_ceiling": _ratio(min(len(edges), most), len(edges)),
+        "same_cluster_chance": _ratio(pairs, n * (n - 1)),
     }

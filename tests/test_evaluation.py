@@ -99,6 +99,24 @@ def test_many_triples_are_sampled_alike_each_time() -> None:
     assert 0 < first["triplet_agreement"] < 1 and first["n_triplets"] <= 200_000
 
 
+def test_the_order_of_many_concepts_does_not_matter_either() -> None:
+    """More triples than are counted: which are drawn must not follow from the order of the names."""
+    truth = {f"c{i}": f"c{(i - 1) // 3}" if i else None for i in range(150)}
+    mined = {f"c{i}": f"c{(i - 1) // 2}" if i else None for i in range(150)}
+    first = evaluate_hierarchy(ConceptHierarchy.from_parents(mined), truth)
+    again = evaluate_hierarchy(
+        ConceptHierarchy.from_parents(dict(reversed(mined.items()))), dict(reversed(truth.items()))
+    )
+    assert first == again
+
+
+def test_the_ceiling_of_several_parents_by_hand() -> None:
+    """Three concepts of one cluster can carry three links without a circle, a forest only two."""
+    graph = ConceptHierarchy.from_edges("abcd", [("a", "b"), ("a", "c"), ("b", "c"), ("c", "d")])
+    found = evaluate_hierarchy(graph, graph, {"a": 1, "b": 1, "c": 1, "d": 2})
+    assert found["same_cluster_edges"] == found["same_cluster_ceiling"] == 3 / 4
+
+
 def test_the_published_tree_has_the_published_figures() -> None:
     path = SHARED / "models" / "deezer" / "apm_genres_published_hierarchy.json"
     if not path.exists():
@@ -120,12 +138,18 @@ def test_the_published_tree_has_the_published_figures() -> None:
         ({"x": None}, "share no concept"),
         ([("a", "b")], "give a hierarchy"),
         ({"a": "a"}, "its own parent"),
+        ({"c": ["a", "b"]}, "give one name"),
     ],
 )
 def test_bad_reference(reference: object, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         evaluate_hierarchy(ConceptHierarchy.from_edges("abc", [("a", "b")]), reference)
     assert "\n" not in str(caught.value)
+
+
+def test_a_cluster_that_is_no_label() -> None:
+    with pytest.raises(InputError, match=r"'b' has \[2\]; give one label"):
+        evaluate_hierarchy(ConceptHierarchy.from_edges("ab", []), {"a": "b"}, {"a": 1, "b": [2]})
 
 
 def test_adjusted_rand_is_sklearns_at_every_cut() -> None:
