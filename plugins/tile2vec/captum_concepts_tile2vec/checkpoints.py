@@ -18,6 +18,7 @@ from captum_concepts_tile2vec.features import Kind, TileFeatures
 from captum_concepts_tile2vec.models import Network, Shape, build_network
 
 METADATA_KEY = "tile2vec"
+LEARNT_FROM_KEY = "learnt_from"
 LONGEST_TILE = 3600.0  # seconds
 
 
@@ -111,8 +112,23 @@ def load_tile2vec(path: str | PathLike[str], device: str | torch.device = "cpu")
             f"{shown(str(path), 200)}: {len(wrong)} tensors do not fit a {settings.architecture}, first "
             f"{shown(wrong[0])}; give the model.safetensors of a run"
         )
+    for name, value in network.state_dict().items():
+        if tensors[name].dtype != value.dtype or not tensors[name].isfinite().all():
+            raise InputError(
+                f"{shown(str(path), 200)}: tensor {shown(name)} is not of finite {str(value.dtype)[6:]} numbers; give "
+                "the model.safetensors that `captum-concepts tile2vec train` wrote"
+            )
     network.load_state_dict(tensors, assign=True)
     return Tile2Vec(settings, settings.make_features().to(device), network.to(device).eval(), metadata)
+
+
+def learnt_from(model: Tile2Vec) -> frozenset[str]:
+    """The identities of the recordings that an embedding was trained on; empty where its file does not tell."""
+    try:
+        told = json.loads(model.metadata.get(LEARNT_FROM_KEY, "[]"))
+    except (ValueError, RecursionError):
+        return frozenset()
+    return frozenset(map(str, told)) if isinstance(told, list) else frozenset()
 
 
 def weights_digest(model: Tile2Vec) -> str:

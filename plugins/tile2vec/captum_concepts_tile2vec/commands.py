@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from captum_concepts import cli_options, console
+from captum_concepts_tile2vec.command_data import data_options, say_learnt, to_judge, to_learn_from, to_look_at
 
 if TYPE_CHECKING:
     from captum_concepts_tile2vec.checkpoints import Tile2Vec
-    from captum_concepts_tile2vec.data import Split
     from captum_concepts_tile2vec.tiles import Progress, Tiles
 
 ARCHITECTURES = (
@@ -30,38 +30,6 @@ ARCHITECTURES = (
 )
 
 
-def _data_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    for option in (
-        click.option("--hop", type=float, help="Seconds between the starts of tiles.  [default: the length of a tile]"),
-        click.option(
-            "--held-out", "share", default=0.2, show_default=True, help="Share of the recordings that is held out."
-        ),
-        click.option(
-            "--split-seed",
-            type=click.IntRange(min=0),
-            default=0,
-            show_default=True,
-            help="Which recordings are held out; give the same to train, classify and evaluate.",
-        ),
-        click.option("--fold", type=click.IntRange(min=1), default=1, show_default=True, help="Fold of DCASE."),
-        click.option(
-            "--layout",
-            type=click.Choice(["auto", "folder", "dcase", "gtzan"]),
-            default="auto",
-            show_default=True,
-            help="What --data is; auto takes a folder with meta.txt for DCASE 2018 task 5, any other for folders.",
-        ),
-        click.option(
-            "--data",
-            required=True,
-            type=click.Path(),
-            help="Recordings: a folder (a subfolder per class where there are classes), DCASE 2018 task 5, or GTZAN.",
-        ),
-    ):
-        command = option(command)
-    return command
-
-
 _out = click.option("--out", type=click.Path(file_okay=False), required=True, help="Folder for the results.")
 _json = click.option("--json", "as_json", is_flag=True, help="Figures as JSON on stdout.")
 _device = click.option(
@@ -76,7 +44,7 @@ def tile2vec() -> None:
 
 
 @tile2vec.command(short_help="Say how hard triplets are before anything is learnt.")
-@_data_options
+@data_options
 @click.option("--tile", "seconds", type=float, default=5.0, show_default=True, help="Seconds of a tile.")
 @click.option("--neighbourhood", type=float, default=5.0, show_default=True, help="Seconds from anchor to neighbour.")
 @click.option("--margin", type=float, default=1.0, show_default=True)
@@ -106,7 +74,7 @@ def check(
 
     where = resolve_device(device)
     with console.progress_bars(quiet) as progress:
-        tiles = _tiles(_split(data).train, {"seconds": seconds, "hop": data["hop"]}, progress, quiet)
+        tiles = _tiles(to_learn_from(data).train, {"seconds": seconds, "hop": data["hop"]}, progress, quiet)
         figures = check_triplets(tiles, neighbourhood, margin, seed, device=where, progress=progress)
     if as_json:
         console.print_json(figures)
@@ -116,10 +84,10 @@ def check(
 
 
 @tile2vec.command(short_help="Learn an embedding from recordings, without labels.")
-@_data_options
+@data_options
 @_out
 @click.option("--model", "architecture", type=click.Choice(ARCHITECTURES), default="ResNet18", show_default=True)
-@click.option("--size", type=click.IntRange(min=1), default=16, show_default=True, help="Numbers per embedding.")
+@click.option("--size", type=click.IntRange(1, 65_536), default=16, show_default=True, help="Numbers per embedding.")
 @click.option("--features", type=click.Choice(["logmel", "mfcc", "raw"]), default="logmel", show_default=True)
 @click.option("--tile", "seconds", type=float, default=5.0, show_default=True, help="Seconds of a tile.")
 @click.option("--channels", type=click.Choice(["mono", "all"]), default="mono", show_default=True)
@@ -156,6 +124,7 @@ def train(out: str, as_json: bool, quiet: bool, verbose: bool, **chosen: Any) ->
     """
     console.set_up_logging(quiet, verbose)
     cli_options.check_writable(out, "--out")
+    from captum_concepts.backbones import resolve_device
     from captum_concepts.run_folder import RunFolder
     from captum_concepts_tile2vec.checkpoints import Settings
     from captum_concepts_tile2vec.models import default_l2
@@ -167,8 +136,9 @@ def train(out: str, as_json: bool, quiet: bool, verbose: bool, **chosen: Any) ->
     options = TrainingOptions(
         **{name: chosen[name] for name in names}, l2=default_l2(chosen["architecture"]) if l2 is None else l2
     )
+    resolve_device(chosen["device"])  # before all recordings are listened to
     with console.progress_bars(quiet) as progress, console.resumable(Path(out)):
-        split = _split(chosen)
+        split = to_learn_from(chosen)
         cut = {"seconds": chosen["seconds"], "hop": chosen["hop"], "channels": chosen["channels"]}
         tiles, held_out = (_tiles(part, cut, progress, quiet) for part in (split.train, split.evaluate))
         settings = Settings(
@@ -190,7 +160,12 @@ def train(out: str, as_json: bool, quiet: bool, verbose: bool, **chosen: Any) ->
 
 @tile2vec.command(short_help="Classify recordings by small classifiers on a frozen embedding.")
 @_model
-@_data_options
+@data_options
+@click.option(
+    "--test",
+    type=click.Path(),
+    help="Recordings to judge by, after learning from all of --data; e.g. DCASE's evaluation set.",
+)
 @_out
 @click.option("--classifier", "kind", type=click.Choice(["logistic", "dense"]), default="logistic", show_default=True)
 @click.option(
@@ -206,6 +181,7 @@ def train(out: str, as_json: bool, quiet: bool, verbose: bool, **chosen: Any) ->
 @cli_options.terminal
 def classify(
     weights: str,
+    test: str | None,
     out: str,
     kind: Any,
     folds: int,
@@ -227,9 +203,10 @@ def classify(
 
     with console.progress_bars(quiet) as progress:
         model = _load(weights, device)
-        split = _split(data)
-        tiles = _tiles([*split.train, *split.evaluate], _cut_as(model, data), progress, quiet)
-        apart = {recording.path for recording in split.evaluate} if not folds or _is_dcase(data) else None
+        recordings, judged = to_judge(data, folds, test)
+        say_learnt(model, judged or recordings, quiet)
+        tiles = _tiles([*recordings, *judged], _cut_as(model, data), progress, quiet)
+        apart = {recording.path for recording in judged} if judged else None
         result = compare_embeddings(model, tiles, held_out=apart, kind=kind, folds=folds, seed=seed, progress=progress)
     write_comparison(result, out)
     if as_json:
@@ -241,7 +218,7 @@ def classify(
 
 @tile2vec.command(short_help="Look at an embedding: clusters, distances, neighbours, a map.")
 @_model
-@_data_options
+@data_options
 @_out
 @click.option("--part", type=click.Choice(["held-out", "all"]), default="held-out", show_default=True)
 @click.option("--clusters", "k", type=click.IntRange(min=1), help="Of k-means.  [default: the number of labels, or 8]")
@@ -267,8 +244,9 @@ def evaluate(
 ) -> None:
     """Look at an embedding of the held-out recordings, or of all.
 
-    Writes embedding.html, figures.json, centroid_distances.csv, projector/ for TensorBoard, and clusters.safetensors:
-    `explain --backbone tile2vec --option head=OUT/clusters.safetensors` then explains what each cluster rests on.
+    Writes embedding.html, figures.json, centroid_distances.csv, projector/ (`tensorboard --logdir OUT/projector`), and
+    clusters.safetensors: `explain --backbone tile2vec --option head=OUT/clusters.safetensors` then explains what each
+    cluster rests on.
     """
     console.set_up_logging(quiet, verbose)
     cli_options.check_writable(out, "--out")
@@ -276,8 +254,9 @@ def evaluate(
 
     with console.progress_bars(quiet) as progress:
         model = _load(weights, device)
-        split = _split(data)
-        recordings = split.evaluate if part == "held-out" else [*split.train, *split.evaluate]
+        recordings = to_look_at(data, part)
+        if part == "held-out":
+            say_learnt(model, recordings, quiet)
         tiles = _tiles(recordings, _cut_as(model, data), progress, quiet)
         figures = evaluate_embedding(model, tiles, out, k=k, method=method, sound=sound, seed=seed, progress=progress)
     if as_json:
@@ -286,10 +265,7 @@ def evaluate(
         for name, value in figures.items():
             click.echo(f"{name}: {console.plain(value)}")
         click.echo(console.one_line(f"page: {Path(out) / 'embedding.html'}"))
-
-
-def _is_dcase(data: dict[str, Any]) -> bool:
-    return data["layout"] == "dcase" or (data["layout"] == "auto" and (Path(data["data"]) / "meta.txt").is_file())
+        click.echo(console.one_line(f"projector: tensorboard --logdir {shlex.quote(str(Path(out) / 'projector'))}"))
 
 
 def _load(weights: str, device: str) -> Tile2Vec:
@@ -297,12 +273,6 @@ def _load(weights: str, device: str) -> Tile2Vec:
     from captum_concepts_tile2vec.checkpoints import load_tile2vec
 
     return load_tile2vec(weights, resolve_device(device))
-
-
-def _split(data: dict[str, Any]) -> Split:
-    from captum_concepts_tile2vec.data import recordings_from
-
-    return recordings_from(data["data"], data["layout"], data["fold"], data["share"], data["split_seed"])
 
 
 def _cut_as(model: Tile2Vec, data: dict[str, Any]) -> dict[str, Any]:

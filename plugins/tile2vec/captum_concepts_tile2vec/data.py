@@ -12,6 +12,10 @@ from captum_concepts.audio import find_audio
 from captum_concepts.errors import InputError, shown
 from captum_concepts.folds import random_key, without_common_folder
 
+LAYOUTS = ("auto", "folder", "dcase", "gtzan")
+_SETUP = "evaluation_setup"
+_EVALUATE = "evaluate.txt"  # lists the challenge's evaluation set; the development set has lists of folds
+
 logger = logging.getLogger(__name__)
 
 
@@ -31,6 +35,11 @@ class Recording:
     name: str
     label: str
     group: str
+
+    @property
+    def identity(self) -> str:
+        """What it is known by wherever its folder lies: its session or track, else its name."""
+        return self.name if self.group == self.path else self.group
 
 
 def folder_recordings(root: str | os.PathLike[str]) -> list[Recording]:
@@ -54,7 +63,10 @@ def folder_recordings(root: str | os.PathLike[str]) -> list[Recording]:
 
 @dataclass(frozen=True)
 class Split:
-    """Recordings to learn from and others to judge by; no group is in both."""
+    """Recordings to learn from and others to judge by; no group is in both.
+
+    Of DCASE's evaluation set, which nothing is learnt from, ``train`` is empty.
+    """
 
     train: list[Recording]
     evaluate: list[Recording]
@@ -78,7 +90,7 @@ def dcase_recordings(root: str | os.PathLike[str], fold: int = 1) -> Split:
     meta = _dcase_meta(root / "meta.txt")
     parts = []
     for part in ("train", "evaluate"):
-        path = root / "evaluation_setup" / f"fold{fold}_{part}.txt"
+        path = root / _SETUP / f"fold{fold}_{part}.txt"
         names = [fields[0] for _, fields in _lines(path)]
         unknown = [name for name in names if name not in meta]
         if unknown:
@@ -92,6 +104,23 @@ def dcase_recordings(root: str | os.PathLike[str], fold: int = 1) -> Split:
             "a session belongs to one of them"
         )
     return Split(train, evaluate)
+
+
+def dcase_evaluation_recordings(root: str | os.PathLike[str]) -> list[Recording]:
+    """The evaluation set of DCASE 2018 task 5, by which the challenge compared its systems; it is all to judge by.
+
+    ``evaluation_setup/evaluate.txt`` has a line ``audio/NUMBER.wav<TAB>label<TAB>session`` per file. Its sessions are
+    others than the development set's, although they count from 1 too.
+
+    Args:
+        root: the folder that holds evaluation_setup/ and audio/.
+
+    Raises:
+        InputError: the file or a line of it is missing or wrong.
+    """
+    root = Path(root)
+    known = _dcase_meta(root / _SETUP / _EVALUATE)
+    return [_dcase_recording(root, name, label, f"evaluation {session}") for name, (label, session) in known.items()]
 
 
 def _dcase_meta(path: Path) -> dict[str, tuple[str, str]]:
@@ -111,7 +140,7 @@ def _dcase_recording(root: Path, name: str, label: str, session: str) -> Recordi
     path = os.path.normpath(root / name)
     if not path.startswith(os.path.normpath(root) + os.sep):
         raise InputError(
-            f"{shown(str(root), 200)}: {shown(name)} of meta.txt lies outside this folder; correct the line"
+            f"{shown(str(root), 200)}: {shown(name)} in its lists lies outside this folder; correct the line"
         )
     return Recording(path, name, label, session)
 
@@ -123,8 +152,8 @@ def _lines(path: Path) -> list[tuple[int, list[str]]]:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise InputError(
-            f"{shown(str(path), 200)}: cannot be read ({reason}); a DCASE 2018 task 5 folder has meta.txt and "
-            "evaluation_setup/fold1_train.txt, fold1_evaluate.txt"
+            f"{shown(str(path), 200)}: cannot be read ({reason}); DCASE 2018 task 5 has meta.txt and in "
+            "evaluation_setup/ fold1_train.txt and fold1_evaluate.txt, or evaluate.txt in its evaluation set"
         ) from error
     lines = [(number, line.strip().split("\t")) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     if not lines:
@@ -185,6 +214,27 @@ def gtzan_recordings(root: str | os.PathLike[str]) -> list[Recording]:
     return [Recording(track.path, track.track_id, track.genre, track.track_id) for track in found.tracks]
 
 
+def layout_of(root: str | os.PathLike[str], layout: str = "auto") -> str:
+    """ "folder", "dcase" or "gtzan"; "auto" is dcase where there is a meta.txt or evaluation_setup/, else folder.
+
+    Raises:
+        InputError: unknown layout, or DCASE data a folder deeper.
+    """
+    if layout not in LAYOUTS:
+        raise InputError(f"layout is {shown(layout)}: give {', '.join(LAYOUTS[:-1])} or {LAYOUTS[-1]}")
+    if layout != "auto":
+        return layout
+    if (Path(root) / "meta.txt").is_file() or (Path(root) / _SETUP).is_dir():
+        return "dcase"
+    inside = sorted(Path(root).glob(f"*/{_SETUP}"))
+    if inside:  # else the data sets in it would be taken for classes
+        raise InputError(
+            f"{shown(str(root), 200)}: holds DCASE data in {shown(inside[0].parent.name)}; give that folder, or "
+            "layout folder if its subfolders are classes"
+        )
+    return "folder"
+
+
 def recordings_from(
     root: str | os.PathLike[str], layout: str = "auto", fold: int = 1, share: float = 0.2, seed: int = 0
 ) -> Split:
@@ -192,18 +242,35 @@ def recordings_from(
 
     Args:
         root: the folder.
-        layout: "folder", "dcase", "gtzan", or "auto": dcase where there is a meta.txt, else folder.
-        fold: of DCASE.
+        layout: see `layout_of`.
+        fold: of DCASE's development set.
         share: of the groups that are held out; DCASE has its own parts.
         seed: of that draw.
 
     Raises:
-        InputError: see `folder_recordings`, `dcase_recordings`, `gtzan_recordings`, `split_by_group`.
+        InputError: see `all_recordings`, `dcase_recordings`, `split_by_group`.
     """
-    if layout == "auto":
-        layout = "dcase" if (Path(root) / "meta.txt").is_file() else "folder"
-    if layout == "dcase":
-        return dcase_recordings(root, fold)
-    if layout not in ("folder", "gtzan"):
-        raise InputError(f"layout is {shown(layout)}: give auto, folder, dcase or gtzan")
-    return split_by_group(gtzan_recordings(root) if layout == "gtzan" else folder_recordings(root), share, seed)
+    if layout_of(root, layout) != "dcase":
+        return split_by_group(all_recordings(root, layout), share, seed)
+    if _is_evaluation_set(Path(root)):
+        return Split([], dcase_evaluation_recordings(root))
+    return dcase_recordings(root, fold)
+
+
+def all_recordings(root: str | os.PathLike[str], layout: str = "auto", fold: int = 1) -> list[Recording]:
+    """Recordings of any supported layout, in one part.
+
+    Raises:
+        InputError: see `folder_recordings`, `dcase_recordings`, `dcase_evaluation_recordings`, `gtzan_recordings`.
+    """
+    kind = layout_of(root, layout)
+    if kind == "gtzan":
+        return gtzan_recordings(root)
+    if kind == "folder":
+        return folder_recordings(root)
+    split = recordings_from(root, kind, fold)
+    return [*split.train, *split.evaluate]
+
+
+def _is_evaluation_set(root: Path) -> bool:
+    return (root / _SETUP / _EVALUATE).is_file() and not (root / _SETUP / "fold1_train.txt").is_file()

@@ -209,6 +209,6 @@ def pooled(features: Tensor) -> Tensor:
 def tiles_digest(tiles: Tiles) -> str:
     """sha256 over the names and starts of all tiles, for run cards."""
     digest = hashlib.sha256()
-    for index in range(len(tiles)):
-        digest.update(f"{tiles.name(index)}\0{tiles.labels[index]}\n".encode("utf-8", "surrogatepass"))
+    for index, label in enumerate(tiles.labels):
+        digest.update(f"{tiles.name(index)}\0{label}\n".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()

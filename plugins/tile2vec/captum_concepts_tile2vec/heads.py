@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from captum_concepts.errors import InputError, shown
 from captum_concepts.weight_files import read_weights, write_weights
 from captum_concepts_tile2vec.checkpoints import Tile2Vec, weights_digest
-from captum_concepts_tile2vec.looking import Clusters
+from captum_concepts_tile2vec.looking import Clusters, cluster_name
 
 CLUSTERS_FILE = "clusters.safetensors"
 
@@ -67,7 +67,7 @@ def cluster_head(clusters: Clusters, embeddings: np.ndarray) -> Head:
 
 
 def _clusters(centres: Tensor, temperature: float) -> Head:
-    return Head(ClusterHead(centres, temperature), tuple(f"cluster {number + 1}" for number in range(len(centres))))
+    return Head(ClusterHead(centres, temperature), tuple(map(cluster_name, range(len(centres)))))
 
 
 def save_clusters(path: str | PathLike[str], head: Head, embedding: str) -> None:

@@ -35,8 +35,8 @@ class Clusters:
     Attributes:
         assigned: int64 (N,), the cluster of each row, numbered by size, the largest 0.
         centres: float (k, D), in the same order.
-        purity: share of labelled rows that are of their cluster's most frequent label; NaN without labels.
-        adjusted_rand: adjusted Rand index against the labels; NaN without labels.
+        purity: share of labelled rows that are of their cluster's most frequent label; NaN below two labels.
+        adjusted_rand: adjusted Rand index against the labels; NaN below two labels.
     """
 
     assigned: np.ndarray
@@ -45,28 +45,34 @@ class Clusters:
     adjusted_rand: float
 
 
+def cluster_name(number: int) -> str:
+    """What a cluster is called wherever it is shown: "cluster 1" is the largest, number 0."""
+    return f"cluster {number + 1}"
+
+
 def cluster(embeddings: np.ndarray, labels: np.ndarray, k: int | None = None, seed: int = 0) -> Clusters:
     """k-means (10 starts) and how well it finds the labels again.
 
     Args:
         embeddings: float (N, D).
         labels: (N,), "" where there is none; those rows are clustered but not judged.
-        k: clusters; by default as many as there are labels, or 8 without any.
+        k: clusters; by default as many as there are labels, or 8 where there are fewer than two.
         seed: of the starts.
 
     Raises:
         InputError: k is out of range.
     """
     known = labels != ""
+    distinct = len(set(labels[known]))
     if k is None:
-        k = min(len(set(labels[known])) or 8, len(embeddings))
+        k = min(distinct if distinct > 1 else 8, len(embeddings))
     if not 1 <= k <= len(embeddings):
         raise InputError(f"k is {shown(k)}: give a number between 1 and {len(embeddings)}, the number of tiles")
     fitted = KMeans(k, n_init=10, random_state=seed % 2**32).fit(embeddings)
     order = np.argsort(-np.bincount(fitted.labels_, minlength=k), kind="stable")
     assigned = np.argsort(order)[fitted.labels_].astype(np.int64)
     purity = rand = float("nan")
-    if known.any():
+    if distinct > 1:
         counts = pd.crosstab(assigned[known], labels[known].astype(str)).to_numpy()
         purity = float(counts.max(axis=1).sum() / counts.sum())
         rand = float(adjusted_rand_score(labels[known].astype(str), assigned[known]))
@@ -135,8 +141,8 @@ def export_projector(
         (folder / "tensors.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
         table = ["label\tname\tcluster"]
         table += [
-            f"{_cell(label)}\t{_cell(name)}\t{cluster}"
-            for label, name, cluster in zip(labels, names, clusters, strict=True)
+            f"{_cell(label)}\t{_cell(name)}\t{cluster_name(number)}"
+            for label, name, number in zip(labels, names, clusters, strict=True)
         ]
         (folder / "metadata.tsv").write_text("\n".join(table) + "\n", encoding="utf-8")
         (folder / "projector_config.pbtxt").write_text(_PROJECTOR, encoding="utf-8")

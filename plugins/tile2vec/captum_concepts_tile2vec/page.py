@@ -14,7 +14,7 @@ import pandas as pd
 
 from captum_concepts.errors import InputError
 from captum_concepts.report.sound import encode
-from captum_concepts_tile2vec.looking import Clusters
+from captum_concepts_tile2vec.looking import Clusters, cluster_name
 from captum_concepts_tile2vec.tiles import Tiles
 
 ASSETS = Path(__file__).parent / "assets"
@@ -53,7 +53,7 @@ def render_page(
         sound: put the tiles that can be listened to into the page, as MP3.
     """
     labels = np.array([label or UNLABELLED for label in tiles.labels], dtype=object)
-    named = [("by cluster", np.array([f"cluster {number}" for number in clusters.assigned], dtype=object))]
+    named = [("by cluster", np.array([cluster_name(number) for number in clusters.assigned], dtype=object))]
     if any(tiles.labels):
         named.insert(0, ("by label", labels))
     environment = jinja2.Environment(
@@ -65,12 +65,13 @@ def render_page(
         figures=figures,
         method=method,
         hidden=len(tiles) - len(drawn),
+        unheard=len(clusters.centres) - len(neighbours),
         maps=[_map(tiles, caption, names, dots, drawn) for caption, names in named],
         heat_names=list(distances.index),
         heat=_heat(distances),
         widest=max((len(found) for _, found in neighbours), default=1) or 1,
         neighbours=[
-            {"cluster": number, "tiles": [_tile(tiles, index, sound) for index in (query, *found)]}
+            {"cluster": number + 1, "tiles": [_tile(tiles, index, sound) for index in (query, *found)]}
             for number, (query, found) in enumerate(neighbours)
         ],
     )

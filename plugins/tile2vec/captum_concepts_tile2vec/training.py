@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import asdict, dataclass
 from os import PathLike
@@ -16,7 +17,7 @@ from torch.utils.data import DataLoader
 from captum_concepts.backbones import resolve_device
 from captum_concepts.errors import InputError, shown
 from captum_concepts.training import Precision, Schedule, fit, generator, seeded
-from captum_concepts_tile2vec.checkpoints import Settings
+from captum_concepts_tile2vec.checkpoints import LEARNT_FROM_KEY, Settings
 from captum_concepts_tile2vec.features import KeptFeatures, TileSource, Waveforms, tiles_digest
 from captum_concepts_tile2vec.loss import MININGS, STRATEGIES, Mining, Strategy, l2_penalty, triplet_loss
 from captum_concepts_tile2vec.models import Network
@@ -248,6 +249,6 @@ def train(
         ),
         data=tiles_digest(tiles),
         options=asked,
-        metadata=settings.metadata(),
+        metadata={**settings.metadata(), LEARNT_FROM_KEY: json.dumps(sorted({r.identity for r in tiles.recordings}))},
         progress=progress,
     )

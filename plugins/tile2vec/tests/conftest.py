@@ -63,6 +63,22 @@ def dcase(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def dcase_evaluation(tmp_path: Path) -> Path:
+    """DCASE 2018 task 5's evaluation set in small: 6 numbered files of 3 sessions, and evaluate.txt."""
+    root = tmp_path / "dcase-eval"
+    (root / "audio").mkdir(parents=True)
+    (root / "evaluation_setup").mkdir()
+    lines = []
+    for number in range(1, 7):
+        label, hertz = list(LABELS.items())[(number - 1) % 3]
+        soundfile.write(root / f"audio/{number}.wav", tone(1.05 * hertz, 2.0, channels=4, seed=90 + number), 16_000)
+        lines.append(f"audio/{number}.wav\t{label}\tex{(number - 1) // 2}\n")
+    for name in ("meta.txt", "evaluation_setup/evaluate.txt"):
+        (root / name).write_text("".join(lines))
+    return root
+
+
+@pytest.fixture
 def tiles_of() -> Callable[..., Tiles]:
     """Makes tiles without files: of recordings with so many tiles each, one second long."""
 

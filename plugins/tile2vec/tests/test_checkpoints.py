@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 
 import pytest
 import torch
-from captum_concepts_tile2vec.checkpoints import Settings, load_tile2vec, save_tile2vec, untrained
+from captum_concepts_tile2vec.checkpoints import Settings, learnt_from, load_tile2vec, save_tile2vec, untrained
 from safetensors.torch import save_file
 
 from captum_concepts.errors import InputError
@@ -63,6 +65,32 @@ def test_weights_that_do_not_fit(tmp_path):
     save_file(wrong, tmp_path / "m.safetensors", metadata=SETTINGS.metadata())
     with pytest.raises(InputError, match=r"1 tensors do not fit a ConvNet1D, first 'embedding\.weight'"):
         load_tile2vec(tmp_path / "m.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "name"),
+    [
+        (lambda tensors: {name: value * float("nan") for name, value in tensors.items()}, "encoder.2.weight"),
+        (lambda tensors: {**tensors, "embedding.bias": torch.full((4,), float("inf"))}, "embedding.bias"),
+        (lambda tensors: {name: value.half() for name, value in tensors.items()}, "encoder.2.weight"),
+        (lambda tensors: {name: value.int() for name, value in tensors.items()}, "encoder.2.weight"),
+    ],
+)
+def test_weights_that_are_no_finite_numbers(tmp_path, spoil, name):
+    tensors = spoil(untrained(SETTINGS, seed=1).network.state_dict())
+    save_file(tensors, tmp_path / "m.safetensors", metadata=SETTINGS.metadata())
+    with pytest.raises(InputError, match=rf"tensor '{re.escape(name)}' is not of finite float32 numbers"):
+        load_tile2vec(tmp_path / "m.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"), [("[]", set()), ('["a", "ü"]', {"a", "ü"}), ("{}", set()), ("no", set()), ("[" * 9**6, set())]
+)
+def test_what_was_learnt_from(tmp_path, told, expected):
+    model = untrained(SETTINGS, seed=1)
+    assert learnt_from(model) == set()
+    save_tile2vec(tmp_path / "m.safetensors", replace(model, metadata={"learnt_from": told}))
+    assert learnt_from(load_tile2vec(tmp_path / "m.safetensors")) == expected
 
 
 def test_hostile_sizes_are_refused_before_memory_is_taken(tmp_path):

@@ -69,6 +69,74 @@ def test_dcase_from_end_to_end(dcase, tmp_path, capsys):
     assert pd.read_csv(seen / "centroid_distances.csv", index_col="label").shape == (3, 3)
 
 
+def test_dcase_evaluation_set_judges_what_was_learnt(dcase, dcase_evaluation, tmp_path, capsys):
+    weights, device = tmp_path / "run" / "model.safetensors", ["--device", "cpu"]
+    train = [*TRAIN, *device, "--channels", "all", "-q"]
+    assert call("train", "--data", dcase_evaluation, "--out", tmp_path / "no", *train) == 2
+    assert "is the evaluation set of DCASE 2018 task 5, which nothing is learnt from" in error(capsys)
+    assert call("train", "--data", dcase, "--out", tmp_path / "run", *train) == 0
+    options = ["--model", weights, *device, "--json"]
+    out = ["--out", tmp_path / "c"]
+    capsys.readouterr()
+    assert call("classify", *options, "--data", dcase, "--test", dcase_evaluation, *out) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["scores"][0]["accuracy"] > 0.6
+    assert "the embedding learnt" not in told.err  # ex0 of the evaluation set is another session
+    assert pd.read_csv(tmp_path / "c" / "predictions.csv")["recording"].tolist() == [
+        f"audio/{n}.wav" for n in range(1, 7)
+    ]
+
+    assert call("evaluate", *options, "--data", dcase_evaluation, "--out", tmp_path / "e", "--map", "pca") == 0
+    assert json.loads(capsys.readouterr().out)["recordings"] == 6
+    assert call("classify", *options, "--data", dcase_evaluation, *out) == 2
+    assert "give it with --test and the development set with --data" in error(capsys)
+    assert call("classify", *options, "--data", dcase, "--test", dcase, *out) == 2
+    assert "is in --data and in --test" in error(capsys)
+
+
+@pytest.mark.parametrize(
+    ("command", "given", "words"),
+    [
+        ("evaluate", ["--fold", "2"], "--fold 2: only DCASE has folds"),
+        ("classify", ["--test", ".", "--folds", "3"], "--folds 3: with --test all of --data is learnt from"),
+        ("classify", ["--layout", "dcase", "--folds", "3"], "--folds 3: DCASE has its own parts"),
+        ("evaluate", ["--layout", "dcase", "--held-out", "0.3"], r"--held-out 0\.3: DCASE has its own parts"),
+        ("evaluate", ["--layout", "dcase", "--split-seed", "1"], "--split-seed 1: DCASE has its own parts"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(trained, tmp_path, capsys, command, given, words):
+    root, weights = trained
+    assert call(command, "--model", weights, "--data", root, "--out", tmp_path / "o", *given) == 2
+    assert re.search(words, error(capsys))
+
+
+def test_recordings_that_were_learnt_from_are_said(trained, tmp_path, capsys):
+    root, weights = trained
+    look = ["--model", weights, "--data", root, "--out", tmp_path / "o", "--no-sound", "--map", "pca"]
+    assert call("evaluate", *look) == 0
+    assert "the embedding learnt" not in capsys.readouterr().err
+    assert call("evaluate", *look, "--split-seed", "5") == 0
+    assert re.search("warning: the embedding learnt, without labels, from [12] of these 2", capsys.readouterr().err)
+    assert call("classify", *look[:6], "--folds", "4") == 0
+    assert "from 10 of these 12 recordings" in capsys.readouterr().err
+
+
+def test_one_recording_can_be_looked_at(trained, tmp_path, capsys):
+    root, weights = trained
+    for path in sorted(root.rglob("*.wav"))[1:]:
+        path.unlink()
+    options = ["--data", root, "--out", tmp_path / "e", "--part", "all", "--map", "pca", "--json"]
+    assert call("evaluate", "--model", weights, *options) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["recordings"] == 1 and told["adjusted_rand"] is None and told["clusters"] == 4
+
+
+def test_impossible_devices_are_known_before_listening(write_folder, tmp_path, capsys):
+    assert call("train", "--data", write_folder(), "--out", tmp_path / "r", *TRAIN, "--device", "abacus") == 2
+    said = capsys.readouterr().err
+    assert "device='abacus' is not a device" in said and "find tiles" not in said
+
+
 def test_a_folder_in_words(trained, tmp_path, capsys):
     root, weights = trained
     assert call("classify", "--model", weights, "--data", root, "--out", tmp_path / "c", "--folds", "4", "-q") == 0

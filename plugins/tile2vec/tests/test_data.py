@@ -6,9 +6,13 @@ from pathlib import Path
 import pytest
 from captum_concepts_tile2vec.data import (
     Recording,
+    Split,
+    all_recordings,
+    dcase_evaluation_recordings,
     dcase_recordings,
     folder_recordings,
     gtzan_recordings,
+    layout_of,
     recordings_from,
     split_by_group,
 )
@@ -93,6 +97,48 @@ def test_dcase_paths_stay_in_the_folder(dcase):
         path.write_text(path.read_text() + "../../etc/passwd\tabsence\tex99\n")
     with pytest.raises(InputError, match="lies outside this folder"):
         dcase_recordings(dcase)
+
+
+def test_dcase_evaluation_set(dcase_evaluation):
+    found = dcase_evaluation_recordings(dcase_evaluation)
+    assert [r.label for r in found] == ["absence", "cooking", "working"] * 2
+    assert [r.name for r in found] == [f"audio/{number}.wav" for number in range(1, 7)]
+    # Sessions of their own: the development set has an ex0 too.
+    assert [r.identity for r in found] == [f"evaluation ex{session}" for session in (0, 0, 1, 1, 2, 2)]
+    assert recordings_from(dcase_evaluation) == Split([], found)
+    assert all_recordings(dcase_evaluation) == found
+    assert all(Path(r.path).is_file() for r in found)
+
+
+def test_dcase_evaluation_set_mistakes(dcase_evaluation):
+    path = dcase_evaluation / "evaluation_setup" / "evaluate.txt"
+    text = path.read_text()
+    path.write_text(text + "audio/7.wav\tabsence\n")
+    with pytest.raises(InputError, match=r"evaluate\.txt'?: line 7 has 2 fields"):
+        recordings_from(dcase_evaluation)
+    path.write_text(text + "../../secret.wav\tabsence\tex9\n")
+    with pytest.raises(InputError, match="lies outside this folder"):
+        recordings_from(dcase_evaluation)
+    path.unlink()
+    with pytest.raises(
+        InputError, match=r"fold1_train\.txt'?: cannot be read .* or evaluate\.txt in its evaluation set"
+    ):
+        recordings_from(dcase_evaluation)
+
+
+def test_all_of_a_folder(dcase, write_folder):
+    split = dcase_recordings(dcase)
+    assert all_recordings(dcase) == [*split.train, *split.evaluate]
+    root = write_folder(per_class=1)
+    assert all_recordings(root) == folder_recordings(root)
+    assert [r.identity for r in all_recordings(root)] == [r.name for r in folder_recordings(root)]
+
+
+def test_a_folder_of_data_sets_is_no_folder_of_classes(dcase):
+    assert layout_of(dcase) == "dcase"
+    with pytest.raises(InputError, match="holds DCASE data in 'dcase'; give that folder"):
+        recordings_from(dcase.parent)
+    assert layout_of(dcase.parent, "folder") == "folder"
 
 
 def test_a_split_parts_no_group_and_does_not_depend_on_order():

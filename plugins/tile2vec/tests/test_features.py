@@ -7,8 +7,8 @@ import pytest
 import scipy.fft
 import torch
 from captum_concepts_tile2vec.data import folder_recordings
-from captum_concepts_tile2vec.features import KeptFeatures, TileFeatures, Waveforms, pooled
-from captum_concepts_tile2vec.tiles import find_tiles
+from captum_concepts_tile2vec.features import KeptFeatures, TileFeatures, Waveforms, pooled, tiles_digest
+from captum_concepts_tile2vec.tiles import Tiles, find_tiles
 
 from captum_concepts.errors import InputError
 
@@ -126,3 +126,14 @@ def test_cuda_gives_what_the_cpu_gives(waveforms):
         features = TileFeatures(kind)
         expected = features(waveforms)
         torch.testing.assert_close(features.cuda()(waveforms.cuda()).cpu(), expected, atol=1e-3, rtol=1e-3)
+
+
+def test_the_digest_of_tiles_takes_time_in_proportion_to_their_number(tiles_of, monkeypatch):
+    asked = []
+    labels = Tiles.labels.fget
+    monkeypatch.setattr(Tiles, "labels", property(lambda tiles: asked.append(1) or labels(tiles)))
+    tiles = tiles_of([3, 2], labels=["x", "y"])
+    assert tiles_digest(tiles) == tiles_digest(tiles_of([3, 2], labels=["x", "y"]))
+    assert tiles_digest(tiles) != tiles_digest(tiles_of([3, 2], labels=["x", "z"]))
+    assert tiles_digest(tiles) != tiles_digest(tiles_of([2, 3], labels=["x", "y"]))
+    assert len(asked) <= 6  # once for each digest, not for each tile

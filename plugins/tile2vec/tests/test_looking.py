@@ -38,6 +38,14 @@ def test_clusters_without_labels():
         cluster(ROWS, LABELS, 7)
 
 
+def test_clusters_are_not_judged_by_a_single_label():
+    one = np.array(["x"] * 5 + [""], dtype=object)
+    found = cluster(ROWS, one)
+    assert len(found.centres) == 6  # not one cluster, which would be "right" whatever was learnt
+    assert np.isnan(found.purity) and np.isnan(found.adjusted_rand)
+    assert np.isnan(cluster(ROWS, one, 1).adjusted_rand)
+
+
 def test_silhouette_by_hand():
     rows, labels = np.array([[0.0], [1], [10]]), np.array(["x", "x", "y"], dtype=object)
     assert silhouette(rows, labels) == pytest.approx((0.9 + 8 / 9 + 0) / 3)  # a lone row counts 0
@@ -70,9 +78,9 @@ def test_projector_files(tmp_path):
         table = list(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
     assert table == [
         ["label", "name", "cluster"],
-        ["x\\ty", "one\\r", "0"],
-        ["<b>", "two", "1"],
-        ["é\\n", "\\x1b[31m", "0"],
+        ["x\\ty", "one\\r", "cluster 1"],
+        ["<b>", "two", "cluster 2"],
+        ["é\\n", "\\x1b[31m", "cluster 1"],
     ]
     config = (tmp_path / "p" / "projector_config.pbtxt").read_text()
     from google.protobuf import text_format

@@ -77,6 +77,9 @@ def test_what_is_on_it(page):
         assert 0 <= float(circle["cx"]) <= 600 and 0 <= float(circle["cy"]) <= 450
     assert "r 2 1 s · no label" in elements.text
     assert "Distances between the centroids" in elements.text
+    # As the targets of explanations are called.
+    assert "r 0 0 s · cluster 1" in elements.text and "cluster 0" not in elements.text
+    assert "not shown" not in elements.text
 
 
 def test_without_labels_or_sound(page):
@@ -94,8 +97,8 @@ def test_a_map_of_some_tiles_says_so(tiles_of):
         tiles,
         rows[drawn],
         drawn,
-        cluster(rows, tiles.labels, 1),
-        [],
+        cluster(rows, tiles.labels, 3),
+        [(0, np.array([400]))],
         centroid_distances(rows, tiles.labels),
         [],
         method="pca",
@@ -105,4 +108,5 @@ def test_a_map_of_some_tiles_says_so(tiles_of):
     elements = Elements(page)
     assert len(elements.called("circle")) == 100
     assert "400 of the tiles" in elements.text
+    assert "2 smaller clusters are not shown" in elements.text
     assert "r0 295 s" in elements.text and "r0 296 s" not in elements.text
