@@ -23,6 +23,9 @@ from captum_concepts.subsumption import subsumption
 
 Miner = Callable[..., ConceptHierarchy]
 
+LARGEST = 1e100
+ROUNDING = 1e-12  # relative; between concepts of equal betweenness sums leave about 1e-15
+
 
 def mine(
     similarity: Tensor | np.ndarray,
@@ -43,12 +46,15 @@ def mine(
         options: passed to the miner.
 
     Raises:
-        InputError: no concept, a matrix of another shape, NaN or infinity, duplicate names, an unknown miner or
-            option, or a matrix that is not symmetric for a miner that needs it.
+        InputError: no concept, a matrix of another shape, NaN, infinity or what is no number, duplicate names, an
+            unknown miner or option, an option that is NaN, or a matrix that is not symmetric for a miner that needs it.
     """
     names = tuple(names)
     similarity = _checked(similarity, names)
     check_parent_options(max_parents, parent_margin)
+    for option, value in options.items():
+        if isinstance(value, float) and np.isnan(value):  # every comparison with it would be false
+            raise InputError(f"{option} = nan; give a number")
     function = _miner(miner)
     try:
         inspect.signature(function).bind(similarity, names, **options)
@@ -79,13 +85,17 @@ def _checked(similarity: Tensor | np.ndarray, names: tuple[str, ...]) -> Tensor:
     if not names:
         raise InputError("names: no concepts; a hierarchy needs at least one")
     ConceptHierarchy.from_edges(names, [])  # complains about empty and duplicate names
-    similarity = torch.as_tensor(similarity)
+    try:
+        similarity = similarity if isinstance(similarity, Tensor) else torch.from_numpy(np.array(similarity))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"similarity: {shown(str(error))}; give a matrix of numbers") from None
     if similarity.shape != (len(names), len(names)):
         raise InputError(
             f"similarity: shape {tuple(similarity.shape)} for {len(names)} names; give ({len(names)}, {len(names)})"
         )
     if similarity.is_complex():
         raise InputError("similarity: complex numbers; give real ones")
+    similarity = similarity.detach() if similarity.is_floating_point() else similarity.double()
     bad = (~torch.isfinite(similarity)).nonzero()
     if len(bad):
         row, column = bad[0].tolist()
@@ -93,6 +103,8 @@ def _checked(similarity: Tensor | np.ndarray, names: tuple[str, ...]) -> Tensor:
             f"similarity: {similarity[row, column].item()} at {shown(names[row])}, {shown(names[column])}"
             f" ({len(bad)} such entries); leave out concepts without a usable vector"
         )
+    if similarity.abs().amax() > LARGEST:
+        raise InputError(f"similarity: beyond {LARGEST:g}, where squares are infinite; divide it by its largest entry")
     return similarity
 
 
@@ -119,11 +131,12 @@ def heymann(
     """The Heymann & Garcia-Molina variant of Afchar, Hennequin & Guigue (ISMIR 2022), step by step.
 
     The diagonal becomes ``min(S) - 0.1``. Concepts are taken by falling centrality in the undirected graph with an
-    edge where ``S > threshold`` in either direction; equal centrality: the later concept first. Candidates for the
-    parent of c are the concepts already placed that have fewer than ``max_children_per_node`` children; the
-    ``parents_per_node`` best by ``S[p, c]`` are considered (equal: the earlier concept first), and p is linked if
-    ``S[p, c] > min_sim`` and ``S[p, c] > best - additional_threshold``. A concept without a link is a root (the
-    paper's ``<root>`` is no node here). All comparisons are strict and made in float64.
+    edge where ``S > threshold`` in either direction; equal centrality (of betweenness, equal but for rounding, 1e-12
+    relative): the later concept first. Candidates for the parent of c are the concepts already placed that have fewer
+    than ``max_children_per_node`` children; the ``parents_per_node`` best by ``S[p, c]`` are considered (equal: the
+    earlier concept first), and p is linked if ``S[p, c] > min_sim`` and ``S[p, c] > best - additional_threshold``. A
+    concept without a link is a root (the paper's ``<root>`` is no node here). All comparisons are strict and made in
+    float64.
 
     Args:
         similarity: (K, K); the paper's S: row p = whose tracks, column c = whose CAV.
@@ -133,7 +146,7 @@ def heymann(
         InputError: an option out of range, or a centrality of the wrong length or with NaN.
     """
     for option, value in (("parents_per_node", parents_per_node), ("max_children_per_node", max_children_per_node)):
-        if value < 1:
+        if value < 1 or value % 1:
             raise InputError(f"heymann: {option} = {value}; give a whole number of at least 1")
     order = np.argsort(_centrality(similarity, centrality, threshold), kind="stable")[::-1]
     incoming = _incoming(similarity)
@@ -174,12 +187,24 @@ def _centrality(similarity: Tensor, centrality: str | Tensor | np.ndarray, thres
         linked = similarity.detach().double() > threshold
         linked = linked | linked.T
         linked.fill_diagonal_(False)
-        return betweenness(linked).cpu().numpy()
+        return _levels(betweenness(linked).cpu().numpy())
     return _per_concept("centrality", centrality, len(similarity))
 
 
+def _levels(values: np.ndarray) -> np.ndarray:
+    """(K,) the rank of each value; what differs by rounding alone is equal, so that no machine's sums set the order."""
+    order = np.argsort(values, kind="stable")
+    rising = values[order]
+    levels = np.empty(len(values), dtype=np.int64)
+    levels[order] = np.cumsum(np.diff(rising, prepend=rising[:1]) > ROUNDING * rising)
+    return levels
+
+
 def _per_concept(what: str, values: Tensor | np.ndarray | Sequence[float], k: int) -> np.ndarray:
-    array = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, dtype=np.float64)
+    try:
+        array = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InputError(f"{what}: {shown(values)}; give one finite number for each of {k} concepts") from None
     if array.shape != (k,) or not np.isfinite(array).all():
         raise InputError(f"{what}: shape {array.shape} for {k} concepts; give one finite number for each")
     return array

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from fractions import Fraction
+
 import networkx as nx
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from captum_concepts.errors import InputError
 from captum_concepts.hierarchy import ConceptHierarchy
 from captum_concepts.miners import (
     MINERS,
+    _levels,
     agglomerative,
     attach_by_generality,
     branching,
@@ -101,6 +105,38 @@ def test_heymann_equals_the_slow_version(seed: int, options: dict, decimals: int
     assert links(found) == slow_heymann(array.tolist(), tied, **rules)
 
 
+def exact_betweenness(linked: np.ndarray) -> list[Fraction]:
+    """Every shortest path counted, in fractions: what is equal is equal."""
+    graph = nx.from_numpy_array(linked)
+    total = [Fraction(0)] * len(linked)
+    for start, end in itertools.permutations(graph, 2):
+        if nx.has_path(graph, start, end):
+            paths = list(nx.all_shortest_paths(graph, start, end))
+            for path in paths:
+                for inner in path[1:-1]:
+                    total[inner] += Fraction(1, len(paths))
+    return total
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_rounding_does_not_break_ties_of_centrality(seed: int) -> None:
+    rng = np.random.default_rng(1000 + seed)
+    k = int(rng.integers(6, 15))
+    sim = rng.random((k, k)).round(1)
+    threshold = float(rng.choice([0.3, 0.5, 0.66]))
+    linked = (sim > threshold) | (sim > threshold).T
+    np.fill_diagonal(linked, False)
+    exact = exact_betweenness(linked)
+    found = heymann(torch.from_numpy(sim), named(k), threshold=threshold, max_children_per_node=3)
+    assert links(found) == slow_heymann(sim.tolist(), exact, max_children=3)
+
+
+def test_centralities_that_differ_by_rounding_are_one_level() -> None:
+    values = np.array([0.3, 0.1 + 0.2, 0.0, 0.3 + 1e-9, 1e-300])
+    assert values[0] != values[1]
+    assert _levels(values).tolist() == [2, 2, 0, 3, 1]
+
+
 def test_heymann_takes_float32_at_its_exact_value() -> None:
     # float32(0.2) is above 0.2; compared in float32 it would not be
     sim = torch.full((2, 2), 0.2, dtype=torch.float32)
@@ -116,13 +152,42 @@ def test_heymann_ties_and_roots_by_hand() -> None:
 
 def test_heymann_bad_options() -> None:
     sim = random_similarity(4, 0)
-    for options in ({"parents_per_node": 0}, {"max_children_per_node": 0}):
+    for options in ({"parents_per_node": 0}, {"max_children_per_node": 0}, {"parents_per_node": 1.5}):
         with pytest.raises(InputError, match="at least 1"):
             heymann(sim, named(4), **options)
     with pytest.raises(InputError, match="no 'degree'"):
         heymann(sim, named(4), centrality="degree")
     with pytest.raises(InputError, match="one finite number for each"):
         heymann(sim, named(4), centrality=[1.0, 2.0])
+
+
+@pytest.mark.parametrize(
+    ("miner", "option"),
+    [("heymann", "min_sim"), ("heymann", "threshold"), ("branching", "tilt"), ("agglomerative", "min_sim")],
+)
+def test_no_option_is_nan(miner: str, option: str) -> None:
+    with pytest.raises(InputError, match=f"{option} = nan; give a number"):
+        mine(random_similarity(4, 0, symmetric=True), named(4), miner, **{option: float("nan")})
+
+
+@pytest.mark.parametrize("miner", sorted(MINERS))
+def test_whatever_holds_numbers_is_a_matrix(miner: str) -> None:
+    sim = random_similarity(5, 0, symmetric=True).numpy()
+    assert mine(sim[::-1, ::-1], named(5), miner) == mine(sim[::-1, ::-1].copy(), named(5), miner)
+    assert mine(sim.tolist(), named(5), miner) == mine(sim, named(5), miner)
+    assert len(mine(sim > 0.5, named(5), miner)) == 5
+    assert mine(torch.from_numpy(sim).requires_grad_(), named(5), miner) == mine(sim, named(5), miner)
+    for wrong, message in (
+        ("abc", "matrix of numbers"),
+        (3.0, "shape"),
+        ([[1, "x"], [0, 1]], "matrix of numbers"),
+        ([[1], [0, 1]], "matrix of"),
+    ):
+        with pytest.raises(InputError, match=message) as caught:
+            mine(wrong, ["a", "b"], miner)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match="beyond 1e"):
+        mine(sim * 1e200, named(5), miner)
 
 
 # ---------------------------------------------------------------------- generality
