@@ -87,8 +87,13 @@ def load_head(path: str | PathLike[str], model: Tile2Vec) -> Head:
     Raises:
         InputError: no such file, something else, or the head of another embedding.
     """
-    tensors, metadata = read_weights(path)
     where = shown(str(path), 200)
+    if not Path(path).exists():
+        raise InputError(
+            f"{where}: there is no such head; give head=FILE, a clusters.safetensors of `tile2vec evaluate` or a "
+            "classifier.safetensors of `tile2vec classify`"
+        )
+    tensors, metadata = read_weights(path)
     try:
         head = _read_clusters(tensors) if "centres" in tensors else _read_classifier(tensors, metadata)
         takes = int(next(iter(head.module.state_dict().values())).shape[1])
@@ -122,6 +127,8 @@ def _read_classifier(tensors: Mapping[str, Tensor], metadata: Mapping[str, str])
     widths = [layer.weight.shape for layer in module if isinstance(layer, nn.Linear)]
     if any(after[1] != before[0] for before, after in itertools.pairwise(widths)):
         raise ValueError("widths")
+    if not all(value.isfinite().all() for value in tensors.values()):
+        raise ValueError("values")
     if not isinstance(classes, list) or len({str(name) for name in classes}) != widths[-1][0]:
         raise ValueError("classes")
     return Head(module.eval(), tuple(map(str, classes)))

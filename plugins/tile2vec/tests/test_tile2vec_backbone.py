@@ -164,7 +164,7 @@ def test_what_is_not_an_embedding_or_its_head(model, weights, clustered, tmp_pat
         tile2vec(tmp_path / "foreign.safetensors")
     with pytest.raises(InputError, match="layer9"):
         tile2vec(weights, layers=["layer9"])
-    with pytest.raises(InputError, match="there is no such file"):
+    with pytest.raises(InputError, match="there is no such head; give head=FILE, a clusters.safetensors of"):
         tile2vec(weights, head=tmp_path / "nothing.safetensors")
     with pytest.raises(InputError, match="neither a classifier nor clusters"):
         tile2vec(weights, head=weights)
@@ -186,6 +186,7 @@ def test_what_is_not_an_embedding_or_its_head(model, weights, clustered, tmp_pat
         ({"0.weight": torch.zeros(2, 6), "0.bias": torch.zeros(2)}, {"classes": "{not json"}),
         ({"0.weight": torch.zeros(2, 6), "0.bias": torch.zeros(3)}, {"classes": '["a", "b"]'}),
         ({"0.weight": torch.zeros(6), "0.bias": torch.zeros(2)}, {"classes": '["a", "b"]'}),
+        ({"0.weight": torch.full((2, 6), float("nan")), "0.bias": torch.zeros(2)}, {"classes": '["a", "b"]'}),
         (
             {
                 f"{place}.{kind}": torch.zeros(*size)
