@@ -335,6 +335,7 @@ for _command in (
     cli_saved.mine,
     cli_saved.why,
     cli_saved.evaluate,
+    cli_saved.compare,
     cli_saved.report,
     cli_saved.export,
 ):

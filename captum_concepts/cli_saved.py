@@ -1,4 +1,4 @@
-"""The commands that work on what ``explain --out FOLDER`` saved: mine, evaluate, report, export."""
+"""The commands that work on what ``explain --out FOLDER`` saved: mine, why, evaluate, compare, report, export."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ AGREEMENT = (
     "ancestor_f1",
     "triplet_agreement",
     "robinson_foulds",
+    "adjusted_rand",
     "same_cluster_edges",
     "same_cluster_chance",
     "same_cluster_ceiling",
@@ -44,13 +45,29 @@ AGREEMENT = (
 @cli_options.mining
 @click.option("--combine", is_flag=True, help="One hierarchy for all layers instead of one for each.")
 @click.option(
+    "--consensus",
+    type=click.FloatRange(0, 1, min_open=True),
+    metavar="SHARE",
+    help="Instead of mining: what at least this share of the resamples of `explain --support` agree on; weaker links "
+    "collapse to an ancestor.",
+)
+@click.option(
     "-o",
     "--out",
     type=click.Path(dir_okay=False),
-    help="File for the hierarchy: .graphml, .gexf or .json. With several layers, -LAYER is put before the ending.",
+    help="File for the hierarchy: .graphml, .gexf, .nwk (Newick) or .json. With several layers, -LAYER is put before "
+    "the ending.",
 )
 @click.option("--json", "as_json", is_flag=True, help="{layer: {names, edges}} as JSON on stdout instead of trees.")
-def mine(folder: str, layers: tuple[str, ...], combine: bool, out: str | None, as_json: bool, **given: Any) -> None:
+def mine(
+    folder: str,
+    layers: tuple[str, ...],
+    combine: bool,
+    consensus: float | None,
+    out: str | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
     """Mine the hierarchies of an explanation that `explain --out FOLDER` saved, without listening again.
 
     Nothing in FOLDER is changed. Concepts that could not be tested are left out.
@@ -59,6 +76,7 @@ def mine(folder: str, layers: tuple[str, ...], combine: bool, out: str | None, a
     captum-concepts mine out/ --miner heymann --miner-option min_sim=0.3
     captum-concepts mine out/ --similarity cosine --miner agglomerative --layer pool5 --out tree.graphml
     captum-concepts mine out/ --combine --max-parents 2
+    captum-concepts mine out/ --consensus 0.7
     """
     options = cli_options.method_options("miners", given["miner"], given["miner_options"], "--miner-option")
     if out is not None and Path(out).suffix not in WRITERS:
@@ -69,12 +87,15 @@ def mine(folder: str, layers: tuple[str, ...], combine: bool, out: str | None, a
     explanation = _load(folder)
     options["max_parents"] = given["max_parents"]
     trees = {}
-    if combine:
+    if consensus is not None:
+        _refuse_beside_consensus()
+        trees = {layer: explanation.consensus(layer, consensus) for layer in _layers(explanation, layers)}
+    elif combine:
         if given["similarity"] is not None:
             raise InputError("--combine: takes the saved similarities; leave out --similarity")
         chosen = _layers(explanation, layers)
         trees[" + ".join(chosen)] = explanation.combined(chosen, given["miner"], **options)
-    for layer in () if combine else _layers(explanation, layers):
+    for layer in () if trees else _layers(explanation, layers):
         names, matrix = _similarities(explanation, layer, given["similarity"])
         if not (matrix == matrix.T).all():
             saved = explanation.provenance.get("options", {}).get("similarity", "what was saved")
@@ -94,6 +115,15 @@ def mine(folder: str, layers: tuple[str, ...], combine: bool, out: str | None, a
         console.print_json({layer: tree.to_dict() for layer, tree in trees.items()})
 
 
+def _refuse_beside_consensus() -> None:
+    """What changes the mining is for mining, and a consensus is of what was mined and resampled."""
+    context = click.get_current_context()
+    for option in ("similarity", "miner", "miner_options", "max_parents", "combine"):
+        if context.get_parameter_source(option) is click.core.ParameterSource.COMMANDLINE:
+            name = "--miner-option" if option == "miner_options" else f"--{option.replace('_', '-')}"
+            raise InputError(f"--consensus: takes the saved hierarchies; leave out {name}")
+
+
 def _write_json(tree: ConceptHierarchy, path: Path) -> None:
     path.write_text(json.dumps(tree.to_dict(), indent=1) + "\n", encoding="ascii")
 
@@ -101,6 +131,7 @@ def _write_json(tree: ConceptHierarchy, path: Path) -> None:
 WRITERS: dict[str, Any] = {
     ".graphml": lambda tree, path: tree.to_graphml(path),
     ".gexf": lambda tree, path: tree.to_gexf(path),
+    ".nwk": lambda tree, path: path.write_text(tree.to_newick() + "\n", encoding="utf-8"),
     ".json": _write_json,
 }
 
@@ -136,6 +167,7 @@ def evaluate(folder: str, reference: str | None, layers: tuple[str, ...], as_jso
     root_*, ancestor_*    precision and recall of roots and of (ancestor, descendant) pairs; f1 joins the two
     triplet_agreement     of three concepts, the same two are closest
     robinson_foulds       share of branches found on one side only: here 0 is best
+    adjusted_rand         agreement of the branches when both are cut at as many, 2 to 10; 0 is chance
     same_cluster_edges    links that stay below one root of the reference; the same by chance; the most possible
 
     \b
@@ -172,6 +204,67 @@ def evaluate(folder: str, reference: str | None, layers: tuple[str, ...], as_jso
                 f"note: at {layer} no concept has its parent of the reference among the concepts, so only the "
                 "same_cluster lines say much"
             )
+
+
+@click.command(short_help="Say what differs between two mined hierarchies.")
+@click.argument("first", type=click.Path())
+@click.argument("second", type=click.Path(), required=False)
+@click.option(
+    "--layer",
+    "layers",
+    multiple=True,
+    metavar="NAME",
+    help="Given twice: the first's and the second's.  [default: all that both have]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Figures and differences as JSON.")
+def compare(first: str, second: str | None, layers: tuple[str, ...], as_json: bool) -> None:
+    """Hold the hierarchies of two explanations against each other, or two layers of one.
+
+    FIRST and SECOND are folders that `explain --out FOLDER` saved: of two models, say, or of one before and after
+    fine-tuning. For each concept that sits elsewhere it says where: - only in the first, + only in the second, ~ moved.
+
+    \b
+    captum-concepts compare before/ after/
+    captum-concepts compare out/ --layer pool4 --layer pool5
+    """
+    one = _load(first)
+    other = one if second is None else _load(second)
+    if second is None and len(layers) != 2:
+        raise InputError("compare: give a SECOND folder, or --layer twice to compare two layers of one")
+    if len(layers) > 2:
+        raise InputError(f"--layer: given {len(layers)} times; give it twice at most, for the first and the second")
+    both = [layer for layer in one.hierarchies if layer in other.hierarchies]
+    if not layers and not both:
+        raise InputError("compare: no layer is in both; give --layer twice, the first's and the second's")
+    pairs = [(layers[0], layers[-1])] if layers else [(layer, layer) for layer in both]
+    found = {
+        f"{a} -> {b}": _compared(one.hierarchies[_layers(one, [a])[0]], other.hierarchies[_layers(other, [b])[0]])
+        for a, b in pairs
+    }
+    if as_json:
+        console.print_json(found)
+        return
+    for pair, about in found.items():
+        old_links, new_links = about["links"]
+        click.echo(
+            f"{console.plain(pair)}: {about['links_in_common']} links in common, of {old_links} and {new_links}; "
+            f"ancestor_f1 {about['ancestor_f1']:.3g}, triplet_agreement {about['triplet_agreement']:.3g}, "
+            f"robinson_foulds {about['robinson_foulds']:.3g}"
+        )
+        for line in about["differences"] or ["no concept sits elsewhere"]:
+            click.echo(f"  {console.one_line(line)}")
+
+
+def _compared(old: ConceptHierarchy, new: ConceptHierarchy) -> dict[str, Any]:
+    from captum_concepts.evaluation import evaluate_hierarchy
+
+    figures = evaluate_hierarchy(new, old)
+    return {
+        "links": [old.graph.number_of_edges(), new.graph.number_of_edges()],
+        "links_in_common": len(set(old.graph.edges) & set(new.graph.edges)),
+        **{name: figures[name] for name in ("ancestor_f1", "triplet_agreement", "robinson_foulds")},
+        "differences": old.diff(new).splitlines(),
+    }
 
 
 @click.command(short_help="Write the HTML page of a saved explanation anew.")

@@ -320,6 +320,7 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
             positives=concepts.positives()[kept][rows],
             negatives=concepts.negative_mask()[kept][rows],
             groups=concepts.groups[kept][rows],
+            order=heard.order,
         )
         mined = data
         if self.correction == "hierarchical":
@@ -430,7 +431,8 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
                     self.similarity, self._fit, self.cav_options, data.activations, positives,
                     data.negatives[:, columns], weights, data.groups, gradients, self.support, self.seed,
                 )  # fmt: skip
-            hierarchy = bootstrap_support(hierarchy, resampled, self.miner, **options).hierarchy
+            result.supports[layer] = bootstrap_support(hierarchy, resampled, self.miner, **options)
+            hierarchy = result.supports[layer].hierarchy
         get_plugin_manager().hook.captum_concepts_hierarchy_mined(hierarchy=hierarchy)
         result.hierarchies[layer] = hierarchy
 

@@ -16,6 +16,7 @@ from captum_concepts.completeness import empty_shares
 from captum_concepts.diagnostics import Diagnostics
 from captum_concepts.errors import InputError, shown
 from captum_concepts.hierarchy import ConceptHierarchy
+from captum_concepts.support import Support
 
 
 @dataclass
@@ -47,6 +48,7 @@ class Explanation:
             tested has a ``status`` other than ``"ok"`` and NaN in the numeric columns it has no right to.
         hierarchies: layer -> mined hierarchy.
         banks: layer -> concept bank (CAVs with quality).
+        supports: layer -> how much of its hierarchy is found again in resamples, where ``support`` was asked for.
         similarities: layer -> (K, K) float32.
         sensitivities: layer -> (clips, targets, concepts) float32, mean over the patches of each clip.
         clips: the explained clips, in the order of ``sensitivities``.
@@ -76,6 +78,7 @@ class Explanation:
     warnings: list[str] = field(default_factory=list)
     diagnostics: Diagnostics = field(default_factory=Diagnostics)
     shares: pd.DataFrame = field(default_factory=empty_shares)
+    supports: dict[str, Support] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def save(self, folder: str | Path) -> Path:
@@ -178,6 +181,22 @@ class Explanation:
         matrices = {layer: self.similarities[layer][np.ix_(rows[layer], rows[layer])] for layer in chosen}
         return mine(combine(matrices), usable, miner, **options)
 
+    def consensus(self, layer: str | None = None, least: float = 0.5) -> ConceptHierarchy:
+        """What at least this share of the resamples agree on, see ``support.Support.consensus``.
+
+        Args:
+            layer: default: the last that has support.
+            least: in (0, 1].
+
+        Raises:
+            InputError: a layer without support, or a share out of range.
+        """
+        if layer is None:
+            layer = next((name for name in reversed(self.layers) if name in self.supports), self.layers[-1])
+        if layer not in self.supports:
+            raise InputError(f"layer {shown(layer)} has no support; explain with support=200 (--support 200)")
+        return self.supports[layer].consensus(least)
+
     def why(self, concept: str, layer: str | None = None, candidates: int = 3) -> str:
         """In words, why a concept sits where it sits in the hierarchy of a layer (default: the last that has one).
 
@@ -194,7 +213,8 @@ class Explanation:
         hierarchy, bank = self.hierarchies[layer], self.banks[layer]
         order = [bank.names.index(name) for name in hierarchy.names if name in bank.names]
         matrix = self.similarities[layer][np.ix_(order, order)] if len(order) == len(hierarchy) else None
-        lines = [hierarchy.explain(concept, matrix, candidates)]
+        stability = self.supports[layer].stability.get(concept) if layer in self.supports else None
+        lines = [hierarchy.explain(concept, matrix, candidates, stability)]
         clips = self.examples.get(layer, {}).get(concept, [])
         if clips:
             named = ", ".join(f"{Path(c.path).name} from {c.start:.1f} s" for c in clips)

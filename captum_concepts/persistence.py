@@ -28,6 +28,7 @@ from captum_concepts.errors import InputError, shown
 from captum_concepts.explanation import Explanation, Timeline
 from captum_concepts.hierarchy import ConceptHierarchy
 from captum_concepts.scoring import COUNT_COLUMNS, SCORE_COLUMNS, TEXT_COLUMNS
+from captum_concepts.support import Support
 
 SCHEMA = 2
 
@@ -56,6 +57,7 @@ def save_explanation(explanation: Explanation, folder: Path) -> Path:
         "concepts": list(explanation.concepts),
         "clips": [_clip_out(clip) for clip in explanation.clips],
         "banks": {},
+        "supports": {},
         "hierarchies": {layer: hierarchy.to_dict() for layer, hierarchy in explanation.hierarchies.items()},
         "examples": {
             layer: {name: [_clip_out(clip) for clip in clips] for name, clips in found.items()}
@@ -81,6 +83,11 @@ def save_explanation(explanation: Explanation, folder: Path) -> Path:
                 "method": bank.method,
                 "quality": {name: _numbers_out(bank.quality[name]) for name in bank.quality.columns},
             }
+        if layer in explanation.supports:
+            support = explanation.supports[layer]
+            arrays[f"{i}.above"] = np.rint(support.above * support.samples).astype(np.int32)  # counts: shares round
+            same = [round(support.stability[name] * support.samples) for name in support.hierarchy.names]
+            content["supports"][layer] = {"samples": support.samples, "same": same}
         if layer in explanation.similarities:
             arrays[f"{i}.similarity"] = explanation.similarities[layer]
         if layer in explanation.sensitivities:
@@ -216,6 +223,11 @@ def _assemble(content: dict[str, Any], arrays: dict[str, np.ndarray], scores: pd
         banks[layer] = ConceptBank(
             tuple(about["names"]), layer, directions, biases, scales, quality[list(QUALITY_COLUMNS)], about["method"]
         )
+    hierarchies = {layer: ConceptHierarchy.from_dict(about) for layer, about in content["hierarchies"].items()}
+    supports = {
+        layer: _support(hierarchies[layer], arrays[f"{number[layer]}.above"], about)
+        for layer, about in content.get("supports", {}).items()
+    }
     timelines = []
     for i, about in enumerate(content["timelines"]):
         starts, ends, push = (arrays[f"timeline.{i}.{part}"] for part in ("starts", "ends", "push"))
@@ -228,7 +240,8 @@ def _assemble(content: dict[str, Any], arrays: dict[str, np.ndarray], scores: pd
         targets=tuple(content["targets"]),
         concepts=tuple(content["concepts"]),
         scores=scores,
-        hierarchies={layer: ConceptHierarchy.from_dict(about) for layer, about in content["hierarchies"].items()},
+        hierarchies=hierarchies,
+        supports=supports,
         banks=banks,
         similarities={layer: arrays[f"{i}.similarity"] for layer, i in number.items() if f"{i}.similarity" in arrays},
         sensitivities={
@@ -244,6 +257,14 @@ def _assemble(content: dict[str, Any], arrays: dict[str, np.ndarray], scores: pd
         provenance=content["provenance"],
         diagnostics=_diagnostics(content.get("diagnostics", {})),
     )
+
+
+def _support(hierarchy: ConceptHierarchy, above: np.ndarray, about: dict[str, Any]) -> Support:
+    samples, k = about["samples"], len(hierarchy)
+    if above.shape != (k, k):
+        raise ValueError(f"support of shape {above.shape} for {k} concepts")
+    stability = {name: count / samples for name, count in zip(hierarchy.names, about["same"], strict=True)}
+    return Support(hierarchy, above / samples, stability, samples)
 
 
 def _diagnostics(content: dict[str, Any]) -> Diagnostics:

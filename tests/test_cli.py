@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -27,6 +28,7 @@ from captum_concepts.concepts import ConceptSet
 from captum_concepts.errors import InputError
 from captum_concepts.evaluation import evaluate_hierarchy
 from captum_concepts.explanation import Explanation
+from captum_concepts.hierarchy import ConceptHierarchy
 from captum_concepts.hookspecs import hookimpl
 from captum_concepts.miners import mine
 from captum_concepts.plugins import get_plugin_manager, registry
@@ -560,6 +562,54 @@ def test_explain_writes_support_and_further_parents(sounds: SimpleNamespace, tmp
     assert explanation.provenance["options"]["max_parents"] == 2
     links = explanation.hierarchies["bands"].edges
     assert all(8 * support == round(8 * support) for *_, support in links)
+    name = explanation.concepts[0]
+    assert (
+        f"{explanation.supports['bands'].stability[name]:.0%} of the resamples"
+        in invoke("why", tmp_path / "out", name).stdout
+    )
+    found = json.loads(invoke("mine", tmp_path / "out", "--consensus", "0.9", "--json").stdout)["bands"]
+    assert found == explanation.consensus("bands", 0.9).to_dict() == explanation.consensus(least=0.9).to_dict()
+    for option in (("--miner", "heymann"), ("--combine",), ("--similarity", "cosine"), ("--max-parents", "2")):
+        refused = invoke("mine", tmp_path / "out", "--consensus", "0.9", *option)
+        assert_refused(refused, f"--consensus: takes the saved hierarchies; leave out {option[0]}")
+
+
+def test_a_consensus_needs_support(saved: Path) -> None:
+    assert_refused(invoke("mine", saved, "--consensus", "0.5"), "'bands' has no support; explain with support=200")
+
+
+def test_newick_of_a_saved_explanation(saved: Path, tmp_path: Path) -> None:
+    given = ["--miner", "branching", "--miner-option", "min_sim=-9.0"]
+    assert invoke("mine", saved, *given, "--out", tmp_path / "tree.nwk").exit_code == 0
+    explanation = Explanation.load(saved)
+    assert (tmp_path / "tree.nwk").read_text("utf-8") == explanation.combined(
+        miner="branching", min_sim=-9.0
+    ).to_newick() + "\n"
+
+
+def test_compare_says_what_moved(saved: Path, tmp_path: Path) -> None:
+    explanation = Explanation.load(saved)
+    before, after = (
+        explanation.hierarchies["bands"],
+        ConceptHierarchy.from_edges(explanation.concepts, itertools.pairwise(explanation.concepts)),
+    )
+    explanation.hierarchies["bands"] = after
+    explanation.save(tmp_path / "after")
+    found = json.loads(invoke("compare", saved, tmp_path / "after", "--json").stdout)["bands -> bands"]
+    assert found["links"] == [before.graph.number_of_edges(), 2]
+    assert found["links_in_common"] == len(set(before.graph.edges) & set(after.graph.edges))
+    assert found["differences"] == before.diff(after).splitlines() != []
+    text = invoke("compare", saved, tmp_path / "after").stdout
+    assert text.startswith("bands -> bands: ")
+    assert [line[2:] for line in text.splitlines()[1:]] == found["differences"]
+    same = invoke("compare", saved, "--layer", "bands", "--layer", "bands").stdout
+    assert same.splitlines()[1:] == ["  no concept sits elsewhere"]
+
+
+def test_compare_refuses(saved: Path) -> None:
+    assert_refused(invoke("compare", saved), "give a SECOND folder, or --layer twice")
+    assert_refused(invoke("compare", saved, saved, *["--layer", "bands"] * 3), "given 3 times")
+    assert_refused(invoke("compare", saved, saved, "--layer", "x"), "'x'", "it has bands")
 
 
 def test_mine_refuses(saved: Path, tmp_path: Path) -> None:
@@ -569,7 +619,7 @@ def test_mine_refuses(saved: Path, tmp_path: Path) -> None:
     explanation.similarities["bands"][0, 1] += 1
     explanation.save(tmp_path / "skew")
     assert_refused(invoke("mine", tmp_path / "skew", "--miner", "agglomerative"), "symmetric")
-    assert_refused(invoke("mine", saved, "--out", "tree.txt"), "tree.txt", ".graphml, .gexf, .json")
+    assert_refused(invoke("mine", saved, "--out", "tree.txt"), "tree.txt", ".graphml, .gexf, .nwk, .json")
     assert_refused(invoke("mine", saved, "--miner-option", "a"), "--miner-option")
     assert_refused(invoke("mine", tmp_path), "explanation.json")
     (tmp_path / "file").write_text("")

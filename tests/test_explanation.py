@@ -22,6 +22,7 @@ from captum_concepts.hookspecs import hookimpl
 from captum_concepts.persistence import layer_files
 from captum_concepts.plugins import get_plugin_manager
 from captum_concepts.scoring import SCORE_COLUMNS, empty_scores
+from captum_concepts.support import Support
 
 HOSTILE = (
     "</script><script>alert(1)</script>",
@@ -66,13 +67,16 @@ def example(concepts=HOSTILE, layers=("a/b", "A:b", "x\ny"), targets=("", "t\r\n
         for layer in layers
     }
     edges = [(concepts[0], name, 0.1 + i / 7) for i, name in enumerate(concepts[1:-1])]
+    hierarchies = {layer: ConceptHierarchy.from_edges(concepts, edges) for layer in layers[:-1]}
+    above, stability = rng.integers(0, 8, (k, k)) / 7, {name: i % 8 / 7 for i, name in enumerate(concepts)}
     return Explanation(
         backbone="model\n",
         layers=tuple(layers),
         targets=tuple(targets),
         concepts=tuple(concepts),
         scores=scores[list(SCORE_COLUMNS)],
-        hierarchies={layer: ConceptHierarchy.from_edges(concepts, edges) for layer in layers[:-1]},
+        hierarchies=hierarchies,
+        supports={layer: Support(hierarchies[layer], above, stability, 7) for layer in list(hierarchies)[:1]},
         banks=banks,
         similarities={layer: rng.normal(size=(k, k)).astype(np.float32) for layer in layers},
         sensitivities={layer: rng.normal(size=(2, len(targets), k)).astype(np.float32) for layer in layers},
@@ -111,6 +115,13 @@ def same(found: Explanation, wanted: Explanation) -> None:
                 assert (line.layer, line.target, line.clip) == (wanted_line.layer, wanted_line.target, wanted_line.clip)
                 for array in ("starts", "ends", "push"):
                     np.testing.assert_array_equal(getattr(line, array), getattr(wanted_line, array))
+        elif part.name == "supports":
+            assert list(one) == list(other)
+            for layer, support in one.items():
+                wanted_support = other[layer]
+                assert support.hierarchy == wanted_support.hierarchy and support.samples == wanted_support.samples
+                assert support.stability == wanted_support.stability
+                np.testing.assert_array_equal(support.above, wanted_support.above)  # to the last bit: shares decide
         elif part.name == "shares":
             assert one.equals(other)
         elif part.name != "scores":
@@ -126,6 +137,27 @@ def test_what_is_saved_comes_back_equal_and_saves_to_the_same_bytes(tmp_path):
     assert files(tmp_path / "one") == files(tmp_path / "two")
     wanted.save(tmp_path / "one")
     assert files(tmp_path / "one") == files(tmp_path / "two")
+
+
+def test_a_consensus_of_a_layer():
+    given = example()
+    layer = given.layers[0]
+    assert given.consensus(least=3 / 7) == given.consensus(layer, 3 / 7) == given.supports[layer].consensus(3 / 7)
+    with pytest.raises(InputError, match="has no support; explain with support=200"):
+        given.consensus(given.layers[1])
+    given.supports = {}
+    with pytest.raises(InputError, match="has no support"):
+        given.consensus()
+
+
+def test_an_explanation_of_before_there_was_support_is_read(tmp_path):
+    wanted = example()
+    wanted.supports = {}
+    wanted.save(tmp_path)
+    content = json.loads((tmp_path / "explanation.json").read_text())
+    del content["supports"]
+    (tmp_path / "explanation.json").write_text(json.dumps(content))
+    same(Explanation.load(tmp_path), wanted)
 
 
 def test_without_scores(tmp_path):
