@@ -164,7 +164,7 @@ def test_what_is_not_an_embedding_or_its_head(model, weights, clustered, tmp_pat
         tile2vec(tmp_path / "foreign.safetensors")
     with pytest.raises(InputError, match="layer9"):
         tile2vec(weights, layers=["layer9"])
-    with pytest.raises(InputError, match="there is no such head; give head=FILE, a clusters.safetensors of"):
+    with pytest.raises(InputError, match=r"there is no such head; give head=FILE, a clusters\.safetensors of"):
         tile2vec(weights, head=tmp_path / "nothing.safetensors")
     with pytest.raises(InputError, match="neither a classifier nor clusters"):
         tile2vec(weights, head=weights)
