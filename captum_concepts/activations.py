@@ -67,6 +67,14 @@ class Extraction:
         """(patches,) int: which of ``clips`` each patch belongs to."""
         return np.repeat(np.arange(len(self.clips)), self.counts)
 
+    @property
+    def order(self) -> np.ndarray:
+        """(patches,) int: the place of each patch by path and time, whatever the order of ``clips``."""
+        paths = np.unique(np.array([clip.path for clip in self.clips], dtype=object), return_inverse=True)[1]
+        place = np.empty(len(self.spans), dtype=np.int64)
+        place[np.lexsort((self.spans[:, 1], self.spans[:, 0], paths[self.rows]))] = np.arange(len(place))
+        return place
+
 
 def extract(
     backbone: Backbone,

@@ -26,17 +26,21 @@ class LayerData:
         activations: (N, D).
         positives, negatives: bool (N, K).
         groups: (N,) str.
+        order: (N,) what the rows of a group are sorted by, so that they follow each other in time whatever the order of
+            rows (see ``Extraction.order``); None: they lie in that order.
     """
 
     activations: Tensor
     positives: np.ndarray
     negatives: np.ndarray
     groups: np.ndarray
+    order: np.ndarray | None = None
 
     def part(self, rows: np.ndarray) -> LayerData:
         """Some of the rows, bool (N,)."""
         chosen = torch.from_numpy(np.flatnonzero(rows)).to(self.activations.device)
-        return LayerData(self.activations[chosen], self.positives[rows], self.negatives[rows], self.groups[rows])
+        order = None if self.order is None else self.order[rows]
+        return LayerData(self.activations[chosen], self.positives[rows], self.negatives[rows], self.groups[rows], order)
 
 
 @dataclass(frozen=True)
@@ -143,12 +147,12 @@ def null_sets(
         InputError: too few groups to draw from.
     """
     count = plan.count if plan.count is not None else 0
-    drawn = pseudo_concepts(data.groups, eligible, size, count, plan.seed)[eligible]
-    names, numbers = index_groups(data.groups[eligible])
-    drawn = drawn[np.unique(numbers, return_index=True)[1]]
+    drawn = pseudo_concepts(data.groups, eligible, size, count, plan.seed)
+    chosen, names, numbers = _sorted_rows(data, eligible)
+    drawn = drawn[chosen[np.unique(numbers, return_index=True)[1]]]
     device = data.activations.device
-    rows = data.activations[torch.from_numpy(np.flatnonzero(eligible)).to(device)]
-    pool = _Units(rows, torch.from_numpy(group_weights(data.groups)[eligible]).to(rows), numbers)
+    rows = data.activations[torch.from_numpy(chosen).to(device)]
+    pool = _Units(rows, torch.from_numpy(group_weights(data.groups)[chosen]).to(rows), numbers)
     alike = plan.fit is fit_pattern
     whole = pool.means() if alike else pool
     if most_rows is None:
@@ -168,6 +172,14 @@ def null_sets(
             (found.T.cpu(), *(part.cpu() for part in auc_with_interval(logits, *of_group, FOLD_INFLATION)[:2]))
         )
     return NullSets(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+
+
+def _sorted_rows(data: LayerData, eligible: np.ndarray) -> tuple[np.ndarray, list[str], np.ndarray]:
+    """The eligible rows by group and order, the names of the groups, and the group of each row."""
+    rows = np.flatnonzero(eligible)
+    names, numbers = index_groups(data.groups[rows])
+    sorted_rows = np.lexsort((rows if data.order is None else data.order[rows], numbers))
+    return rows[sorted_rows], names, numbers[sorted_rows]
 
 
 @dataclass(frozen=True)
@@ -193,12 +205,10 @@ def _with_excerpts(
     """Whole groups as negatives, and apart from them excerpts of groups as positives, with the masks of both.
 
     Excerpts follow each other in the group without overlap, so that on average they are the group. Pseudo-concepts take
-    turns with them.
+    turns with them. The rows of ``pool`` lie group by group.
     """
     size = np.bincount(pool.index)
-    order = np.argsort(pool.index, kind="stable")
-    rank = np.empty(len(order), dtype=np.int64)
-    rank[order] = np.arange(len(order)) - np.repeat(np.cumsum(size) - size, size)
+    rank = np.arange(len(pool.index)) - np.repeat(np.cumsum(size) - size, size)
     excerpts = np.clip(size // most, 1, EXCERPTS)
     chosen = np.flatnonzero(rank // most < excerpts[pool.index])
     group, number = pool.index[chosen], rank[chosen] // most

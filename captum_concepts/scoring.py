@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,6 +28,7 @@ __all__ = [
     "enough_nulls",
     "layer_nulls",
     "needed_nulls",
+    "null_families",
     "score_layer",
 ]
 
@@ -162,7 +163,7 @@ def layer_nulls(
     found: dict[NullKey, NullSets] = {}
     members: dict[NullKey, list[int]] = {}
     too_small: dict[int, str] = {}
-    for key, columns in _families(data, fitted, plan).items():
+    for key, columns in null_families(data, np.flatnonzero(fitted), plan.rest).items():
         eligible = np.frombuffer(key[2], dtype=bool)
         try:
             found[key] = null_sets(data, eligible, key[0], mean_gradient, replace(plan, count=count), key[1])
@@ -173,13 +174,19 @@ def layer_nulls(
     return LayerNulls(found, members, count, _warnings(bank, too_small, count, family, correction))
 
 
-def _families(data: LayerData, fitted: np.ndarray, plan: NullPlan) -> dict[NullKey, list[int]]:
-    """Concepts that can share their nulls: columns by what decides their nulls."""
+def null_families(data: LayerData, columns: Iterable[int], rest: bool) -> dict[NullKey, list[int]]:
+    """Concepts that can share their pseudo-concepts: columns by what decides these.
+
+    Args:
+        data: the layer's rows.
+        columns: of the concepts.
+        rest: see ``NullPlan``.
+    """
     families: dict[NullKey, list[int]] = {}
     everything = np.ones(len(data.groups), dtype=bool)
     index = index_groups(data.groups)[1]
-    for k in np.flatnonzero(fitted):
-        eligible = everything if plan.rest else data.negatives[:, k]
+    for k in columns:
+        eligible = everything if rest else data.negatives[:, k]
         shown, pool = (np.bincount(index[rows]) for rows in (data.positives[:, k], eligible))
         shown, pool = shown[shown > 0], pool[pool > 0]
         most = excerpt_rows(shown, pool) if len(pool) else None

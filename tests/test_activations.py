@@ -130,6 +130,16 @@ def test_extraction_equals_a_loop_over_clips(clips, batch_size, pool):
     assert found.computed == len(clips)
 
 
+def test_the_order_of_patches_is_that_of_paths_and_time_however_clips_are_ordered(clips):
+    parts = [Clip(clips[3].path, start, start + 0.6) for start in (1.8, 0.0, 0.9)] + [clips[1]]
+    one = extract(net(), parts, ["act"])
+    other = extract(net(), parts[::-1], ["act"])
+    sorted_rows = [found.activations["act"][np.argsort(found.order)] for found in (one, other)]
+    assert torch.equal(*sorted_rows)
+    named = [(one.clips[row].path, start) for row, (start, _) in zip(one.rows, one.spans, strict=True)]
+    assert [named[row] for row in np.argsort(one.order)] == sorted(named)
+
+
 def test_what_is_kept_is_found_again_bit_by_bit(clips, tmp_path):
     store = tmp_path / "store"
     first = extract(net(), clips[:5], LAYERS, targets=[1], store=ActivationStore(store), batch_size=4)

@@ -100,3 +100,67 @@ def test_pseudo_concepts_take_turns_with_excerpts_that_follow_each_other():
         direction = np.mean(part, axis=0) - rest
         want = GRADIENT[0].double().numpy() @ direction  # unit direction times the distance along it
         assert found[r] == pytest.approx(want, rel=1e-4)
+
+
+def uneven(order: bool) -> tuple[LayerData, np.ndarray]:
+    """A pool of groups of 1 to 17 rows, and the rows' places in time if asked for."""
+    rng = np.random.default_rng(5)
+    group = np.repeat(np.arange(36), np.tile([1, 2, 3, 5, 8, 17], 6))
+    x = torch.tensor(rng.normal(size=(len(group), 6)) + 0.5 * rng.normal(size=(36, 6))[group], dtype=torch.float32)
+    none = np.zeros((len(group), 0), dtype=bool)
+    names = np.array([f"g{i}" for i in group], dtype=object)
+    return LayerData(x, none, none, names, np.arange(len(group)) if order else None), group
+
+
+@pytest.mark.parametrize("means", [True, False])
+def test_excerpts_of_groups_of_unequal_sizes_equal_a_loop(means):
+    """Groups of up to three rows are taken whole, those of 5, 8 and 17 have 1, 2 and 4 excerpts of three rows."""
+    data, group = uneven(order=False)
+    fit = fit_pattern if means else lambda *arguments: fit_pattern(*arguments)
+    everyone = np.ones(len(group), dtype=bool)
+    found = null_sets(data, everyone, 10, GRADIENT, NullPlan(fit, {}, 24, 0, False), 3).effects[:, 0]
+    drawn = pseudo_concepts(data.groups, everyone, 10, 24, 0)
+    x, gradient = data.activations.double().numpy(), GRADIENT[0].double().numpy()
+    excerpts = {1: 1, 2: 1, 3: 1, 5: 1, 8: 2, 17: 4}
+    for r in range(24):
+        part, rest = [], []
+        for number in range(36):
+            rows = x[group == number]
+            if drawn[group == number, r].all():
+                part.append(rows[3 * (r % excerpts[len(rows)]) :][:3].mean(0))
+            else:
+                rest.append(rows.mean(0))
+        assert len(part) == 10
+        assert found[r] == pytest.approx(gradient @ (np.mean(part, 0) - np.mean(rest, 0)), rel=1e-4)
+
+
+@pytest.mark.parametrize("most", [None, 2])
+@pytest.mark.parametrize("method", ["pattern", "lda"])
+def test_the_order_of_rows_changes_no_byte(method, most):
+    data, group = uneven(order=True)
+    mixed = np.random.default_rng(1).permutation(len(group))
+    moved = LayerData(data.activations[mixed], *[data.positives] * 2, data.groups[mixed], data.order[mixed])
+    plan = NullPlan(CAV_METHODS[method], {}, 50, 0, False)
+    everyone = np.ones(len(group), dtype=bool)
+    one, other = (null_sets(d, everyone, 8, GRADIENT, plan, most) for d in (data, moved))
+    for name in ("effects", "auc", "low"):
+        assert torch.equal(getattr(one, name), getattr(other, name))
+
+
+def test_parts_keep_the_places_of_their_rows():
+    data, group = uneven(order=True)
+    assert data.part(group % 2 == 1).order.tolist() == np.flatnonzero(group % 2 == 1).tolist()
+    assert uneven(order=False)[0].part(group % 2 == 1).order is None
+
+
+@pytest.mark.parametrize("shown", [[1, 1], [2, 2], [3, 3], [1, 8], [7], [30, 30]])
+@pytest.mark.parametrize("pool", [[1, 40, 40, 40], [1, 9, 9, 9], [2, 8, 8, 8], [5, 17], [3, 3, 100]])
+def test_of_pools_of_unequal_sizes_the_mean_of_one_over_rows_decides(shown, pool):
+    varies = sum(1 / rows for rows in shown) / len(shown)
+
+    def unsteady(most: float) -> bool:
+        return sum(1 / min(most, rows) for rows in pool) / len(pool) >= varies - 1e-12
+
+    wanted = max(n for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96) if n == 1 or unsteady(n))
+    found = excerpt_rows(np.array(shown), np.array(pool))
+    assert found == (None if unsteady(np.inf) else wanted)
