@@ -321,7 +321,6 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
             negatives=concepts.negative_mask()[kept][rows],
             groups=concepts.groups[kept][rows],
             order=heard.order,
-            order=heard.order,
         )
         mined = data
         if self.correction == "hierarchical":
