@@ -50,17 +50,25 @@ def concept_graph(
         a directed graph over all names; similarities as the edges' ``weight``. It may have cycles.
 
     Raises:
-        InputError: an unknown kind, a matrix of another shape or not finite, duplicate names, or a probability outside
-            [0, 1].
+        InputError: an unknown kind, no concept, a matrix of another shape or not finite, duplicate names, a negative
+            seed, or a probability outside [0, 1].
     """
     names = tuple(names)
+    if not names:
+        raise InputError("names: no concepts; a graph needs at least one")
     ConceptHierarchy.from_edges(names, [])  # complains about empty and duplicate names
-    matrix = torch.as_tensor(similarity).detach().to("cpu", torch.float64).numpy()
+    if isinstance(similarity, Tensor):
+        similarity = similarity.detach().cpu().double().numpy()
+    matrix = np.asarray(similarity, dtype=np.float64)
     k = len(names)
     if matrix.shape != (k, k):
         raise InputError(f"similarity: shape {matrix.shape} for {k} names; give ({k}, {k})")
     if not np.isfinite(matrix).all():
         raise InputError("similarity: NaN or infinity; leave out concepts without a usable vector")
+    if threshold is not None and np.isnan(threshold):
+        raise InputError("threshold = nan; give a number")
+    if seed < 0:
+        raise InputError(f"seed = {seed}; give a whole number of at least 0")
     if not 0 <= probability <= 1:
         raise InputError(f"probability = {probability}; give a number from 0 to 1")
     linked = _links(kind, matrix, threshold, probability, np.random.default_rng(seed))
@@ -192,7 +200,7 @@ def _points(
 ) -> tuple[list[str], np.ndarray]:
     if not names:
         raise InputError("vectors: none given; give concept -> vector")
-    rows = [np.asarray(torch.as_tensor(vectors[name]).detach().cpu(), dtype=np.float64).ravel() for name in names]
+    rows = [_row(name, vectors[name]) for name in names]
     for name, row in zip(names, rows, strict=True):
         if row.shape != rows[0].shape:
             raise InputError(
@@ -201,6 +209,13 @@ def _points(
         if not np.isfinite(row).all():
             raise InputError(f"vectors: {shown(name)} has NaN or infinity; leave the concept out")
     return names, np.stack(rows)
+
+
+def _row(name: str, vector: Sequence[float] | np.ndarray | Tensor) -> np.ndarray:
+    try:
+        return np.asarray(vector.detach().cpu() if isinstance(vector, Tensor) else vector, dtype=np.float64).ravel()
+    except (TypeError, ValueError):
+        raise InputError(f"vectors: {shown(name)} has {shown(vector)}; give a vector of numbers") from None
 
 
 def _unit(points: np.ndarray) -> np.ndarray:

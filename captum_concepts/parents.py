@@ -15,11 +15,11 @@ def read_parents(parents: Any) -> dict[str, str] | None:
     """A reference tree as child -> parent.
 
     Args:
-        parents: None; a JSON file; or a dict: child -> parent, ``{"parent": {child: parent}}``, or a nested tree
-            ``{"strings": {"bowed": ["violin", "cello"]}}``.
+        parents: None; a JSON file; or a dict: child -> parent (None or "" for a root),
+            ``{"parent": {child: parent}}``, or a nested tree ``{"strings": {"bowed": ["violin", "cello"]}}``.
 
     Raises:
-        InputError: not such a file or dict, a name with two parents, or a circle.
+        InputError: not such a file or dict, a name twice in one JSON object, a name with two parents, or a circle.
     """
     if parents is None:
         return None
@@ -27,7 +27,7 @@ def read_parents(parents: Any) -> dict[str, str] | None:
     if isinstance(parents, (str, Path)):
         source = str(parents)
         try:
-            parents = json.loads(Path(parents).read_text(encoding="utf-8-sig"))
+            parents = json.loads(Path(parents).read_text(encoding="utf-8-sig"), object_pairs_hook=_each_once)
         except (OSError, ValueError, RecursionError) as error:
             raise InputError(
                 f"{shown(source, 200)}: cannot read the map of parents: {' '.join(str(error).split())}"
@@ -37,7 +37,7 @@ def read_parents(parents: Any) -> dict[str, str] | None:
     if not isinstance(parents, Mapping):
         raise InputError(f"{shown(source, 200)}: {shown(parents)} is not a map from child to parent")
     if all(isinstance(parent, str) or parent is None for parent in parents.values()):
-        pairs = [(child, parent) for child, parent in parents.items() if parent is not None]
+        pairs = [(child, parent) for child, parent in parents.items() if parent is not None and parent.strip()]
     else:
         pairs = list(_nested_pairs(parents, source))
     found: dict[str, str] = {}
@@ -48,6 +48,16 @@ def read_parents(parents: Any) -> dict[str, str] | None:
                 f"{shown(source, 200)}: {shown(child)} has two parents, {shown(found[child])} and {shown(parent)}"
             )
     _refuse_circles(found, source)
+    return found
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object whose names all differ; by itself the reader would keep the last of those that are the same."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{shown(twice)} stands in it twice; give each name once")
     return found
 
 

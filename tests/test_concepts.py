@@ -484,6 +484,7 @@ def test_parents_in_every_form(tmp_path: Path) -> None:
         assert read_parents(given) == expected
         (tmp_path / "p.json").write_text(json.dumps(given))
         assert read_parents(tmp_path / "p.json") == expected
+    assert read_parents({"violin": "strings", "strings": "", "winds": " "}) == {"violin": "strings"}  # "": a root
     concepts = ConceptSet.from_playlists({"violin": [Clip("1")], "harp": [Clip("2")]}, parents=nested)
     assert concepts.parents == expected == concepts.subset(["harp"]).parents
 
@@ -502,6 +503,15 @@ def test_parents_in_every_form(tmp_path: Path) -> None:
 def test_parents_refused(parents: object, message: str) -> None:
     with pytest.raises(InputError, match=message):
         read_parents(parents)
+
+
+def test_a_name_twice_in_a_file_of_parents(tmp_path: Path) -> None:
+    """A JSON reader keeps the last one and says nothing."""
+    for text in ('{"oboe": "reeds", "oboe": "brass"}', '{"strings": {"bowed": ["cello"], "bowed": ["viola"]}}'):
+        (tmp_path / "p.json").write_text(text)
+        with pytest.raises(InputError, match="stands in it twice; give each name once") as caught:
+            read_parents(tmp_path / "p.json")
+        assert "\n" not in str(caught.value)
 
 
 # Real data --------------------------------------------------------------------------------------------------------
