@@ -120,20 +120,10 @@ def predict_held_out(
     Raises:
         InputError: too few labels, recordings or groups.
     """
+    parts = cut_parts(labels, groups, held_out, folds, seed)
     known = labels != ""
-    if not known.any():
-        raise InputError("no recording has a label: classifiers need them; give a folder per class")
     rows, labels, recordings, groups = rows[known], labels[known].astype(str), recordings[known], groups[known]
     classes = tuple(sorted(set(labels)))
-    if held_out is None:
-        parts = _folds(labels, groups, folds, seed)
-    else:
-        parts = [(np.flatnonzero(~held_out[known]), np.flatnonzero(held_out[known]))]
-        if not all(len(part) for part in parts[0]):
-            raise InputError("no labelled tile to learn from or none to judge by; give both parts")
-        strange = sorted(set(labels[parts[0][1]]) - set(labels[parts[0][0]]))
-        if strange:
-            raise InputError(f"no recording to learn {shown(str(strange[0]))} from: it is among those to judge by only")
     probabilities = np.full((len(rows), len(classes)), np.nan)
     for learn, judge in parts:
         classifier = fit_classifier(rows[learn], labels[learn], kind, seed)
@@ -151,6 +141,34 @@ def predict_held_out(
         np.searchsorted(classes, labels[judged][first]),
         sums / np.bincount(owner)[:, None],
     )
+
+
+def cut_parts(
+    labels: np.ndarray, groups: np.ndarray, held_out: np.ndarray | None, folds: int, seed: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The labelled tiles to learn from and to judge by, of every fold, counted without those that have no label.
+
+    Args:
+        labels, groups, held_out, folds, seed: see `predict_held_out`.
+
+    Raises:
+        InputError: too few labels, recordings or groups.
+    """
+    known = labels != ""
+    if not known.any():
+        raise InputError("no recording has a label: classifiers need them; give a folder per class")
+    labels, groups = labels[known].astype(str), groups[known]
+    if len(set(labels)) < 2:
+        raise InputError(f"all recordings have the label {shown(str(labels[0]))}: a classifier needs two; give labels")
+    if held_out is None:
+        return _folds(labels, groups, folds, seed)
+    learn, judge = np.flatnonzero(~held_out[known]), np.flatnonzero(held_out[known])
+    if not len(learn) or not len(judge):
+        raise InputError("no labelled tile to learn from or none to judge by; give both parts")
+    strange = sorted(set(labels[judge]) - set(labels[learn]))
+    if strange:
+        raise InputError(f"no recording to learn {shown(str(strange[0]))} from: it is among those to judge by only")
+    return [(learn, judge)]
 
 
 def _folds(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -18,13 +18,14 @@ from captum_concepts_tile2vec.classifiers import (
     Kind,
     Predictions,
     as_module,
+    cut_parts,
     fit_classifier,
     predict_held_out,
     report,
     score,
     score_difference,
 )
-from captum_concepts_tile2vec.embedding import embed_tiles, pooled_tiles
+from captum_concepts_tile2vec.embedding import embed_side_by_side
 from captum_concepts_tile2vec.tiles import Progress, Tiles
 
 
@@ -78,12 +79,12 @@ def compare_embeddings(
     names = np.array([recording.name for recording in tiles.recordings], dtype=object)[tiles.owner]
     paths = np.array([recording.path for recording in tiles.recordings], dtype=object)[tiles.owner]
     apart = None if held_out is None else np.array([path in held_out for path in paths])
+    cut_parts(labels, groups, apart, folds, seed)  # what cannot be judged is known before it is listened to
     device = next(model.network.parameters()).device
-    rows = {
-        "embedding": embed_tiles(model, tiles, progress=progress),
-        "untrained": embed_tiles(untrained(model.settings, seed, device), tiles, progress=progress),
-        "pooled features": pooled_tiles(model.features, tiles, progress=progress),
-    }
+    (ours, random), features = embed_side_by_side(
+        [model, untrained(model.settings, seed, device)], tiles, progress=progress
+    )
+    rows = {"embedding": ours, "untrained": random, "pooled features": features}
     predictions = {
         name: predict_held_out(these, labels, names, groups, held_out=apart, kind=kind, folds=folds, seed=seed)
         for name, these in rows.items()

@@ -28,6 +28,36 @@ def embed_tiles(
     return _rows([model.embed(batch).cpu() for batch in _batches(tiles, batch_size, "embed", progress)])
 
 
+def embed_side_by_side(
+    models: Sequence[Tile2Vec], tiles: Tiles, *, batch_size: int = BATCH, progress: Progress | None = None
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """What `embed_tiles` gives for each of several models and `pooled_tiles` for what they hear, in one pass.
+
+    Args:
+        models: of one front-end, on one device.
+        tiles: N tiles.
+        batch_size: tiles at a time.
+        progress: told of the tiles.
+
+    Returns:
+        Embeddings (N, size) by each model, and pooled features (N, D), all float32.
+
+    Raises:
+        InputError: as `embed_tiles`.
+    """
+    for model in models:
+        require_fit(model, tiles)
+    hear = models[0].features
+    device = next(models[0].network.parameters()).device
+    parts: list[tuple[Tensor, ...]] = []
+    with torch.no_grad():
+        for batch in _batches(tiles, batch_size, "embed", progress):
+            heard = hear(batch.to(device))
+            parts.append((*(model.embed(heard, ready=True).cpu() for model in models), pooled(heard).cpu()))
+    *embeddings, features = (_rows(rows) for rows in zip(*parts, strict=True))
+    return embeddings, features
+
+
 def pooled_tiles(
     features: TileFeatures, tiles: Tiles, *, batch_size: int = BATCH, progress: Progress | None = None
 ) -> np.ndarray:

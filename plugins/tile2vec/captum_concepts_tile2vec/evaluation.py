@@ -76,7 +76,7 @@ def evaluate_embedding(
         "clusters": len(clusters.centres),
         "purity": clusters.purity,
         "adjusted_rand": clusters.adjusted_rand,
-        **_triplets(embeddings, tiles, seed),
+        **_triplets(model, embeddings, tiles, seed),
     }
     neighbours = _neighbours(embeddings, tiles, clusters)
     drawn = np.arange(len(tiles))
@@ -135,13 +135,24 @@ def check_triplets(
     return _judged(rows, tiles, sampler, margin)
 
 
-def _triplets(embeddings: np.ndarray, tiles: Tiles, seed: int) -> dict[str, Any]:
+def _triplets(model: Tile2Vec, embeddings: np.ndarray, tiles: Tiles, seed: int) -> dict[str, Any]:
     """How hard triplets are; nothing where the tiles allow none, as those of one recording."""
+    neighbourhood, margin = trained_with(model)
     try:
-        sampler = TripletSampler(tiles, neighbourhood=tiles.seconds, seed=seed)
+        sampler = TripletSampler(tiles, neighbourhood, seed=seed)
     except InputError:
         return {}
-    return _judged(embeddings, tiles, sampler, 1.0)
+    return _judged(embeddings, tiles, sampler, margin)
+
+
+def trained_with(model: Tile2Vec) -> tuple[float, float]:
+    """Neighbourhood in seconds and margin that an embedding was trained with; untrained the length of a tile and 1."""
+    try:
+        options = json.loads(model.metadata["training"])["options"]
+        told = float(options["neighbourhood"]), float(options["margin"])
+    except (KeyError, TypeError, ValueError, RecursionError):
+        told = model.settings.seconds, 1.0
+    return told
 
 
 def _judged(rows: np.ndarray, tiles: Tiles, sampler: TripletSampler, margin: float) -> dict[str, Any]:

@@ -42,7 +42,7 @@ class TripletSampler:
     def __init__(
         self, tiles: Tiles, neighbourhood: float = 5.0, opposite_buffer: int | None = None, seed: int = 1234
     ) -> None:
-        if neighbourhood <= 0:
+        if not 0 < neighbourhood < float("inf"):
             raise InputError(f"neighbourhood is {shown(neighbourhood)}: give a positive number of seconds")
         if opposite_buffer is not None and opposite_buffer < 1:
             raise InputError(f"opposite_buffer is {shown(opposite_buffer)}: give 1 or more recordings, or none for all")

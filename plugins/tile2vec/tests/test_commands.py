@@ -131,6 +131,25 @@ def test_one_recording_can_be_looked_at(trained, tmp_path, capsys):
     assert told["recordings"] == 1 and told["adjusted_rand"] is None and told["clusters"] == 4
 
 
+def test_what_cannot_be_judged_is_known_before_listening(trained, tmp_path, capsys):
+    root, weights = trained
+    options = ["--model", weights, "--data", root, "--out", tmp_path / "c"]
+    for given, words in ((["--folds", "5"], "5 folds need as many"), (["--folds", "1"], "folds is 1")):
+        assert call("classify", *options, *given) == 2
+        said = capsys.readouterr().err
+        assert words in said and "embed" not in said.replace("the embedding learnt", "")
+
+
+def test_triplets_are_judged_as_they_were_trained(write_folder, tmp_path, capsys):
+    root = write_folder(per_class=4)
+    options = ["--data", root, "--device", "cpu", "-q"]
+    assert call("train", *options, "--out", tmp_path / "run", *TRAIN, "--margin", "100", "--epochs", "1") == 0
+    look = ["--model", tmp_path / "run" / "model.safetensors", "--out", tmp_path / "e", "--no-sound", "--map", "pca"]
+    capsys.readouterr()
+    assert call("evaluate", *options, *look, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["triplets_trivial"] == 0  # squared distances are 4 at most
+
+
 def test_impossible_devices_are_known_before_listening(write_folder, tmp_path, capsys):
     assert call("train", "--data", write_folder(), "--out", tmp_path / "r", *TRAIN, "--device", "abacus") == 2
     said = capsys.readouterr().err
