@@ -1,14 +1,21 @@
 """Betweenness centrality: captum_concepts beside igraph and networkx, in the same run.
 
 python benchmarks/betweenness.py [--nodes 3443] [--density 0.11] [--repeats 3] [--device cpu] [--graph all]
+python benchmarks/betweenness.py --nodes 20000 --once [--limit 120] [--density 0.01]
 
 Prints, for each graph, the least and the median of the repeats after a warm-up, the largest relative difference of
 the results, and the ratios. networkx is timed at 800 nodes and extrapolated with nodes * edges, the algorithm's order.
+
+--once computes once, alone, and prints the peak of memory too. --limit stops it after so many seconds; what all sources
+would have taken is then extrapolated from those done since the first block, in a line that says so. The memory is that
+of the run, with all that it holds for this many nodes.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
+import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -56,6 +63,31 @@ def seconds(run: Callable[[], object], repeats: int, device: str) -> list[float]
             torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
     return times[1:]
+
+
+class Enough(Exception):
+    """The limit of time is over."""
+
+
+def once(linked: torch.Tensor, limit: float) -> None:
+    """One computation, stopped at the limit."""
+    start, worked = time.perf_counter(), time.process_time()
+    blocks: list[tuple[float, int]] = []
+
+    def look(_: str, done: int, total: int) -> None:
+        blocks.append((time.perf_counter() - start, done))
+        if blocks[-1][0] > limit and len(blocks) > 1 and done < total:
+            raise Enough
+
+    try:
+        betweenness(linked, progress=look)
+        took = f"{time.perf_counter() - start:.1f} s, processor {time.process_time() - worked:.1f} s"
+    except Enough:
+        (first, skipped), (now, done) = blocks[0], blocks[-1]
+        whole = first + (now - first) / (done - skipped) * (len(linked) - skipped)
+        took = f"stopped after {now:.1f} s and {done} of {len(linked)} sources; extrapolated to all: {whole:.0f} s"
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"  captum_concepts, once: {took}; peak memory of the process {peak:.1f} GiB", flush=True)
 
 
 def show(what: str, times: list[float]) -> float:
@@ -109,12 +141,17 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--graph", choices=["all", *GRAPHS], default="all")
     parser.add_argument("--alone", action="store_true", help="without igraph and networkx")
+    parser.add_argument("--once", action="store_true", help="one computation, with its peak of memory, and no others")
+    parser.add_argument("--limit", type=float, default=math.inf, help="with --once: seconds after which it stops")
     args = parser.parse_args()
     print(f"n = {args.nodes}, density {args.density}, {torch.get_num_threads()} threads, device {args.device}")
     for name in GRAPHS if args.graph == "all" else [args.graph]:
         linked = GRAPHS[name](args.nodes, args.density)
         print(f"{name}: {int(linked.sum()) // 2} edges")
         on_device = linked.to(args.device)
+        if args.once:
+            once(on_device, args.limit)
+            continue
         times = seconds(lambda graph=on_device: betweenness(graph), args.repeats, args.device)
         own = show("captum_concepts", times)
         if not args.alone:

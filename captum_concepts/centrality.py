@@ -3,16 +3,17 @@
 Brandes' algorithm (2001) needs, for every source s and node w, the number of shortest paths sigma(s, w) and then the
 dependency delta(s, v) = sum over w one step behind v of sigma(s, v) / sigma(s, w) * (1 + delta(s, w)). Both run level
 by level over the distance from the source, and one level for a whole block of sources is one matrix product with the
-adjacency matrix. Every connected component is taken alone, in one of three ways:
+adjacency matrix. Every connected component is taken alone, in the one of four ways that is expected to be the fastest:
 
 * *pairs at distance two*: most dense similarity graphs have diameter two; then sigma = A A, everything is symmetric,
   and half of two matrix products is all there is to do. The few sources that reach further go through the next way,
   which there counts only the targets beyond distance two.
 * *dense*: level by level with matrix products, only over the rows and columns that still have something to do.
-* *sparse*: level by level over lists of edges, where there are few edges or many levels.
+* *sparse products*: level by level with products of the matrix in compressed rows, where few pairs are linked.
+* *lists*: level by level over lists of edges, where there are many levels.
 
-Numbers: path counts are formed in float32 only while a bound (largest count times largest degree below 2^24) shows
-that every sum is an exact integer, otherwise in float64 (relative error below n * 1.1e-16 a level). Counts beyond 2^500
+Numbers: path counts are formed in float32 and again in float64 (relative error below n * 1.1e-16 a level) where one
+reaches 2^24, up to which float32 holds every integer. Counts beyond 2^500
 are scaled by powers of two, source by source, so that they never overflow. Dependencies are float64 sums of positive
 terms. The result agrees with networkx to about 1e-12 relative.
 """
@@ -21,21 +22,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from numbers import Integral
 from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from captum_concepts.errors import InputError
+from captum_concepts import path_counts
+from captum_concepts.errors import InputError, shown
+from captum_concepts.path_counts import EXACT, growth_of, scaled
+from captum_concepts.sparse_products import CELLS, SparseEdges, dependencies
 
 Progress = Callable[[str, int, int], None]
 
-_EXACT = 2.0**24  # integers up to here are exact in float32
-_HUGE = 2.0**500
 _BYTES = 2**29  # work space of one block of sources
-# Seconds on one CPU core, only for choosing a way: a multiply-add in a matrix product, an edge in a list, a level.
-_DENSE_SECONDS, _EDGE_SECONDS, _LEVEL_SECONDS = 4e-11, 1.2e-7, 1e-3
+# Seconds on one CPU core, only for choosing a way: a multiply-add in a dense product and in a sparse one, the work on
+# one (source, node) at one level beside them, an edge in a list, a level of a block.
+_DENSE_SECONDS, _SPARSE_SECONDS, _CELL_SECONDS, _EDGE_SECONDS, _LEVEL_SECONDS = 4e-11, 3e-10, 1.5e-8, 1.2e-7, 1e-3
+
+
+_NAN = "adjacency: NaN; give True or 1 where there is an edge, False or 0 elsewhere"
 
 
 def betweenness(
@@ -59,13 +66,15 @@ def betweenness(
         (n,) float64 on ``device``. The same input gives the same bytes on a CPU.
 
     Raises:
-        InputError: not square, NaN, not symmetric (for a directed graph give ``adjacency | adjacency.T``), block < 1.
+        InputError: not a dense square matrix of real numbers, NaN, not symmetric (for a directed graph give
+            ``adjacency | adjacency.T``), a device that is not there or lacks float64, or ``block`` no whole number of
+            at least 1.
 
     Source: Brandes, A faster algorithm for betweenness centrality (2001), in matrix form.
     """
     linked = _checked(adjacency, device)
-    if block is not None and block < 1:
-        raise InputError(f"block: {block} sources at a time; give at least 1")
+    if block is not None and (isinstance(block, bool) or not isinstance(block, Integral) or block < 1):
+        raise InputError(f"block: {shown(block)} sources at a time; give a whole number of at least 1")
     n = len(linked)
     total = torch.zeros(n, dtype=torch.float64, device=linked.device)
     report = _Report(progress, n)
@@ -79,16 +88,42 @@ def betweenness(
 
 
 def _checked(adjacency: Tensor | np.ndarray, device: str | torch.device | None) -> Tensor:
-    linked = torch.as_tensor(adjacency)
-    linked = linked.to(linked.device if device is None else device)
+    """(n, n) bool of its own, on the device, without a diagonal."""
+    linked = _links_of_tensor(adjacency) if isinstance(adjacency, Tensor) else _links_of_array(adjacency)
+    if device is not None:
+        try:
+            torch.ones((), dtype=torch.float64, device=device).item()
+            linked = linked.to(device)
+        except (AssertionError, RuntimeError, TypeError) as error:
+            reason = shown(str(error).partition("\n")[0])
+            raise InputError(f"device {shown(device)}: {reason}; give one that is there and knows float64") from None
     if linked.ndim != 2 or linked.shape[0] != linked.shape[1]:
         raise InputError(f"adjacency: shape {tuple(linked.shape)}; give a square matrix")
-    if linked.is_floating_point() and bool(linked.isnan().any()):
-        raise InputError("adjacency: NaN; give True or 1 where there is an edge, False or 0 elsewhere")
-    linked = linked != 0
     if not torch.equal(linked, linked.T):
         raise InputError("adjacency: not symmetric; give adjacency | adjacency.T, betweenness is undirected here")
     return linked.fill_diagonal_(False)
+
+
+def _links_of_tensor(adjacency: Tensor) -> Tensor:
+    if adjacency.layout != torch.strided or adjacency.is_complex():
+        what = f"a tensor of layout {adjacency.layout} and type {adjacency.dtype}"
+        raise InputError(f"adjacency: {what}; give a dense matrix of real numbers or booleans")
+    if adjacency.is_floating_point() and bool(adjacency.isnan().any()):
+        raise InputError(_NAN)
+    return adjacency.detach() != 0
+
+
+def _links_of_array(adjacency: object) -> Tensor:
+    try:
+        array = np.asarray(adjacency)
+    except (TypeError, ValueError):
+        array = np.asarray(None)
+    if array.dtype.kind not in "biuf":
+        what = f"{type(adjacency).__name__} of {array.dtype}"
+        raise InputError(f"adjacency: {what}; give a dense matrix of real numbers or booleans")
+    if array.dtype.kind == "f" and np.isnan(array).any():
+        raise InputError(_NAN)
+    return torch.from_numpy(np.not_equal(array, 0, order="C", subok=False))
 
 
 class _Report:
@@ -128,14 +163,16 @@ def _components(linked: Tensor) -> Iterator[tuple[Tensor, int]]:
 def _component(linked: Tensor, levels: int, block: int | None, report: _Report) -> Tensor:
     """Sum over ordered pairs, for a connected graph."""
     n = len(linked)
-    entries = int(linked.sum())
-    dense = 2 * _DENSE_SECONDS * max(levels, 1) * float(n) ** 3
-    if _EDGE_SECONDS * entries * n + _LEVEL_SECONDS * levels < dense:
-        return _sparse(linked, block, report)
+    near = _share_beyond_two(linked) < 0.5
+    way = _fastest(n, int(linked.sum()), max(levels, 1), near)
+    if way == "lists":
+        return _lists(linked, block, report)
+    if way == "sparse products":
+        return _sparse_products(linked, block, report)
     edges = _Edges(linked)
     total = torch.zeros(n, dtype=torch.float64, device=linked.device)
     sources, credit_from = torch.arange(n, device=linked.device), 2
-    if _share_beyond_two(edges) < 0.5:
+    if near:
         sources, credit_from = _pairs_at_two(edges, total, block or _block(n, 3), report), 3
     step = block or _block(n, 2 * max(levels, 2))
     for some in sources.split(step):
@@ -143,6 +180,16 @@ def _component(linked: Tensor, levels: int, block: int | None, report: _Report) 
         if credit_from == 2:
             report.add(len(some))
     return total
+
+
+def _fastest(n: int, entries: int, levels: int, near: bool) -> str:
+    """The way of least estimated seconds; ``near``: most nodes reach all others in two steps."""
+    seconds = {
+        "dense": _DENSE_SECONDS * float(n) ** 3 * (1 if near else 2 * levels),
+        "sparse products": 2 * _SPARSE_SECONDS * levels * entries * n + _CELL_SECONDS * levels * float(n) ** 2,
+        "lists": _EDGE_SECONDS * entries * n + _LEVEL_SECONDS * levels,
+    }
+    return min(seconds, key=seconds.__getitem__)
 
 
 def _block(n: int, arrays: int) -> int:
@@ -158,25 +205,29 @@ class _Edges:
         self.double = linked.double()
         # a user may have allowed shorter float32 products (TF32, bfloat16), which are not exact
         self.single = linked.float() if torch.get_float32_matmul_precision() == "highest" else None
-        self.degree = float(linked.sum(1).max())
 
-    def count(self, counts: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """``counts @ A[rows][:, columns]``, exact while counts are integers and the sums stay below 2^53."""
-        if self.single is not None and counts.dtype == torch.float32 and float(counts.max()) * self.degree < _EXACT:
-            return counts @ _block_of(self.single, rows, columns)
-        return counts.double() @ _block_of(self.double, rows, columns)
+    def count(self, counts: Tensor, rows: Tensor, columns: Tensor, wanted: Tensor) -> Tensor:
+        """``counts @ A[rows][:, columns]`` where wanted, else 0; exact while counts and sums stay below 2^53."""
+        if self.single is not None and counts.dtype == torch.float32:
+            found = (counts @ _block_of(self.single, rows, columns)).masked_fill_(~wanted, 0.0)
+            if float(found.max()) < EXACT:  # a sum of counts only grows, so none was rounded on its way
+                return found
+        return (counts.double() @ _block_of(self.double, rows, columns)).masked_fill_(~wanted, 0.0)
 
 
 # ---------------------------------------------------------------------- pairs at distance two
 
 
-def _share_beyond_two(edges: _Edges) -> float:
+def _share_beyond_two(linked: Tensor) -> float:
     """Share of nodes, out of 64 evenly spaced ones, that are more than two steps from some other."""
-    n = len(edges.linked)
-    sample = torch.arange(0, n, max(1, n // 64), device=edges.linked.device)
-    near = (edges.double[sample] @ edges.double > 0) | edges.linked[sample]
-    near[torch.arange(len(sample), device=near.device), sample] = True
-    return float((~near).any(1).double().mean())
+    n = len(linked)
+    sample = range(0, n, max(1, n // 64))
+    beyond = 0
+    for node in sample:
+        within = linked[linked[node]].any(0) | linked[node]
+        within[node] = True
+        beyond += not bool(within.all())
+    return beyond / len(sample)
 
 
 def _pairs_at_two(edges: _Edges, total: Tensor, block: int, report: _Report) -> Tensor:
@@ -242,9 +293,10 @@ def _add_dependencies(edges: _Edges, sources: Tensor, credit_from: int, total: T
 
 
 def _block_of(matrix: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """``matrix[rows][:, columns]`` without a copy where all are meant."""
-    matrix = matrix if len(rows) == len(matrix) else matrix[rows]
-    return matrix if len(columns) == matrix.shape[1] else matrix[:, columns]
+    """``matrix[rows][:, columns]`` of a symmetric matrix, without a copy where all are meant."""
+    if len(columns) < len(matrix):  # whole rows are copied faster than columns
+        matrix = matrix[columns].T
+    return matrix if len(rows) == len(matrix) else matrix[rows]
 
 
 def _levels(edges: _Edges, sources: Tensor) -> list[_Level]:
@@ -258,39 +310,35 @@ def _levels(edges: _Edges, sources: Tensor) -> list[_Level]:
     while bool(unseen.any()):
         last = levels[-1]
         keep, open_columns = unseen.any(1), unseen.any(0)
-        unseen = _block_of(unseen, keep.nonzero()[:, 0], open_columns.nonzero()[:, 0])
+        if not bool(keep.all()):
+            unseen = unseen[keep]
+        if not bool(open_columns.all()):
+            unseen = unseen[:, open_columns]
         rows, nodes = rows[keep], nodes[open_columns]
         counts = last.counts if len(rows) == len(last.rows) else last.counts[torch.searchsorted(last.rows, rows)]
-        found = edges.count(counts, last.columns, nodes).masked_fill_(~unseen, 0.0)
+        found = edges.count(counts, last.columns, nodes, unseen)
         unseen = unseen & (found == 0)
-        growth = _growth(found.amax(1, keepdim=True))
+        growth = growth_of(found.amax(1, keepdim=True))
         if growth is not None:
-            found = _scaled(found, growth)
+            found = scaled(found, growth)
         levels.append(_Level(rows, nodes, found, growth))
     return levels
-
-
-def _growth(largest: Tensor) -> Tensor | None:
-    """Powers of two that bring each source's largest count down to about 1; None where none is huge."""
-    if float(largest.max()) <= _HUGE:
-        return None
-    return torch.exp2(torch.frexp(largest.double()).exponent.clamp(min=0).double())
-
-
-def _scaled(counts: Tensor, growth: Tensor) -> Tensor:
-    scaled = counts / growth
-    if bool(((scaled < torch.finfo(scaled.dtype).tiny) & (counts > 0)).any()):
-        raise InputError(
-            "adjacency: numbers of shortest paths that differ by more than 2^1000 at one distance from a node are"
-            " beyond float64; take a denser graph"
-        )
-    return scaled
 
 
 # ---------------------------------------------------------------------- sparse
 
 
-def _sparse(linked: Tensor, block: int | None, report: _Report) -> Tensor:
+def _sparse_products(linked: Tensor, block: int | None, report: _Report) -> Tensor:
+    edges = SparseEdges(linked)
+    total = torch.zeros(len(linked), dtype=torch.float64, device=linked.device)
+    step = block or max(64, CELLS // len(linked))
+    for sources in torch.arange(len(linked), device=linked.device).split(step):
+        total += dependencies(edges, sources)
+        report.add(len(sources))
+    return total
+
+
+def _lists(linked: Tensor, block: int | None, report: _Report) -> Tensor:
     """Level by level over lists of (source, node) pairs, each written as one number: row of the source * n + node."""
     n, device = len(linked), linked.device
     neighbours = linked.nonzero()[:, 1]
@@ -303,7 +351,7 @@ def _sparse(linked: Tensor, block: int | None, report: _Report) -> Tensor:
         counts = torch.zeros(len(sources) * n, dtype=torch.float64, device=device)
         counts[starts] = 1.0
         seen = counts > 0
-        place = torch.empty(len(counts), dtype=torch.int64, device=device)
+        place = torch.full((len(counts),), torch.iinfo(torch.int64).max, device=device)
         front, steps = starts, []
         while len(front):
             node = front % n
@@ -315,24 +363,32 @@ def _sparse(linked: Tensor, block: int | None, report: _Report) -> Tensor:
             tails, heads = tails[fresh], heads[fresh]
             counts.index_add_(0, heads, counts[tails])
             seen[heads] = True
-            order = torch.arange(len(heads), device=device)
-            place[heads] = order
-            front = heads[place[heads] == order]  # each pair once
+            front = _each_once(heads, place)
             steps.append((tails, heads, _shrink_front(counts, front, n)))
         total += _summed_back(counts, steps, starts).view(len(sources), n).sum(0)
         report.add(len(sources))
     return total
 
 
+def _each_once(heads: Tensor, place: Tensor) -> Tensor:
+    """Each of the heads once, in the order of their first places; ``place`` holds more than any place for all of them.
+
+    An assignment ``place[heads] = order`` would do, but its winner depends on the threads, and with it the last bits.
+    """
+    order = torch.arange(len(heads), device=heads.device)
+    place.scatter_reduce_(0, heads, order, "amin")
+    return heads[place[heads] == order]
+
+
 def _shrink_front(counts: Tensor, front: Tensor, n: int) -> Tensor | None:
     """Scale the newest counts source by source where they are huge; returns the scale of each source's row."""
     newest = counts[front]
-    if not len(front) or float(newest.max()) <= _HUGE:
+    if not len(front) or float(newest.max()) <= path_counts.HUGE:
         return None
     row = front // n
     largest = torch.zeros(len(counts) // n, dtype=counts.dtype, device=counts.device)
-    growth = cast(Tensor, _growth(largest.scatter_reduce_(0, row, newest, "amax")))
-    counts[front] = _scaled(newest, growth[row])
+    growth = cast(Tensor, growth_of(largest.scatter_reduce_(0, row, newest, "amax")))
+    counts[front] = scaled(newest, growth[row])
     return growth
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import deque
+from collections.abc import Callable
 from fractions import Fraction
 
 import networkx as nx
 import numpy as np
 import pytest
 import torch
+from scipy import sparse
 
-from captum_concepts import centrality
+from captum_concepts import centrality, path_counts
 from captum_concepts.centrality import betweenness
 from captum_concepts.errors import InputError
 
@@ -61,16 +64,15 @@ def matrix(graph: nx.Graph) -> np.ndarray:
     return result
 
 
-@pytest.fixture(params=["chosen", "sparse", "dense", "pairs at two"])
+@pytest.fixture(params=["chosen", "lists", "sparse products", "dense", "pairs at two"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Force every graph through each way of computing."""
-    if request.param == "sparse":
-        monkeypatch.setattr(centrality, "_EDGE_SECONDS", 0.0)
-        monkeypatch.setattr(centrality, "_LEVEL_SECONDS", 0.0)
+    if request.param in ("lists", "sparse products"):
+        monkeypatch.setattr(centrality, "_fastest", lambda *graph: request.param)
     elif request.param != "chosen":
-        monkeypatch.setattr(centrality, "_EDGE_SECONDS", 1e9)
+        monkeypatch.setattr(centrality, "_fastest", lambda *graph: "dense")
         share = 1.0 if request.param == "dense" else 0.0
-        monkeypatch.setattr(centrality, "_share_beyond_two", lambda edges: share)
+        monkeypatch.setattr(centrality, "_share_beyond_two", lambda linked: share)
     return request.param
 
 
@@ -116,7 +118,7 @@ def exact(graph: nx.Graph) -> list[Fraction]:
 
 def test_counts_beyond_float64_are_scaled(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # the scaling starts at 2^500 so that it cannot overflow; here early, to reach it with a small graph
-    monkeypatch.setattr(centrality, "_HUGE", 2.0**6)
+    monkeypatch.setattr(path_counts, "HUGE", 2.0**6)
     graph = layered(5, 4, 3, 5, 4, 3, 5, 4)
     found = betweenness(matrix(graph), normalized=False, block=10).numpy()
     np.testing.assert_allclose(found, [float(value) for value in exact(graph)], rtol=1e-12)
@@ -136,7 +138,7 @@ def test_counts_beyond_2_to_the_1024() -> None:
 
 
 def test_counts_too_far_apart_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(centrality, "_HUGE", 2.0**6)
+    monkeypatch.setattr(path_counts, "HUGE", 2.0**6)
     # a chain of single nodes beside a chain of layers of four of the same length, from one common source
     graph = layered(1, *[4] * 520)
     n = len(graph)
@@ -161,6 +163,32 @@ def test_renumbering_nodes_renumbers_the_result(way: str) -> None:
 def test_same_input_same_bytes(way: str) -> None:
     linked = matrix(GRAPHS["hubs"])
     assert betweenness(linked).numpy().tobytes() == betweenness(linked).numpy().tobytes()
+
+
+def test_heads_come_in_one_order_whatever_the_threads_do() -> None:
+    heads = torch.randint(0, 20_000, (300_000,), generator=torch.Generator().manual_seed(0))
+    first = list(dict.fromkeys(heads.tolist()))
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(4)
+        for _ in range(3):
+            place = torch.full((20_000,), 300_000)
+            assert centrality._each_once(heads, place).tolist() == first
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("graph", "way"),
+    [
+        ((20_000, 4_000_000, 3, False), "sparse products"),
+        ((3_443, 1_300_000, 2, True), "dense"),
+        ((3_443, 3_500_000, 4, False), "dense"),
+        ((1_500, 3_000, 1_499, False), "lists"),
+    ],
+)
+def test_the_way_fits_the_graph(graph: tuple[int, int, int, bool], way: str) -> None:
+    assert centrality._fastest(*graph) == way
 
 
 def test_shorter_float32_products_are_not_trusted() -> None:
@@ -193,16 +221,58 @@ def test_progress_ends_at_n_and_never_falls(way: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "kind",
+    [
+        lambda linked: linked.tolist(),
+        lambda linked: linked.astype(np.uint16),
+        lambda linked: linked.astype(">i4"),
+        lambda linked: linked.astype(np.float16),
+        lambda linked: np.asfortranarray(linked)[::-1, ::-1],
+        lambda linked: torch.as_tensor(linked).bfloat16().requires_grad_(),
+        lambda linked: np.where(linked, np.inf, -0.0),
+    ],
+)
+def test_any_real_numbers_will_do(kind: Callable[[np.ndarray], object]) -> None:
+    graph = nx.convert_node_labels_to_integers(nx.grid_2d_graph(3, 3))  # the same read backwards
+    np.testing.assert_allclose(betweenness(kind(matrix(graph))).numpy(), expected(graph, True), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
     ("adjacency", "message"),
     [
         (np.zeros((3, 4)), "square"),
         (np.zeros(3), "square"),
         (np.array([[0, 1], [0, 0]]), "not symmetric"),
         (np.array([[0, np.nan], [np.nan, 0]]), "NaN"),
+        (torch.tensor([[0, np.nan], [np.nan, 0]]), "NaN"),
+        (np.eye(3) * 1j, "ndarray of complex128; give a dense matrix of real numbers"),
+        (torch.eye(3).to_sparse(), "layout torch.sparse_coo"),
+        (sparse.eye(3), "dia_matrix of object"),
+        (np.array([["a", "b"], ["b", "a"]]), "ndarray of <U1"),
+        ([[0, 1], [0]], "list of object"),
+        (None, "NoneType of object"),
     ],
 )
 def test_bad_input(adjacency: np.ndarray, message: str) -> None:
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=message) as caught:
         betweenness(adjacency)
-    with pytest.raises(InputError, match="block"):
-        betweenness(np.zeros((3, 3)), block=0)
+    assert "\n" not in str(caught.value)
+
+
+def test_bad_options() -> None:
+    for block in (0, 2.5, True, math.nan):
+        with pytest.raises(InputError, match="whole number of at least 1"):
+            betweenness(np.zeros((3, 3)), block=block)
+    for device in ("nowhere", "meta"):
+        with pytest.raises(InputError, match=f"device '{device}': .*give one that is there") as caught:
+            betweenness(np.zeros((3, 3)), device=device)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.gpu
+def test_cuda_finds_the_same(way: str) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    for name in ("diameter three", "few beyond two", "layers"):
+        found = betweenness(matrix(GRAPHS[name]), device="cuda", block=30).cpu()
+        np.testing.assert_allclose(found.numpy(), expected(GRAPHS[name], True), rtol=1e-11, atol=1e-13)
