@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor
 
 from captum_concepts.cavs import ConceptBank, FitFunction, group_weights
@@ -23,9 +22,10 @@ from captum_concepts.entanglement import (
 )
 from captum_concepts.errors import shown
 from captum_concepts.overlap import Overlap
-from captum_concepts.positions import AXES, energy_profile, position_dependence
+from captum_concepts.positions import AXES, SPLITS, RandomPushes, axes_of, energy_profile, position_dependence
 from captum_concepts.random_sets import Fitter, RandomSets, Shuffles
 from captum_concepts.stability import Resampler, random_cosines
+from captum_concepts.wording import counted
 
 NAMED = 3
 LONGEST = 40
@@ -68,7 +68,7 @@ class Diagnostics:
             one's CAV finds the second on held-out groups. ``overlap``: shared groups over groups that show either.
         domain: a row per layer, see ``domain.DomainCheck``; no rows where concepts are held against each other.
         positions: for layers that are not pooled, how unevenly each CAV's energy lies along time and frequency;
-            ``chance`` is exceeded by a random set in one family of concepts in 20.
+            ``chance`` is exceeded, for some concept, in one family in 20 to which position does not matter.
         shared: groups of explained clips that concept clips are of as well.
         push_forward: see ``pushforward.push_forward``; empty unless asked for.
     """
@@ -95,7 +95,7 @@ class Diagnostics:
 
         def count(rows: pd.DataFrame, one: str, many: str) -> None:
             for layer, number in rows.groupby("layer", sort=False).size().items():
-                found.setdefault(str(layer), []).append(f"{number} {one if number == 1 else many}")
+                found.setdefault(str(layer), []).append(counted(int(number), one, many))
 
         for row in self.domain.to_dict("records"):
             if is_confounded(row):
@@ -208,11 +208,11 @@ class LayerChecks:
             part = _Part(bank, usable, bank.directions[usable].to(activations), positives, negatives)
             sets = RandomSets(positives, negatives, self.rows.groups, range(len(usable)), self.seed)
             tables["stability"] = self._stability(part, activations, sets, lines)
-            axes = [letter for letter in AXES if shape and shape.get(letter, 1) > 1]
-            band, profiles = self._random(activations, sets, shape or {}, axes)
+            pushes = [RandomPushes.along(a, shape or {}, part.directions, sets.kind_of) for a in axes_of(shape)]
+            band = self._random(activations, sets, pushes)
             tables["pairs"] = self._pairs(part, activations, band, sets.kind_of, lines)
-            if shape and profiles:
-                tables["positions"] = self._positions(part, profiles, sets.kind_of, shape, lines)
+            if sets.count and pushes:
+                tables["positions"] = self._positions(part, activations, sets, pushes, lines)
         found = check_domain(
             self.fitter, activations, self.rows.positives, self.rows.negatives, self.rows.groups, self.seed
         )
@@ -222,20 +222,14 @@ class LayerChecks:
                 lines.append(_domain_line(bank.layer, found))
         return tables, lines
 
-    def _random(
-        self, activations: Tensor, sets: RandomSets, shape: Mapping[str, int], axes: list[str]
-    ) -> tuple[CosineBand | None, dict[str, Tensor]]:
-        """What random sets give: the band of cosines, and axis -> energy profiles (R, C, P)."""
+    def _random(self, activations: Tensor, sets: RandomSets, pushes: list[RandomPushes]) -> CosineBand | None:
+        """The band of cosines of random sets; their directions go into ``pushes`` as well."""
         cosines: list[np.ndarray] = []
-        profiles: dict[str, list[Tensor]] = {letter: [] for letter in axes}
         for directions in random_directions(self.fitter, activations, sets):
             cosines.append(random_pair_cosines(directions))
-            for letter, found in profiles.items():
-                both = energy_profile(directions.flatten(0, 2), shape, letter)
-                found.append(both.reshape(-1, directions.shape[2], both.shape[1]))
-        if not cosines:
-            return None, {}
-        return CosineBand.of(np.concatenate(cosines)), {letter: torch.cat(found) for letter, found in profiles.items()}
+            for along in pushes:
+                along.add(directions.flatten(0, 1))
+        return CosineBand.of(np.concatenate(cosines)) if cosines else None
 
     def _stability(self, part: _Part, activations: Tensor, sets: RandomSets, lines: list[str]) -> pd.DataFrame:
         found = self.resampler.cosines(activations, part.positives, part.negatives, self.seed).double().cpu().numpy()
@@ -249,8 +243,8 @@ class LayerChecks:
         if len(weak):
             some = [f"{_name(r.concept)} (cosine {r.cosine:.2f}, chance up to {r.chance:.2f})" for r in _first(weak)]
             lines.append(
-                f"{shown(part.bank.layer)}: the CAVs of {len(weak)} concepts are no more repeatable between halves of "
-                f"their groups than those of random sets: {_listed(some, len(weak))}; give more examples"
+                f"{shown(part.bank.layer)}: the CAVs of {counted(len(weak), 'concept')} are no more repeatable between "
+                f"halves of the groups than those of random sets: {_listed(some, len(weak))}; give more examples"
             )
         return table
 
@@ -292,8 +286,8 @@ class LayerChecks:
                 for r in _first(table)
             ]
             lines.append(
-                f"{shown(part.bank.layer)}: the CAVs of {total} pairs of concepts point the same way beyond chance, so "
-                f"that their scores and places in the hierarchy are not independent: {_listed(some, total)}"
+                f"{shown(part.bank.layer)}: the CAVs of {counted(total, 'pair')} of concepts point the same way beyond "
+                f"chance, so that their scores and places in the hierarchy are not independent: {_listed(some, total)}"
             )
         return table
 
@@ -308,27 +302,24 @@ class LayerChecks:
         return cross_auc(activations, positives, negatives, self.shuffles, split, place.reshape(-1, 2))
 
     def _positions(
-        self,
-        part: _Part,
-        random: dict[str, Tensor],
-        kinds: np.ndarray,
-        shape: Mapping[str, int],
-        lines: list[str],
+        self, part: _Part, activations: Tensor, sets: RandomSets, pushes: list[RandomPushes], lines: list[str]
     ) -> pd.DataFrame:
         names = [part.bank.names[k] for k in part.usable]
+        cosines = self.resampler.split_cosines(activations, part.positives, part.negatives, self.seed, SPLITS)
         tables = []
-        for letter, null in random.items():
-            found, chance = position_dependence(energy_profile(part.directions, shape, letter), null, kinds)
-            table = pd.DataFrame({"layer": part.bank.layer, "concept": names, "axis": AXES[letter]})
+        for along in pushes:
+            profiles = energy_profile(part.directions, along.shape, along.axis)
+            generator = self.shuffles.generator(self.seed, f"positions {along.axis}")
+            found, chance = position_dependence(profiles, along, cosines, sets.shuffles.count, generator)
+            axis = AXES[along.axis]
+            table = pd.DataFrame({"layer": part.bank.layer, "concept": names, "axis": axis})
             tables.append(table.assign(unevenness=found, chance=chance))
             strong = tables[-1][found > chance].sort_values("unevenness", ascending=False, kind="stable")
             if len(strong):
                 some = [f"{_name(r.concept)} ({r.unevenness:.2f}, chance up to {r.chance:.2f})" for r in _first(strong)]
-                remedy = "pool='time' averages it out" if letter == "T" else "pool='time_freq' averages it out"
-                lines.append(
-                    f"{shown(part.bank.layer)}: the CAVs of {len(strong)} concepts depend on the position in "
-                    f"{AXES[letter]}: {_listed(some, len(strong))}; {remedy}"
-                )
+                remedy = "pool='time' averages it out" if along.axis == "T" else "pool='time_freq' averages it out"
+                where = f"{shown(part.bank.layer)}: {counted(len(strong), 'CAV depends', 'CAVs depend')}"
+                lines.append(f"{where} on the position in {axis}: {_listed(some, len(strong))}; {remedy}")
         return pd.concat(tables, ignore_index=True)
 
 

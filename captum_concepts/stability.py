@@ -70,8 +70,14 @@ class Resampler:
         Returns:
             (K,); NaN where half the groups do not make a CAV.
         """
+        return self.split_cosines(activations, positives, negatives, seed, splits).mean(0)
+
+    def split_cosines(
+        self, activations: Tensor, positives: np.ndarray, negatives: np.ndarray, seed: int, splits: int
+    ) -> Tensor:
+        """(splits, K): as ``cosines``, one row for each cut."""
         found = [self.halves(activations, positives, negatives, seed + split).directions for split in range(splits)]
-        return torch.stack([(pair[0] * pair[1]).sum(1) for pair in found]).mean(0)
+        return torch.stack([(pair[0] * pair[1]).sum(1) for pair in found])
 
 
 def random_cosines(fitter: Fitter, activations: Tensor, sets: RandomSets, seed: int = 0) -> np.ndarray:

@@ -52,7 +52,7 @@ def test_clean_concepts_give_tables_and_no_warning(pool, fit):
 def test_two_concepts_with_a_shared_cause_are_named():
     tables, lines = checked(*world(together=7.0))
     (line,) = lines
-    assert line.startswith("'l\\n': the CAVs of 1 pairs") and "'c0' and 'c1'" in line
+    assert line.startswith("'l\\n': the CAVs of 1 pair of concepts point") and "'c0' and 'c1'" in line
     row = tables["pairs"].iloc[0]
     assert row["cosine"] > row["chance"] and min(row["auc_first"], row["auc_second"]) > 0.95
     assert row["shared_groups"] == 0
@@ -89,7 +89,7 @@ def test_a_concept_that_passes_the_gate_by_luck_is_called_unstable():
     rows = ConceptRows(positives[:, keep], negatives[:, keep], groups)
     diagnostics = Diagnostics()
     lines = diagnose(diagnostics, bank, mixed, rows, fit_pattern, {}, overlap, 0)
-    assert any("the CAVs of 1 concepts are no more repeatable" in line and "'random'" in line for line in lines)
+    assert any("the CAVs of 1 concept are no more repeatable" in line and "'random'" in line for line in lines)
     assert not any("'real'" in line for line in lines)
     assert any("1 unstable CAV" in line for line in diagnostics.summary())
 
@@ -109,7 +109,7 @@ def test_a_concept_that_always_comes_first_in_a_patch_depends_on_time(planted):
     timed = [line for line in lines if "position in time" in line]
     assert len(timed) == planted
     if planted:
-        assert "CAVs of 1 concepts" in timed[0] and "'c2'" in timed[0]
+        assert "1 CAV depends on" in timed[0] and "'c2'" in timed[0]
     assert set(tables["positions"]["axis"]) == {"time"}
 
 
