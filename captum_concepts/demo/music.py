@@ -28,7 +28,7 @@ many others are made, and forcing a concept changes its slot and nothing else: `
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 from zlib import crc32
 
@@ -186,6 +186,31 @@ class MusicGenerator:
         composition = self.compose(index, concepts, genre)
         waveform = render(composition.arrangement, self.sample_rate, self._stream(index, "recording"))
         return Piece(waveform, composition.truth, genre)
+
+    def without(
+        self, index: int, concept: str, concepts: Mapping[str, bool] | Iterable[str] = (), genre: str | None = None
+    ) -> Piece:
+        """Piece `index` in which `concept` was to be heard, played without its sound: all else stays as it was.
+
+        The counterpart of `clip(index, {concept: True, ...}, genre)`, as if its stem had been left out of the mix:
+        other instruments do not take over its notes. Timbre, noise and loudness of the recording are drawn alike.
+
+        :param concept: an instrument, a family, or "drone".
+        :param concepts: what else must be heard, or must not; see `draw`.
+        :raises InputError: as in `draw`, or for a concept that has no sound of its own, like "fast".
+        """
+        players = [name for name in (*MELODIC, *PERCUSSION) if _shows(name, concept)]
+        if not players and concept != "drone":
+            _slot_of(concept)
+            raise InputError(
+                f"concept: {shown(concept)} has no sound of its own; choose an instrument, a family or drone"
+            )
+        forced = dict(concepts) if isinstance(concepts, Mapping) else dict.fromkeys(concepts, True)
+        composition = self.compose(index, {**forced, concept: concept != "drone"}, genre)
+        score = composition.arrangement
+        kept = replace(score, notes=tuple(note for note in score.notes if note.instrument not in players))
+        heard = {**composition.truth, **dict.fromkeys([concept, *players, *(PARENTS[p] for p in players)], False)}
+        return Piece(render(kept, self.sample_rate, self._stream(index, "recording")), heard, genre)
 
     def _enforce(self, genre: str, index: int, settled: set[str], options: dict[str, tuple[str, ...]]) -> None:
         """Narrow `options` to the causes of `genre`, each with probability `strength`."""
