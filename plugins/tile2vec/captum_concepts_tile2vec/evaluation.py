@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 from pathlib import Path
@@ -29,6 +30,8 @@ from captum_concepts_tile2vec.looking import (
 from captum_concepts_tile2vec.page import render_page
 from captum_concepts_tile2vec.tiles import Progress, Tiles
 from captum_concepts_tile2vec.triplets import TripletSampler, judge_triplets
+
+logger = logging.getLogger(__name__)
 
 TRIPLETS = 10_000  # judged at most
 MOST_DOTS = 4000  # on the map, drawn at random where there are more tiles
@@ -66,6 +69,8 @@ def evaluate_embedding(
         InputError: see `embed_tiles`, `cluster`; the folder cannot be written to.
     """
     embeddings = embed_tiles(model, tiles, progress=progress)
+    if len(tiles) > 1 and not np.ptp(embeddings, axis=0).any():
+        logger.warning("all %d tiles have the same embedding: it tells nothing apart, train another", len(tiles))
     labels = tiles.labels
     clusters = cluster(embeddings, labels, k, seed)
     distances = centroid_distances(embeddings, labels)

@@ -164,7 +164,7 @@ def plane(embeddings: np.ndarray, method: MapMethod = "tsne", seed: int = 0) -> 
     Args:
         embeddings: float (N, D).
         method: "tsne", "umap" (needs umap-learn, which takes a while to compile when it is first used), or "pca";
-            fewer than 5 rows are always drawn by "pca".
+            fewer than 5 rows are always drawn by "pca", and rows that are all the same on one point.
         seed: of the first two.
 
     Raises:
@@ -173,13 +173,13 @@ def plane(embeddings: np.ndarray, method: MapMethod = "tsne", seed: int = 0) -> 
     if method not in ("umap", "tsne", "pca"):
         raise InputError(f"map is {shown(method)}: give tsne, umap or pca")
     count = len(embeddings)
-    if count < 5 or method == "pca":  # the others need neighbours
-        if count == 1:
-            return np.zeros((1, 2))
-        places = PCA(min(2, count, embeddings.shape[1])).fit_transform(embeddings)
-        return np.pad(places, ((0, 0), (0, 2 - places.shape[1])))
+    components = _components(embeddings)
+    spread = components[:, 0].std()
+    if count < 5 or method == "pca" or not spread:  # the others need neighbours, and t-SNE crashes without a spread
+        return components
     if method == "tsne":
-        tsne = TSNE(2, perplexity=min(30.0, (count - 1) / 3), init="pca", random_state=seed % 2**32)
+        start = (1e-4 / spread * components).astype(np.float32)  # as init="pca" has it, for embeddings of any size
+        tsne = TSNE(2, perplexity=min(30.0, (count - 1) / 3), init=start, random_state=seed % 2**32)
         return np.asarray(tsne.fit_transform(embeddings), dtype=np.float64)
     try:
         from umap import UMAP
@@ -191,3 +191,11 @@ def plane(embeddings: np.ndarray, method: MapMethod = "tsne", seed: int = 0) -> 
     start = "spectral" if count > 15 else "random"  # too few rows have too few eigenvectors
     umap = UMAP(n_neighbors=min(15, count - 1), init=start, random_state=seed % 2**32, n_jobs=1)
     return np.asarray(umap.fit_transform(embeddings), dtype=np.float64)
+
+
+def _components(rows: np.ndarray) -> np.ndarray:
+    """The first two principal components, float64 (N, 2); zeros where there are fewer."""
+    if not np.ptp(rows, axis=0).any():
+        return np.zeros((len(rows), 2))
+    found = PCA(min(2, *rows.shape)).fit_transform(rows.astype(np.float64))
+    return np.pad(found, ((0, 0), (0, 2 - found.shape[1])))

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from captum_concepts_tile2vec.checkpoints import load_tile2vec
+import torch
+from captum_concepts_tile2vec.checkpoints import load_tile2vec, save_tile2vec
 from captum_concepts_tile2vec.commands import ARCHITECTURES
 from captum_concepts_tile2vec.models import BUILDERS
 from safetensors import safe_open
@@ -119,6 +120,17 @@ def test_recordings_that_were_learnt_from_are_said(trained, tmp_path, capsys):
     assert re.search("warning: the embedding learnt, without labels, from [12] of these 2", capsys.readouterr().err)
     assert call("classify", *look[:6], "--folds", "4") == 0
     assert "from 10 of these 12 recordings" in capsys.readouterr().err
+
+
+def test_an_embedding_that_tells_nothing_apart(trained, tmp_path, capsys):
+    root, weights = trained
+    model = load_tile2vec(weights)
+    with torch.no_grad():
+        model.network.embedding.weight.zero_()
+        model.network.embedding.bias.fill_(1.0)
+    save_tile2vec(tmp_path / "same.safetensors", model)
+    assert call("evaluate", "--model", tmp_path / "same.safetensors", "--data", root, "--out", tmp_path / "e") == 0
+    assert "all 8 tiles have the same embedding" in capsys.readouterr().err
 
 
 def test_one_recording_can_be_looked_at(trained, tmp_path, capsys):

@@ -106,6 +106,17 @@ def test_maps_of_any_size(method, count):
     np.testing.assert_array_equal(places, plane(rows, method))
 
 
+@pytest.mark.parametrize("method", ["tsne", "umap", "pca"])
+def test_an_embedding_that_tells_nothing_apart_is_one_point(method):
+    # t-SNE would end the whole process.
+    np.testing.assert_array_equal(plane(np.full((20, 4), 0.5, np.float32), method), np.zeros((20, 2)))
+
+
+def test_maps_of_a_single_number():
+    rows = np.random.default_rng(0).standard_normal((20, 1)).astype(np.float32)
+    assert plane(rows, "tsne").shape == plane(rows, "pca").shape == (20, 2)
+
+
 @pytest.mark.slow  # umap-learn compiles itself
 def test_umap_keeps_what_is_near_near():
     pytest.importorskip("umap")
