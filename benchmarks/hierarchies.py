@@ -27,7 +27,7 @@ import csv
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import networkx as nx
@@ -39,19 +39,33 @@ from captum_concepts.activations import extract
 from captum_concepts.cavs import fit_cavs, group_weights
 from captum_concepts.concept_graphs import GRAPHS as PAPER_GRAPHS
 from captum_concepts.concept_graphs import concept_graph, neighbour_distance
+from captum_concepts.concept_means import mean_space, observations, scaled_products
 from captum_concepts.diffusion import diffusion
 from captum_concepts.evaluation import evaluate_hierarchy
 from captum_concepts.hierarchy import ConceptHierarchy
 from captum_concepts.miners import mine
-from captum_concepts.similarity import combine, similarity
+from captum_concepts.similarity import Bank, Measure, combine, similarity
 from captum_concepts.store import ActivationStore
 
-METHODS = {
+
+def means_alone(
+    bank: Bank,
+    activations: torch.Tensor,
+    labels: torch.Tensor,
+    weights: torch.Tensor | None = None,
+    groups: Sequence[str] | np.ndarray | None = None,
+) -> torch.Tensor:
+    """The similarity "discriminant" without neighbours."""
+    return scaled_products(mean_space(observations(activations, labels, weights, groups)).inner_products())
+
+
+METHODS: dict[str, tuple[str, str | Measure, str]] = {
     "logistic, S, heymann": ("logistic", "activation", "heymann"),
     "pattern, S, heymann": ("pattern", "activation", "heymann"),
     "pattern, cosine, heymann": ("pattern", "cosine", "heymann"),
     "pattern, S, generality": ("pattern", "activation", "generality"),
     "lda, S, generality": ("lda", "activation", "generality"),
+    "means alone, spanning tree": ("pattern", Measure(means_alone, symmetric=True, grouped=True), "spanning_tree"),
     "default: discriminant, spanning tree": ("pattern", "discriminant", "spanning_tree"),
 }
 FIGURES = ("parent_accuracy", "ancestor_f1", "triplet_agreement", "robinson_foulds")

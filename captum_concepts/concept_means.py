@@ -22,7 +22,7 @@ from captum_concepts.errors import InputError
 
 ROWS = 8192
 OBSERVATIONS_PER_COMPONENT = 4
-SHRINKAGE = 0.3
+SHRINKAGE = 0.1
 FOLDS = 5
 # A whitening that has seen a fifth less overfits more: the noise held out is larger than the noise of the whole.
 HELD_OUT = 1 - 1 / FOLDS
@@ -131,14 +131,21 @@ def mean_space(observed: Observations) -> MeanSpace:
     """Fit the space, and the noise in it."""
     weights = observed.weights
     centred = observed.values - weights @ observed.values / weights.sum()
-    reduced = _principal(centred, weights, max(2, len(centred) // OBSERVATIONS_PER_COMPONENT))
+    reduced = principal(centred, weights)
     whitening, means = _whitening(reduced, observed.shows, weights)
     _, _, turned = torch.linalg.svd(means @ whitening, full_matrices=False)
     return MeanSpace(observed, reduced @ whitening @ turned.T, HELD_OUT * _held_out_noise(reduced, observed))
 
 
-def _principal(centred: Tensor, weights: Tensor, components: int) -> Tensor:
-    """(M, R): the leading principal components of the rows; directions without variance are left out."""
+def principal(centred: Tensor, weights: Tensor) -> Tensor:
+    """(M, R): the leading principal components of the rows, a quarter as many as there are rows.
+
+    Directions without variance are left out.
+
+    Args:
+        centred: (M, D), less their weighted mean. weights: (M,).
+    """
+    components = max(2, len(centred) // OBSERVATIONS_PER_COMPONENT)
     root = (weights / weights.sum()).sqrt()[:, None]
     scaled = centred * root
     wide = scaled.shape[1] > len(scaled)

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_concepts.concept_means import mean_space, observations, scaled_products
+from captum_concepts.concept_means import observations, scaled_products
+from captum_concepts.concept_neighbours import discriminant_space
 from captum_concepts.diffusion import diffusion as walks_between
 from captum_concepts.errors import InputError, shown
 
@@ -250,15 +251,16 @@ def discriminant(
     weights: Tensor | None = None,
     groups: Sequence[str] | np.ndarray | None = None,
 ) -> Tensor:
-    """Inner products of the concepts' mean activations in Fisher's discriminant space, freed of noise.
+    """Inner products of the concepts in Fisher's discriminant space: of their means, and of their neighbourhoods.
 
-    See :mod:`captum_concepts.concept_means`. Seen from the mean of all rows: the diagonal is how far a concept lies
-    from it (squared), 1 on average; below 0 where noise alone lies farther. It does not use the CAVs of the bank.
+    See :mod:`captum_concepts.concept_means` and :mod:`captum_concepts.concept_neighbours`; both are freed of noise.
+    Seen from all rows together: the diagonal is how far a concept lies from them (squared), 1 on average; below 0
+    where noise alone lies farther. It does not use the CAVs of the bank.
     """
     to = bank.directions.device
     observed = observations(activations.to(to), labels.to(to), None if weights is None else weights.to(to), groups)
     _nonempty(bank, observed.shows.sum(0))
-    return scaled_products(mean_space(observed).inner_products()).to(bank.directions.dtype)
+    return scaled_products(discriminant_space(observed).inner_products()).to(bank.directions.dtype)
 
 
 def sensitivity(

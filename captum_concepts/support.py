@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from captum_concepts.cavs import FitFunction, run_fit
-from captum_concepts.concept_means import mean_space, observations, scaled_products
+from captum_concepts.concept_means import observations, scaled_products
+from captum_concepts.concept_neighbours import discriminant_space
 from captum_concepts.errors import InputError
 from captum_concepts.hierarchy import ConceptHierarchy
 from captum_concepts.miners import Miner, mine
@@ -158,8 +159,8 @@ class _Resampled:
 class ResampledDiscriminant(_Resampled):
     """The similarity "discriminant" of bootstrap samples of the groups, one matrix after the other.
 
-    The space is fitted once, to all clips; a sample draws as many groups as there are, with replacement, and only the
-    means are made again, one matrix product. A concept that a sample misses is 0 to all others.
+    The space and the neighbours in it are found once, for all clips; a sample draws as many groups as there are, with
+    replacement, and only means and votes are made again. A concept that a sample misses is 0 to all others.
 
     Args:
         activations: (N, D). labels: (N, K). weights: (N,). groups: (N,), as for ``similarity``.
@@ -178,9 +179,9 @@ class ResampledDiscriminant(_Resampled):
         activations = torch.as_tensor(self.activations)
         labels = torch.as_tensor(self.labels, device=activations.device)
         weights = None if self.weights is None else torch.as_tensor(self.weights, device=activations.device)
-        space = mean_space(observations(activations, labels, weights, self.groups))
+        space = discriminant_space(observations(activations, labels, weights, self.groups))
         for drawn in self._draws(space.observed.group.cpu().numpy()):
-            yield scaled_products(space.inner_products(torch.as_tensor(drawn).to(space.values)))
+            yield scaled_products(space.inner_products(torch.as_tensor(drawn).to(space.observed.values)))
 
 
 @dataclass

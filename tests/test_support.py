@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from captum_concepts.cavs import fit_cavs, resolve_method
-from captum_concepts.concept_means import mean_space, observations, scaled_products
+from captum_concepts.concept_means import observations, scaled_products
+from captum_concepts.concept_neighbours import discriminant_space
 from captum_concepts.errors import InputError
 from captum_concepts.hierarchy import ConceptHierarchy
 from captum_concepts.miners import mine
@@ -97,7 +98,7 @@ def test_resampled_matrices_repeat_groups_as_drawn() -> None:
     first = list(resampled)
     assert len(resampled) == len(first) == 3
     assert all(torch.equal(a, b) for a, b in zip(first, resampled, strict=True))
-    space = mean_space(observations(rows, labels, None, groups.astype(str)))
+    space = discriminant_space(observations(rows, labels, None, groups.astype(str)))
     assert space.observed.group.unique().numel() == len(rows) // 2
     rng = np.random.default_rng(5)
     counts = np.bincount(rng.integers(180, size=180), minlength=180)
@@ -110,7 +111,9 @@ def test_clear_concepts_have_more_support_than_blurred_ones() -> None:
     means = []
     for spread in (0.3, 6.0):
         rows, labels, groups = clips(1, spread)
-        tree = mine(scaled_products(mean_space(observations(rows, labels, None, groups)).inner_products()), names)
+        tree = mine(
+            scaled_products(discriminant_space(observations(rows, labels, None, groups)).inner_products()), names
+        )
         found = bootstrap_support(tree, ResampledDiscriminant(rows, labels, None, groups, samples=50))
         means.append(np.mean(list(found.stability.values())))
         assert found.hierarchy.graph.edges == tree.graph.edges
