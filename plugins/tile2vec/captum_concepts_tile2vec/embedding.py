@@ -74,13 +74,13 @@ def pooled_tiles(
 def require_fit(model: Tile2Vec, tiles: Tiles) -> None:
     """Refuse tiles that the model does not take."""
     settings = model.settings
-    for what, has, takes in (
-        ("channels", tiles.channels, settings.channels),
-        ("seconds", tiles.seconds, settings.seconds),
-        ("Hz", tiles.sample_rate, model.features.sample_rate),
+    for what, has, takes, remedy in (
+        ("channels", tiles.channels, settings.channels, "give recordings with as many"),
+        ("seconds", tiles.seconds, settings.seconds, "cut them as in training"),
+        ("Hz", tiles.sample_rate, model.features.sample_rate, "read them as in training"),
     ):
         if has != takes:
-            raise InputError(f"tiles have {has} {what} where the model takes {takes}; cut them as in training")
+            raise InputError(f"tiles have {has} {what} where the model takes {takes}; {remedy}")
 
 
 def _batches(tiles: Tiles, size: int, stage: str, progress: Progress | None) -> Iterator[Tensor]:

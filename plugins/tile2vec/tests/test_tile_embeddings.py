@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from captum_concepts_tile2vec.checkpoints import Settings, untrained
@@ -32,3 +34,5 @@ def test_tiles_that_a_model_does_not_take(write_folder):
     for embed in (lambda model: embed_tiles(model, tiles), lambda model: embed_side_by_side([model], tiles)):
         with pytest.raises(InputError, match=r"tiles have 0\.25 seconds where the model takes 0\.5"):
             embed(untrained(SETTINGS, 0))
+    with pytest.raises(InputError, match="tiles have 1 channels where the model takes 4; give recordings with as many"):
+        embed_tiles(untrained(replace(SETTINGS, channels=4, seconds=0.25), 0), tiles)
