@@ -169,6 +169,8 @@ class Explanation:
         for layer in chosen:
             if layer not in self.hierarchies:
                 raise InputError(f"layer {shown(layer)} has no hierarchy; choose from {', '.join(self.hierarchies)}")
+            if layer not in self.similarities or layer not in self.banks:
+                raise InputError(f"layer {shown(layer)}: its similarities are not in the explanation; explain again")
         at = {layer: {name: i for i, name in enumerate(self.banks[layer].names)} for layer in chosen}
         usable = [
             name

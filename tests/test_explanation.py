@@ -348,3 +348,10 @@ def test_a_save_that_fails_leaves_what_lay_there(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="No space left on device"):
         explanation.save(tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_layers_are_combined_only_with_their_similarities():
+    given = example()
+    given.similarities = {}
+    with pytest.raises(InputError, match="its similarities are not in the explanation; explain again"):
+        given.combined()
