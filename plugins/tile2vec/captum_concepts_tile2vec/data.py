@@ -91,11 +91,8 @@ def dcase_recordings(root: str | os.PathLike[str], fold: int = 1) -> Split:
     parts = []
     for part in ("train", "evaluate"):
         path = root / _SETUP / f"fold{fold}_{part}.txt"
-        names = [fields[0] for _, fields in _lines(path)]
-        unknown = [name for name in names if name not in meta]
-        if unknown:
-            raise InputError(f"{shown(str(path), 200)}: {shown(unknown[0])} is not in meta.txt; add its line there")
-        parts.append([_dcase_recording(root, name, *meta[name]) for name in dict.fromkeys(names)])
+        names = _known_names(path, [fields[0] for _, fields in _lines(path)], meta)
+        parts.append([_dcase_recording(root, name, *meta[name]) for name in names])
     train, evaluate = parts
     both = sorted({recording.group for recording in train} & {recording.group for recording in evaluate})
     if both:
@@ -109,18 +106,30 @@ def dcase_recordings(root: str | os.PathLike[str], fold: int = 1) -> Split:
 def dcase_evaluation_recordings(root: str | os.PathLike[str]) -> list[Recording]:
     """The evaluation set of DCASE 2018 task 5, by which the challenge compared its systems; it is all to judge by.
 
-    ``evaluation_setup/evaluate.txt`` has a line ``audio/NUMBER.wav<TAB>label<TAB>session`` per file. Its sessions are
-    others than the development set's, although they count from 1 too.
+    ``evaluation_setup/evaluate.txt`` has a line ``audio/NUMBER.wav<TAB>label<TAB>session`` per file; where it lacks a
+    column, ``meta.txt`` has all three. Its sessions are others than the development set's, although they count from 1
+    too.
 
     Args:
         root: the folder that holds evaluation_setup/ and audio/.
 
     Raises:
-        InputError: the file or a line of it is missing or wrong.
+        InputError: a file or a line of it is missing or wrong.
     """
     root = Path(root)
-    known = _dcase_meta(root / _SETUP / _EVALUATE)
-    return [_dcase_recording(root, name, label, f"evaluation {session}") for name, (label, session) in known.items()]
+    path = root / _SETUP / _EVALUATE
+    lines = [fields for _, fields in _lines(path)]
+    meta = _dcase_meta(path if all(len(fields) == 3 for fields in lines) else root / "meta.txt")
+    names = _known_names(path, [fields[0] for fields in lines], meta)
+    return [_dcase_recording(root, name, meta[name][0], f"evaluation {meta[name][1]}") for name in names]
+
+
+def _known_names(path: Path, names: list[str], meta: dict[str, tuple[str, str]]) -> list[str]:
+    """Each name once; all are in meta.txt."""
+    unknown = [name for name in names if name not in meta]
+    if unknown:
+        raise InputError(f"{shown(str(path), 200)}: {shown(unknown[0])} is not in meta.txt; add its line there")
+    return list(dict.fromkeys(names))
 
 
 def _dcase_meta(path: Path) -> dict[str, tuple[str, str]]:

@@ -110,11 +110,26 @@ def test_dcase_evaluation_set(dcase_evaluation):
     assert all(Path(r.path).is_file() for r in found)
 
 
+def test_dcase_evaluation_lists_without_sessions_are_completed_from_meta(dcase_evaluation):
+    full = recordings_from(dcase_evaluation)
+    path = dcase_evaluation / "evaluation_setup" / "evaluate.txt"
+    path.write_text("".join(line.rpartition("\t")[0] + "\n" for line in path.read_text().splitlines()))
+    assert recordings_from(dcase_evaluation) == full
+    path.write_text("audio/2.wav\n")
+    assert recordings_from(dcase_evaluation).evaluate == [full.evaluate[1]]
+    (dcase_evaluation / "meta.txt").unlink()
+    with pytest.raises(InputError, match=r"meta\.txt'?: cannot be read"):
+        recordings_from(dcase_evaluation)
+
+
 def test_dcase_evaluation_set_mistakes(dcase_evaluation):
     path = dcase_evaluation / "evaluation_setup" / "evaluate.txt"
     text = path.read_text()
     path.write_text(text + "audio/7.wav\tabsence\n")
-    with pytest.raises(InputError, match=r"evaluate\.txt'?: line 7 has 2 fields"):
+    with pytest.raises(InputError, match=r"evaluate\.txt'?: 'audio/7\.wav' is not in meta\.txt; add its line there"):
+        recordings_from(dcase_evaluation)
+    path.write_text(text + "audio/7.wav\t\tex9\n")
+    with pytest.raises(InputError, match=r"evaluate\.txt'?: line 7 has 3 fields"):
         recordings_from(dcase_evaluation)
     path.write_text(text + "../../secret.wav\tabsence\tex9\n")
     with pytest.raises(InputError, match="lies outside this folder"):
