@@ -124,6 +124,8 @@ def train(out: str, as_json: bool, quiet: bool, verbose: bool, **chosen: Any) ->
     """
     console.set_up_logging(quiet, verbose)
     cli_options.check_writable(out, "--out")
+    import torch
+
     from captum_concepts.backbones import resolve_device
     from captum_concepts.run_folder import RunFolder
     from captum_concepts_tile2vec.checkpoints import Settings
@@ -137,6 +139,8 @@ def train(out: str, as_json: bool, quiet: bool, verbose: bool, **chosen: Any) ->
         **{name: chosen[name] for name in names}, l2=default_l2(chosen["architecture"]) if l2 is None else l2
     )
     resolve_device(chosen["device"])  # before all recordings are listened to
+    if chosen["data_parallel"] and (count := torch.cuda.device_count()) < 2:
+        console.say(f"warning: --data-parallel splits nothing: PyTorch sees {count} CUDA devices", quiet)
     with console.progress_bars(quiet) as progress, console.resumable(Path(out)):
         split = to_learn_from(chosen)
         cut = {"seconds": chosen["seconds"], "hop": chosen["hop"], "channels": chosen["channels"]}

@@ -66,9 +66,9 @@ class TrainingOptions:
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {shown(getattr(self, name))}: give a positive whole number")
         for name in ("learning_rate", "margin"):
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < float("inf"):
                 raise InputError(f"{name} is {shown(getattr(self, name))}: give a positive number")
-        if not 0 < self.decay <= 1 or not self.l2 >= 0:
+        if not 0 < self.decay <= 1 or not 0 <= self.l2 < float("inf"):
             raise InputError(f"decay is {shown(self.decay)} and l2 {shown(self.l2)}: give 0 < decay <= 1 and l2 >= 0")
         if self.strategy not in STRATEGIES or self.mining not in MININGS:
             raise InputError(

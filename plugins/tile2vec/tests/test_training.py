@@ -131,7 +131,17 @@ def test_the_learning_rate_falls_in_stairs():
 
 @pytest.mark.parametrize(
     "options",
-    [{"batch_size": 0}, {"margin": 0.0}, {"learning_rate": -1.0}, {"decay": 1.1}, {"l2": -0.1}, {"strategy": "x"}],
+    [
+        {"batch_size": 0},
+        {"margin": 0.0},
+        {"learning_rate": -1.0},
+        {"decay": 1.1},
+        {"l2": -0.1},
+        {"strategy": "x"},
+        {"margin": float("inf")},
+        {"learning_rate": float("inf")},
+        {"l2": float("inf")},
+    ],
 )
 def test_mistakes(options):
     with pytest.raises(InputError, match=next(iter(options))):
