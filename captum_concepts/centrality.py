@@ -37,9 +37,12 @@ from captum_concepts.sparse_products import CELLS, SparseEdges, dependencies
 Progress = Callable[[str, int, int], None]
 
 _BYTES = 2**29  # work space of one block of sources
-# Seconds on one CPU core, only for choosing a way: a multiply-add in a dense product and in a sparse one, the work on
-# one (source, node) at one level beside them, an edge in a list, a level of a block.
-_DENSE_SECONDS, _SPARSE_SECONDS, _CELL_SECONDS, _EDGE_SECONDS, _LEVEL_SECONDS = 4e-11, 3e-10, 1.5e-8, 1.2e-7, 1e-3
+# Seconds on one CPU core, only for choosing a way: a multiply-add in a dense product; in a sparse one, while a block of
+# sources stays in the cache and where it does not; the work on one (source, node) at one level beside them; an edge in
+# a list; a level of a block.
+_DENSE_SECONDS, _SPARSE_SECONDS, _SPARSE_SECONDS_LARGE = 4e-11, 3e-10, 5e-10
+_CELL_SECONDS, _EDGE_SECONDS, _LEVEL_SECONDS = 1.5e-8, 1.2e-7, 1e-3
+_CACHED_NODES = 2**13
 
 
 _NAN = "adjacency: NaN; give True or 1 where there is an edge, False or 0 elsewhere"
@@ -168,7 +171,7 @@ def _component(linked: Tensor, levels: int, block: int | None, report: _Report) 
     if way == "lists":
         return _lists(linked, block, report)
     if way == "sparse products":
-        return _sparse_products(linked, block, report)
+        return _sparse_products(linked, levels, block, report)
     edges = _Edges(linked)
     total = torch.zeros(n, dtype=torch.float64, device=linked.device)
     sources, credit_from = torch.arange(n, device=linked.device), 2
@@ -184,9 +187,10 @@ def _component(linked: Tensor, levels: int, block: int | None, report: _Report) 
 
 def _fastest(n: int, entries: int, levels: int, near: bool) -> str:
     """The way of least estimated seconds; ``near``: most nodes reach all others in two steps."""
+    product = _SPARSE_SECONDS if n <= _CACHED_NODES else _SPARSE_SECONDS_LARGE
     seconds = {
         "dense": _DENSE_SECONDS * float(n) ** 3 * (1 if near else 2 * levels),
-        "sparse products": 2 * _SPARSE_SECONDS * levels * entries * n + _CELL_SECONDS * levels * float(n) ** 2,
+        "sparse products": 2 * product * levels * entries * n + _CELL_SECONDS * levels * float(n) ** 2,
         "lists": _EDGE_SECONDS * entries * n + _LEVEL_SECONDS * levels,
     }
     return min(seconds, key=seconds.__getitem__)
@@ -328,11 +332,12 @@ def _levels(edges: _Edges, sources: Tensor) -> list[_Level]:
 # ---------------------------------------------------------------------- sparse
 
 
-def _sparse_products(linked: Tensor, block: int | None, report: _Report) -> Tensor:
+def _sparse_products(linked: Tensor, levels: int, block: int | None, report: _Report) -> Tensor:
+    n = len(linked)
     edges = SparseEdges(linked)
-    total = torch.zeros(len(linked), dtype=torch.float64, device=linked.device)
-    step = block or max(64, CELLS // len(linked))
-    for sources in torch.arange(len(linked), device=linked.device).split(step):
+    total = torch.zeros(n, dtype=torch.float64, device=linked.device)
+    step = block or min(max(64, CELLS // n), _block(n, 2 * levels))
+    for sources in torch.arange(n, device=linked.device).split(step):
         total += dependencies(edges, sources)
         report.add(len(sources))
     return total
