@@ -128,19 +128,22 @@ def _spaces(x: Tensor, observed: Observations, fold: Tensor) -> list[tuple[Tenso
     """For each fold: the mean of the others, and the whitened axes (D, R) that their concepts' means span."""
     weights, folds = observed.weights, int(fold.max()) + 1
     shows = observed.shows * weights[:, None]
-    double = x * shows.sum(1)[:, None]
-    scatter = double.T @ x
+    times = x * shows.sum(1)[:, None]
+    scatter, sums, counted = times.T @ x, shows.T @ x, shows.sum(0)
     result: list[tuple[Tensor, Tensor] | None] = []
     for number in range(folds):
         out = fold == number
-        total = shows[~out].sum(0)
-        if not len(total) or not float(total.sum()) > 0:
+        inside = shows[out]
+        # what is left of a concept all of whose clips are in the fold is rounding
+        there = inside.sum(0) < (1 - 1e-9) * counted
+        if not bool(there.any()):
             result.append(None)
             continue
+        total = torch.where(there, counted - inside.sum(0), 0.0)
         centre = weights[~out] @ x[~out] / weights[~out].sum()
-        means = shows[~out].T @ x[~out] / total.clamp_min(_TINY)[:, None]
-        within = (scatter - double[out].T @ x[out] - (means * total[:, None]).T @ means) / total.sum()
-        result.append((centre, _axes(within, (means - centre) * (total > 0)[:, None], x)))
+        means = there[:, None] * (sums - inside.T @ x[out]) / total.clamp_min(_TINY)[:, None]
+        within = (scatter - times[out].T @ x[out] - (means * total[:, None]).T @ means) / total.sum()
+        result.append((centre, _axes(within, (means - centre) * there[:, None], x)))
     return result
 
 
