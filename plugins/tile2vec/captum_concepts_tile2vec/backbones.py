@@ -24,6 +24,7 @@ ENCODER_LAYERS: dict[str, tuple[str, ...]] = {
     "GRUNet": ("gru1:0", "gru2:0"),
     "DenseNet": (),
     "StatisticsNet": ("1",),  # normalised
+    "ContrastNet": ("1",),
 }
 
 

@@ -27,6 +27,7 @@ ARCHITECTURES = (
     "GRUNet",
     "DenseNet",
     "StatisticsNet",
+    "ContrastNet",
 )
 
 
@@ -100,7 +101,7 @@ def check(
 )
 @click.option("--margin", type=float, default=1.0, show_default=True)
 @click.option("--strategy", type=click.Choice(["active", "all"]), default="active", show_default=True)
-@click.option("--mining", type=click.Choice(["none", "semi-hard"]), default="none", show_default=True)
+@click.option("--mining", type=click.Choice(["none", "semi-hard", "all"]), default="none", show_default=True)
 @click.option("--l2", type=float, help="Weight of the squared kernels and biases.  [default: 0.1 for ResNets, else 0]")
 @click.option("--neighbourhood", type=float, default=5.0, show_default=True, help="Seconds from anchor to neighbour.")
 @click.option(

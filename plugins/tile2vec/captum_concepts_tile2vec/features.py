@@ -142,6 +142,8 @@ class KeptFeatures:
         features: what to compute, on the device it is to be computed on.
         folder: of the store.
         progress: told of the tiles.
+        then: without weights; computed of the features and kept in their place, such as the statistics that a network
+            begins with, which are far smaller.
 
     Raises:
         InputError: see `ActivationStore.put`.
@@ -150,24 +152,30 @@ class KeptFeatures:
     ready = True
 
     def __init__(
-        self, tiles: Tiles, features: TileFeatures, folder: str | os.PathLike[str], progress: Progress | None = None
+        self,
+        tiles: Tiles,
+        features: TileFeatures,
+        folder: str | os.PathLike[str],
+        progress: Progress | None = None,
+        then: nn.Module | None = None,
     ) -> None:
         self.tiles = tiles
-        self._shape = (tiles.channels, features.frames, features.bands)
+        self._shape = (tiles.channels, features.frames, features.bands) if then is None else (-1,)
         self._store = ActivationStore(Path(folder))
-        self._namespace = "tile2vec-" + _namespace(features)
+        hear = features if then is None else nn.Sequential(features, then)
+        self._namespace = "tile2vec-" + _namespace(hear)
         self._keys = _tile_keys(tiles)
-        self._fill(features, progress)
+        self._fill(hear, progress)
 
     def read(self, indices: Sequence[int]) -> Tensor:
-        """(len(indices), channels, frames, bands) float32."""
+        """(len(indices), channels, frames, bands) float32, or (len(indices), numbers) of what was computed ``then``."""
         keys = [self._keys[index] for index in indices]
         distinct = list(dict.fromkeys(keys))
         rows, _ = self._store.get(self._namespace, "tile", distinct)
         place = {key: row for row, key in enumerate(distinct)}
-        return rows[[place[key] for key in keys]].reshape(-1, *self._shape)
+        return rows[[place[key] for key in keys]].reshape(len(keys), *self._shape)
 
-    def _fill(self, features: TileFeatures, progress: Progress | None) -> None:
+    def _fill(self, features: nn.Module, progress: Progress | None) -> None:
         absent = set(self._store.missing(self._namespace, ["tile"], list(dict.fromkeys(self._keys))))
         wanted = list({self._keys[index]: index for index in range(len(self.tiles))}.items())
         wanted = [(key, index) for key, index in wanted if key in absent]
@@ -187,7 +195,7 @@ class KeptFeatures:
                 progress("features", done + first + len(block), len(self.tiles))
 
 
-def _namespace(features: TileFeatures) -> str:
+def _namespace(features: nn.Module) -> str:
     known = fingerprint(features)
     if known is None:
         raise InputError("features: what they compute cannot be fingerprinted; run without a cache")

@@ -1,4 +1,4 @@
-"""The triplet loss of Tile2Vec, its reductions and semi-hard mining."""
+"""The triplet loss of Tile2Vec, its reductions, and other opposites of the batch to learn from."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from torch import Tensor, nn
 from captum_concepts.errors import InputError, shown
 
 Strategy = Literal["active", "all"]
-Mining = Literal["none", "semi-hard"]
+Mining = Literal["none", "semi-hard", "all"]
 STRATEGIES = ("active", "all")
-MININGS = ("none", "semi-hard")
+MININGS = ("none", "semi-hard", "all")
 ACTIVE = 1e-16  # a triplet with a loss above this is active
 
 
 class TripletLoss(NamedTuple):
-    """Scalars: the loss, mean squared distances to neighbours and opposites, and the share of triplets with a loss."""
+    """Scalars: the loss, mean squared distances to neighbours and opposites, and the share of triplets with a loss.
+
+    Of mining "all" every anchor makes a triplet with each opposite that it is held against.
+    """
 
     loss: Tensor
     near: Tensor
@@ -43,7 +46,8 @@ def triplet_loss(
             with a loss above 1e-16 (0 where there is none).
         mining: "none" takes the opposites as they come; "semi-hard" (Schroff et al. 2015, FaceNet) looks among all
             opposites of the batch that are of another group for the nearest that is further away than the neighbour,
-            and where there is none takes the furthest.
+            and where there is none takes the furthest; "all" holds each anchor against all of them (the "batch all" of
+            Hermans et al. 2017, "In defense of the triplet loss"), so that a batch of B has up to B² triplets.
         groups: int64 (B, 2), numbers of the groups of anchors and opposites; mining needs them, as the nearest tile of
             the batch is likely to be of the anchor's own recording.
 
@@ -53,13 +57,19 @@ def triplet_loss(
     if strategy not in STRATEGIES:
         raise InputError(f"strategy is {shown(strategy)}: give active or all")
     if mining not in MININGS:
-        raise InputError(f"mining is {shown(mining)}: give none or semi-hard")
-    if mining == "semi-hard" and groups is None:
-        raise InputError("mining is 'semi-hard' and groups are missing: give the groups of anchors and opposites")
+        raise InputError(f"mining is {shown(mining)}: give {', '.join(MININGS)}")
+    if mining != "none" and groups is None:
+        raise InputError(f"mining is {shown(mining)} and groups are missing: give the groups of anchors and opposites")
     near = (anchors - neighbours).square().sum(1)
     if mining == "semi-hard" and groups is not None:
         opposites = opposites[_semi_hard(anchors, near, opposites, groups)]
-    far = (anchors - opposites).square().sum(1)
+    if mining == "all" and groups is not None:
+        row, column = torch.nonzero(groups[:, None, 0] != groups[None, :, 1], as_tuple=True)
+        # Not by differences: those of all pairs would be B * B * D numbers.
+        squares = anchors.square().sum(1)[:, None] + opposites.square().sum(1) - 2 * anchors @ opposites.T
+        near, far = near[row], squares[row, column]
+    else:
+        far = (anchors - opposites).square().sum(1)
     losses = (near - far + margin).clamp_min(0)
     active = losses > ACTIVE
     loss = losses.mean() if strategy == "all" else losses.sum() / active.sum().clamp_min(1)

@@ -58,6 +58,14 @@ class Network(nn.Module):
         # In float32, as the smallest length float16 can divide by is too large.
         return nn.functional.normalize(embedding.float(), dim=1)
 
+    def take_fixed(self) -> nn.Module | None:
+        """Take out the first layer, where all it does is tell statistics; the network then goes on from those."""
+        if not isinstance(self.encoder, nn.Sequential) or not isinstance(self.encoder[0], _Statistics):
+            return None
+        fixed = self.encoder[0]
+        self.encoder[0] = nn.Identity()
+        return fixed
+
 
 def _resnet(name: str) -> Callable[[Shape], Network]:
     def build(shape: Shape) -> Network:
@@ -189,25 +197,43 @@ class _Statistics(nn.Module):
     """(B, channels, frames, bands) to (B, 8 * channels * bands): what each band does over time.
 
     Its mean, its standard deviation, and its mean absolute change over 1, 2, 4, 8, 16 and 32 frames.
+
+    Args:
+        across: also the mean absolute difference to the band so many above, 0 where there is none: how peaked the
+            spectrum is. The result is then (B, (8 + len(across)) * channels * bands).
     """
 
     LAGS = (1, 2, 4, 8, 16, 32)
 
+    def __init__(self, across: tuple[int, ...] = ()) -> None:
+        super().__init__()
+        self.across = across
+
     def forward(self, features: Tensor) -> Tensor:
         told = [features.mean(2), features.std(2, correction=0)]
         told += [(features[:, :, lag:] - features[:, :, :-lag]).abs().mean(2) for lag in self.LAGS]
+        for step in self.across:
+            differences = (features[..., step:] - features[..., :-step]).abs().mean(2)
+            told.append(nn.functional.pad(differences, (0, step)))
         return torch.stack(told, dim=1).flatten(1)
 
 
-def statistics_net(shape: Shape) -> Network:
+def _statistics(name: str, across: tuple[int, ...]) -> Callable[[Shape], Network]:
     """Statistics of each band over time, batch normalisation, dropout .3, and the linear embedding.
 
     Not of the original: for sets too small for a network to find out by itself what to listen for.
     """
-    if shape.frames <= _Statistics.LAGS[-1]:
-        raise InputError(f"StatisticsNet needs 33 frames and the features have {shape.frames}: give longer tiles")
-    width = (2 + len(_Statistics.LAGS)) * shape.channels * shape.bands
-    return Network(nn.Sequential(_Statistics(), nn.BatchNorm1d(width), nn.Dropout(0.3)), width, shape.size)
+
+    def build(shape: Shape) -> Network:
+        if shape.frames <= _Statistics.LAGS[-1]:
+            raise InputError(f"{name} needs 33 frames and the features have {shape.frames}: give longer tiles")
+        if shape.bands <= max(across, default=0):
+            raise InputError(f"{name} needs {max(across) + 1} bands and the features have {shape.bands}: give log-mel")
+        width = (2 + len(_Statistics.LAGS) + len(across)) * shape.channels * shape.bands
+        encoder = nn.Sequential(_Statistics(across), nn.BatchNorm1d(width), nn.Dropout(0.3))
+        return Network(encoder, width, shape.size)
+
+    return build
 
 
 class _FramesLast(nn.Module):
@@ -228,7 +254,8 @@ BUILDERS: dict[str, Callable[[Shape], Network]] = {
     "ConvGRUNet": conv_gru_net,
     "GRUNet": gru_net,
     "DenseNet": dense_net,
-    "StatisticsNet": statistics_net,
+    "StatisticsNet": _statistics("StatisticsNet", ()),
+    "ContrastNet": _statistics("ContrastNet", (1, 2, 4)),
 }
 
 

@@ -41,7 +41,7 @@ class TrainingOptions:
         decay_steps: ... every so many steps.
         margin: of the loss.
         strategy: "active" or "all", see `triplet_loss`.
-        mining: "none" or "semi-hard", see `triplet_loss`.
+        mining: "none", "semi-hard" or "all", see `triplet_loss`.
         l2: weight of the squares of kernels and biases in the loss; 0 leaves the term out.
         neighbourhood: seconds, see `TripletSampler`.
         opposite_buffer: recordings, see `TripletSampler`.
@@ -199,7 +199,8 @@ def train(
         precision: "auto" is mixed on CUDA.
         data_parallel: split every batch over all CUDA devices.
         workers: processes that read tiles ahead; the result does not depend on it.
-        cache: folder for features that are computed once; None computes them in every step, on the device.
+        cache: folder for features that are computed once (of networks that begin with statistics, those); None computes
+            them in every step, on the device.
         progress: told of the batches.
 
     Returns:
@@ -222,12 +223,13 @@ def train(
         logger.warning("left out: %s", line)
     where = resolve_device(device)
     features = settings.make_features()
+    with seeded(options.seed, "weights"):
+        network = settings.make_network()
     sources: list[TileSource] = [Waveforms(tiles), Waveforms(held_out)]
     if cache is not None:
         features = features.to(where)
-        sources = [KeptFeatures(these, features, cache, progress) for these in (tiles, held_out)]
-    with seeded(options.seed, "weights"):
-        network = settings.make_network()
+        fixed = network.take_fixed()
+        sources = [KeptFeatures(these, features, cache, progress, fixed) for these in (tiles, held_out)]
     module = TripletModule(network, None if cache is not None else features, options, data_parallel)
     asked = {**asdict(options), **asdict(settings), "held_out": tiles_digest(held_out)}
     for given in ("epochs", "seed"):

@@ -62,11 +62,42 @@ def test_semi_hard_by_hand():
     )
 
 
+def test_all_opposites_by_hand():
+    anchors, neighbours = torch.tensor([[0.0], [10.0]]), torch.tensor([[1.0], [12.0]])  # near² = 1, 4
+    opposites = torch.tensor([[0.5], [9.0]])  # far² = 0.25, 81 and 90.25, 1
+    result = triplet_loss(anchors, neighbours, opposites, 1.0, "all", "all", torch.tensor([[7, 1], [2, 8]]))
+    assert result.loss.item() == pytest.approx(((1 - 0.25 + 1) + (4 - 1 + 1)) / 4)
+    assert result.near.item() == pytest.approx((1 + 1 + 4 + 4) / 4)
+    assert result.active.item() == pytest.approx(2 / 4)
+    # The second anchor's group is that of the first opposite: one triplet less, and it was not active.
+    own = torch.tensor([[7, 2], [2, 8]])
+    assert triplet_loss(anchors, neighbours, opposites, 1.0, "all", "all", own).loss.item() == pytest.approx(5.75 / 3)
+    assert triplet_loss(anchors, neighbours, opposites, 1.0, "active", "all", own).loss.item() == pytest.approx(2.875)
+
+
+def test_all_opposites_have_the_gradient_of_their_triplets_one_by_one():
+    torch.manual_seed(0)
+    anchors, neighbours, opposites = (torch.randn(6, 3, requires_grad=True) for _ in range(3))
+    groups = torch.tensor([[0, 1], [0, 2], [1, 2], [1, 0], [2, 0], [2, 1]])
+    triplet_loss(anchors, neighbours, opposites, 1.0, "active", "all", groups).loss.backward()
+    found = [these.grad.clone() for these in (anchors, neighbours, opposites)]
+    for these in (anchors, neighbours, opposites):
+        these.grad = None
+    pairs = [(i, j) for i in range(6) for j in range(6) if groups[i, 0] != groups[j, 1]]
+    one_by_one = torch.stack(
+        [((anchors[i] - neighbours[i]) ** 2).sum() - ((anchors[i] - opposites[j]) ** 2).sum() + 1.0 for i, j in pairs]
+    ).clamp_min(0)
+    (one_by_one.sum() / (one_by_one > 0).sum()).backward()
+    for these, gradient in zip((anchors, neighbours, opposites), found, strict=True):
+        torch.testing.assert_close(these.grad, gradient)
+
+
 def test_mistakes():
     for options, words in (
         ({"strategy": "some"}, "strategy is 'some'"),
         ({"mining": "hard"}, "mining is 'hard'"),
         ({"mining": "semi-hard"}, "groups are missing"),
+        ({"mining": "all"}, "mining is 'all' and groups are missing"),
     ):
         with pytest.raises(InputError, match=words):
             triplet_loss(ANCHORS, NEIGHBOURS, OPPOSITES, **options)

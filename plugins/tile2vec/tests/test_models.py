@@ -63,6 +63,7 @@ EXPECTED = {
     "GRUNet": 3 * (128 + 64 + 2) * 64 + 3 * (64 + 128 + 2) * 128 + 129 * 16,
     "DenseNet": (498 * 128 + 1) * 16,
     "StatisticsNet": 2 * 8 * 128 + (8 * 128 + 1) * 16,
+    "ContrastNet": 2 * 11 * 128 + (11 * 128 + 1) * 16,
 }
 
 
@@ -82,6 +83,20 @@ def test_statistics_by_hand():
         assert found[clip, :, channel, band].numpy() == pytest.approx(expected, abs=1e-5)
     with pytest.raises(InputError, match="needs 33 frames and the features have 32"):
         build_network("StatisticsNet", Shape(1, 32, 3))
+
+
+def test_contrasts_by_hand():
+    rows = inputs(Shape(2, 40, 6), 4)
+    shape = Shape(2, 40, 6)
+    found = network("ContrastNet", shape).encoder[0](rows).reshape(4, 11, 2, 6)
+    same = network("StatisticsNet", shape).encoder[0](rows).reshape(4, 8, 2, 6)
+    assert torch.equal(found[:, :8], same)
+    for row, step in enumerate((1, 2, 4), 8):
+        for band in range(6):
+            above = (rows[..., band] - rows[..., band + step]).abs().mean(2) if band + step < 6 else torch.zeros(4, 2)
+            torch.testing.assert_close(found[:, row, :, band], above)
+    with pytest.raises(InputError, match="ContrastNet needs 5 bands and the features have 4"):
+        build_network("ContrastNet", Shape(1, 40, 4))
 
 
 def test_same_padding_by_hand():

@@ -78,6 +78,22 @@ def test_kept_features_train_the_same(parts, tmp_path):
         torch.testing.assert_close(other[name], tensor)
 
 
+def test_kept_statistics_train_the_same(parts, tmp_path):
+    settings = Settings("ContrastNet", size=4, seconds=0.4)
+    parts = tuple(find_tiles(these.recordings, 0.4) for these in parts)
+    options = replace(OPTIONS, epochs=2, mining="all", l2=0.01)
+    one = run(parts, tmp_path / "one", options, settings)
+    other = run(parts, tmp_path / "two", options, settings, cache=tmp_path / "store")
+    again = run(parts, tmp_path / "three", options, settings, cache=tmp_path / "store", workers=1)
+    assert again.read_bytes() == other.read_bytes()
+    expected, found = read_weights(one)[0], read_weights(other)[0]
+    assert expected.keys() == found.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, atol=1e-3, rtol=1e-3)
+    clip = parts[0].read(0)[None]
+    torch.testing.assert_close(load_tile2vec(one).embed(clip), load_tile2vec(other).embed(clip), atol=1e-3, rtol=1e-3)
+
+
 def test_another_run_in_the_folder(parts, tmp_path):
     run(parts, tmp_path / "run", replace(OPTIONS, epochs=1))
     before = time.time_ns()
