@@ -130,6 +130,10 @@ def _check_rows(bank: Bank, activations: Tensor | None, labels: Tensor | None, w
     k, d = bank.directions.shape
     if activations is not None and (activations.ndim != 2 or activations.shape[1] != d or not len(activations)):
         raise InputError(f"activations: shape {tuple(activations.shape)}; give (rows, {d}), the layer of the bank")
+    for start in range(0, 0 if activations is None else len(activations), ROWS):
+        bad = (~torch.isfinite(cast(Tensor, activations)[start : start + ROWS]).all(1)).nonzero()
+        if len(bad):
+            raise InputError(f"activations: not finite in row {start + int(bad[0])}; drop the clips it comes from")
     rows = len(activations) if activations is not None else len(labels) if labels is not None else None
     if labels is not None and labels.shape != (rows, k):
         raise InputError(f"labels: shape {tuple(labels.shape)}; give ({rows}, {k}), one column for each concept")
@@ -203,6 +207,9 @@ def diffusion(
 
     It takes them as classifiers have them, as long as their scale says, not as unit directions.
     """
+    bad = (~torch.isfinite(bank.directions).all(1) | ~torch.isfinite(bank.scales)).nonzero()
+    if len(bad):
+        raise InputError(f"diffusion: {shown(bank.names[int(bad[0])])} has no usable CAV; leave the concept out")
     return walks_between(bank.directions.double() * bank.scales.double()[:, None]).to(bank.directions.dtype)
 
 

@@ -14,6 +14,7 @@ from sklearn.preprocessing import normalize
 
 from captum_concepts.cavs import QUALITY_COLUMNS, ConceptBank
 from captum_concepts.diffusion import diffusion
+from captum_concepts.errors import InputError
 from captum_concepts.miners import mine
 from captum_concepts.similarity import similarity
 
@@ -98,3 +99,12 @@ def test_a_bank_is_taken_as_its_classifiers_have_it() -> None:
     torch.testing.assert_close(similarity(bank, "diffusion").double(), diffusion(weights), rtol=0, atol=1e-5)
     apart = (diffusion(weights) - diffusion(bank.directions)).abs().max()
     assert float(apart) > 0.01  # lengths do count
+
+
+def test_a_concept_without_a_cav_is_named() -> None:
+    quality = pd.DataFrame({column: [math.nan] * 4 for column in QUALITY_COLUMNS})
+    directions = torch.eye(4)
+    directions[2] = math.nan
+    bank = ConceptBank(("a", "b", "c", "d"), "pool3", directions, torch.zeros(4), torch.ones(4), quality, "pattern")
+    with pytest.raises(InputError, match="'c' has no usable CAV; leave the concept out"):
+        similarity(bank, "diffusion")

@@ -145,6 +145,14 @@ def test_bad_input(measure: object, changes: dict, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("measure", ["discriminant", "activation", "correlation"])
+def test_a_row_that_is_not_finite_is_named(measure: str) -> None:
+    rows = ROWS.copy()
+    rows[37, 2] = np.nan  # in the fourth block
+    with pytest.raises(InputError, match="activations: not finite in row 37; drop the clips it comes from"):
+        similarity(BANK, measure, activations=rows, labels=LABELS, weights=WEIGHTS)
+
+
 def test_combine_is_the_mean_of_the_scaled_layers() -> None:
     a, b = torch.tensor([[2.0, 1.0], [1.0, 4.0]]), np.array([[1.0, -1.0], [-1.0, 1.0]])
     np.testing.assert_allclose(combine({"a": a, "b": b}).numpy(), [[5 / 6, -1 / 3], [-1 / 3, 7 / 6]], rtol=1e-6)
