@@ -1,6 +1,6 @@
 """How often each warning comes on the fault it is for, and without it (its false alarm rate).
 
-python benchmarks/concept_warnings.py [--repeat 200] [--data ../shared/data]
+python benchmarks/concept_warnings.py [--repeat 200] [--data ../shared/data] [--processes 2]
 
 Prints one table and writes nothing. The synthetic worlds have 6 concepts of 16 groups, 2 patches a group and a pool of
 60 groups; a clean concept moves the mean by ``SHIFT`` standard deviations along an axis of its own. A rate is the share
@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import argparse
 import csv
+import multiprocessing
+import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -37,7 +39,7 @@ KINDS = {
     "unstable": "no more repeatable",
     "entangled": "point the same way",
     "domain": "any set of",
-    "position": "depend on the position",
+    "position": "on the position in",
 }
 
 
@@ -99,10 +101,27 @@ def rate(count: int, repeat: int) -> str:
     return f"{count / repeat:6.3f}  [{low:.3f}, {high:.3f}]"
 
 
+class Workers:
+    """As many processes as are asked for; each task goes to copies of this process, which hold it and its data."""
+
+    count = 1
+    task: Callable[[int], set[str]]
+
+    @classmethod
+    def run(cls, task: Callable[[int], set[str]], repeat: int) -> list[set[str]]:
+        cls.task = task
+        with multiprocessing.get_context("fork").Pool(cls.count) as pool:
+            return pool.map(call, range(repeat), chunksize=1)
+
+
+def call(seed: int) -> set[str]:
+    return Workers.task(seed)
+
+
 def show(title: str, fault: str | None, found: Callable[[int], set[str]], repeat: int, kinds: tuple[str, ...]) -> None:
     counts: Counter[str] = Counter()
-    for seed in range(repeat):
-        counts.update(found(seed))
+    for kinds_found in Workers.run(found, repeat):
+        counts.update(kinds_found)
     for kind in kinds:
         role = "fires" if kind == fault else "false alarms"
         print(f"{title:<52} {kind:<10} {role:<13} {rate(counts[kind], repeat)}", flush=True)
@@ -136,7 +155,7 @@ def synthetic(repeat: int) -> None:
     show("fault: a random set let through the gate", "unstable", unstable, part, ("unstable",))
     show("fault: two concepts with a shared cause", "entangled", lambda s: found(s, together=7.0), part, ("entangled",))
     show("fault: all concepts from another domain", "domain", lambda s: found(s, domain=9.0), part, ("domain",))
-    for per in (PER, 3 * PER):
+    for per in (PER, PER * 3 // 2, 3 * PER):
         title = f"fault: a concept always in the first half, {per} groups"
         show(title, "position", lambda s, per=per: found(s, early=True, per=per), part, ("position",))
 
@@ -209,8 +228,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeat", type=int, default=200)
     parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data")
+    parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
     given = parser.parse_args()
     torch.set_num_threads(1)  # many small products
+    Workers.count = given.processes
     synthetic(given.repeat)
     pushing(given.repeat)
     if (given.data / "philharmonia/clips.csv").exists() and (given.data / "models/deezer/MSD_vgg.h5").exists():

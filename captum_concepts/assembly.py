@@ -20,6 +20,7 @@ from captum_concepts.concepts import ConceptSet
 from captum_concepts.errors import InputError, shown
 from captum_concepts.explanation import Timeline
 from captum_concepts.tcav import clip_means, sensitivities
+from captum_concepts.wording import counted
 
 PACKAGES = ("captum-concepts", "torch", "torchaudio", "captum", "numpy", "scipy", "networkx", "soundfile")
 EXAMPLES = 3
@@ -117,8 +118,27 @@ def concept_warnings(concepts: ConceptSet, min_groups: int) -> list[str]:
     few = concepts.check(min_groups)
     if few:
         some = ", ".join(f"{shown(name, 30)} {why}" for name, why in list(few.items())[:3])
-        lines.append(f"{len(few)} of {len(concepts)} concepts have too few groups: {some}{', ...' * (len(few) > 3)}")
+        have = "has" if len(few) == 1 else "have"
+        lines.append(
+            f"{len(few)} of {counted(len(concepts), 'concept')} {have} too few groups: {some}{', ...' * (len(few) > 3)}"
+        )
     return lines
+
+
+def lost_warnings(concepts: ConceptSet, heard: Extraction, min_groups: int) -> list[str]:
+    """One line if concepts have too few groups for no other reason than that clips could not be used."""
+    groups, known = concepts.groups[heard.kept], concepts.check(min_groups)
+    lost = []
+    for name, before, shows in zip(
+        concepts.names, concepts.n_groups(), concepts.positives()[heard.kept].T, strict=True
+    ):
+        left = len(set(groups[shows].tolist()))
+        if name not in known and left < min_groups:
+            lost.append(f"{shown(name, 30)} {left} of {counted(int(before), 'group')}, {min_groups} needed")
+    if not lost:
+        return []
+    what = counted(len(lost), "concept has", "concepts have")
+    return [f"{what} too few groups left, as clips could not be used: {', '.join(lost[:3])}{', ...' * (len(lost) > 3)}"]
 
 
 def pass_warnings(heard: Extraction, explained: Extraction | None) -> list[str]:

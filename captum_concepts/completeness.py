@@ -28,6 +28,7 @@ from captum_concepts.hierarchy import ConceptHierarchy
 from captum_concepts.owen import ORDERS, branches_of, coalitions, owen_values
 from captum_concepts.quality import index_groups
 from captum_concepts.tcav import clip_means
+from captum_concepts.wording import counted
 
 if TYPE_CHECKING:
     from captum_concepts.activations import Extraction, Progress
@@ -227,13 +228,13 @@ def share_warnings(table: pd.DataFrame) -> list[str]:
     lines = []
     if lost:
         lines.append(
-            f"{layer}: no shares for {len(lost)} classes ({', '.join(shown(t, 30) for t in lost[:5])}): "
+            f"{layer}: no shares for {counted(len(lost), 'class', 'classes')} ({', '.join(shown(t, 30) for t in lost[:5])}): "
             "on held-out groups the layer does not tell their logit linearly"
         )
     if len(useless):
         some = zip(useless["target"][:5], useless["completeness"], strict=False)
         lines.append(
-            f"{layer}: shares say nothing of {len(useless)} classes (completeness of "
+            f"{layer}: shares say nothing of {counted(len(useless), 'class', 'classes')} (completeness of "
             f"{', '.join(f'{shown(t, 30)} {worth:.2f}' for t, worth in some)}): on held-out groups the concepts "
             "together predict their logit no better than chance; explain more clips, or give other concepts"
         )

@@ -15,6 +15,7 @@ from captum_concepts.audio import Clip
 from captum_concepts.errors import InputError, shown
 from captum_concepts.folds import stratified_parts
 from captum_concepts.overlap import Overlap, shared
+from captum_concepts.wording import counted
 
 Skipped: TypeAlias = "tuple[str, str, str]"
 Negatives: TypeAlias = "Literal['random', 'rest', 'in-domain'] | dict[str, list[str]]"
@@ -239,9 +240,9 @@ class ConceptSet:
         problems = {}
         for name, shows, opposite in zip(self.names, self.n_groups(), against, strict=True):
             if shows < min_groups:
-                problems[name] = f"shown in {shows} groups, {min_groups} needed"
+                problems[name] = f"shown in {counted(int(shows), 'group')}, {min_groups} needed"
             elif opposite < min_groups:
-                problems[name] = f"negatives in {opposite} groups, {min_groups} needed"
+                problems[name] = f"negatives in {counted(int(opposite), 'group')}, {min_groups} needed"
         return problems
 
     # Splits ---------------------------------------------------------------------------------------------------
@@ -312,8 +313,8 @@ class ConceptSet:
         for pair in np.argsort(-jaccard[firsts, seconds], kind="stable"):
             i, j = firsts[pair], seconds[pair]
             lines.append(
-                f"{shown(self.names[i])} and {shown(self.names[j])} share {overlap.groups[i, j]} groups, "
-                f"{jaccard[i, j]:.0%} of those that show either"
+                f"{shown(self.names[i])} and {shown(self.names[j])} share "
+                f"{counted(int(overlap.groups[i, j]), 'group')}, {jaccard[i, j]:.0%} of those that show either"
             )
         return lines
 

@@ -282,7 +282,7 @@ class LayerChecks:
         if total:
             some = [
                 f"{_name(r.first)} and {_name(r.second)} (cosine {r.cosine:.2f}, chance up to {r.chance:.2f}, "
-                f"{_aucs(r.auc_first, r.auc_second)}{r.shared_groups} shared groups)"
+                f"{_aucs(r.auc_first, r.auc_second)}{counted(r.shared_groups, 'shared group')})"
                 for r in _first(table)
             ]
             lines.append(

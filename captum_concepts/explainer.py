@@ -22,6 +22,7 @@ from captum_concepts.assembly import (
     concept_record,
     concept_warnings,
     examples,
+    lost_warnings,
     pass_record,
     pass_warnings,
     plain,
@@ -201,7 +202,11 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
             similarities={},
             sensitivities={},
             clips=explained.clips if explained else (),
-            warnings=[*concept_warnings(concepts, self.min_groups), *pass_warnings(heard, explained)],
+            warnings=[
+                *concept_warnings(concepts, self.min_groups),
+                *pass_warnings(heard, explained),
+                *lost_warnings(concepts, heard, self.min_groups),
+            ],
             provenance=self._provenance(concepts, heard, explained),
         )
         if explained is not None:
@@ -354,7 +359,7 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
             self._mine_layer(layer, tree, alike, mined, gradients, result)
         else:
             result.warnings.append(f"{shown(layer)}: no concept can be told apart on held-out groups, so no hierarchy")
-        return self._score_layer(layer, bank, data, concepts.negatives == "rest", gradients, explained, result)
+        return self._score_layer(layer, bank, data, concepts.negatives, gradients, explained, result)
 
     def _fit_bank(self, layer: str, concepts: ConceptSet, data: LayerData) -> ConceptBank:
         return fit_cavs(
@@ -375,12 +380,13 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
         layer: str,
         bank: ConceptBank,
         data: LayerData,
-        rest: bool,
+        negatives: object,
         gradients: Tensor,
         explained: Extraction | None,
         result: Explanation,
     ) -> pd.DataFrame:
-        plan = NullPlan(self._fit, self.cav_options, self.n_nulls, self.seed, rest)
+        rest, in_domain = (negatives == kind for kind in ("rest", "in-domain"))
+        plan = NullPlan(self._fit, self.cav_options, self.n_nulls, self.seed, rest, in_domain)
         nulls = layer_nulls(bank, data, gradients.mean(0), plan, self.correction)
         bank.quality["p_value"] = nulls.quality_p_values(bank)
         result.provenance["tests"]["smallest p_value"][layer] = 1 / (1 + nulls.count)

@@ -12,6 +12,7 @@ from captum_concepts.audio import Clip
 from captum_concepts.decoding import Source
 from captum_concepts.errors import InputError, shown
 from captum_concepts.folds import random_key, without_common_folder
+from captum_concepts.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -107,8 +108,8 @@ def imbalance_lines(
         return []
     some = ", ".join(f"{shown(names[k], 30)} {worst[k]:.1f}" for k in order[:3]) + ", ..." * (len(order) > 3)
     return [
-        f"in-domain negatives of {len(order)} concepts are not as long or loud as their clips (by standard deviations: "
-        f"{some}); there are too few like them"
+        f"in-domain negatives of {counted(len(order), 'concept')} are not as long or loud as the concept's own clips "
+        f"(by standard deviations: {some}); there are too few like them"
     ]
 
 

@@ -15,6 +15,7 @@ from captum_concepts.quality import auc_with_interval, group_means, index_groups
 from captum_concepts.significance import pool_folds, pseudo_concepts
 
 MASK_VALUES = 2**25
+CACHED_VALUES = 2**20  # in a block of pattern CAVs, whose passes over the block take longer than its products
 EXCERPTS = 4
 
 
@@ -54,6 +55,8 @@ class NullPlan:
         seed: of the draw.
         rest: whether a concept's negatives are everything else (then pseudo-concepts are drawn from all rows), or a
             fixed set of rows (then they are drawn from those).
+        own: whether, with such a fixed set, the concept's own rows are drawn from too. For in-domain negatives, which
+            are matched to the concept and so often fewer than its groups: labels are then permuted among both.
     """
 
     fit: FitFunction
@@ -61,6 +64,7 @@ class NullPlan:
     count: int | None
     seed: int
     rest: bool
+    own: bool = False
 
 
 @dataclass(frozen=True)
@@ -162,7 +166,8 @@ def null_sets(
     rows, weights, fold = units.rows, units.weights, pool_folds(names, plan.seed)
     grouping = Grouping(names, torch.as_tensor(units.index, device=device))
     parts = []
-    step = max(1, MASK_VALUES // len(rows))
+    # Methods that factorise the rows do so for every block, so theirs are as large as memory allows.
+    step = max(1, (min(MASK_VALUES, CACHED_VALUES) if alike else MASK_VALUES) // len(rows))
     for start in range(0, count, step):
         shows, against = (torch.from_numpy(m[:, start : start + step]).to(device) for m in (positives, negatives))
         directions = run_fit(plan.fit, rows, shows, against, weights, plan.options)[0]

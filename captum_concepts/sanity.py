@@ -234,7 +234,12 @@ class _Battery:
         self.columns = [concepts.names.index(name) for name in kept]
         self.names = tuple(kept)
         self.plan = NullPlan(
-            fit, settings.cav_options, settings.n_nulls, settings.seed, rest=concepts.negatives == "rest"
+            fit,
+            settings.cav_options,
+            settings.n_nulls,
+            settings.seed,
+            rest=concepts.negatives == "rest",
+            own=concepts.negatives == "in-domain",
         )
         self.clips = [replace(clip, path=os.path.abspath(clip.path)) for clip in as_clips(clips)]
         self.heard_patches = 0

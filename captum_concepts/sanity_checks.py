@@ -148,7 +148,8 @@ class View:
         """(T, K): the sign of each significant effect, else 0; every concept is tested."""
         _, index = index_groups(self.groups)
         sizes = np.array([len(set(index[self.positives[:, k]])) for k in range(len(self.names))])
-        pools = np.ones_like(self.negatives) if self.plan.rest else self.negatives
+        pools = self.negatives | self.positives if self.plan.own else self.negatives
+        pools = np.ones_like(self.negatives) if self.plan.rest else pools
         p_values = self.rank(self.own_effects, sizes, pools)
         return np.where(p_values < ALPHA, np.sign(self.own_effects.numpy()), 0)
 
@@ -201,8 +202,10 @@ def check_randomised(name: str, view: View, copies: Sequence[View]) -> Check:
     details = {"copies": len(copies), **_repeated(view, copies)}
     sentence = (
         f"With random weights the concepts' effects on a class correlate {value:+.2f} with what they were (1: "
-        f"unchanged, 0: unrelated); of the significant ones {details['repeated with the same sign']:.0%} come up again "
-        f"with the same sign and {details['repeated with the opposite sign']:.0%} with the opposite one."
+        f"unchanged, 0: unrelated). {details['significant at 0.05, random weights']:.0%} of effects are significant "
+        f"with random weights and {details['significant at 0.05, model']:.0%} in the model; of the latter "
+        f"{details['repeated with the same sign']:.0%} come up again with the same sign and "
+        f"{details['repeated with the opposite sign']:.0%} with the opposite one."
     )
     passed = value < UNRELATED
     if not passed:

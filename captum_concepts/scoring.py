@@ -19,6 +19,7 @@ from captum_concepts.nulls import LayerData, NullPlan, NullSets, effects, excerp
 from captum_concepts.quality import index_groups
 from captum_concepts.significance import gated_rank_test, rank_test
 from captum_concepts.tcav import magnitude, sensitivities, smooth_score, smooth_values, tcav_score, temperatures
+from captum_concepts.wording import counted
 
 __all__ = [
     "LayerData",
@@ -163,7 +164,7 @@ def layer_nulls(
     found: dict[NullKey, NullSets] = {}
     members: dict[NullKey, list[int]] = {}
     too_small: dict[int, str] = {}
-    for key, columns in null_families(data, np.flatnonzero(fitted), plan.rest).items():
+    for key, columns in null_families(data, np.flatnonzero(fitted), plan.rest, plan.own).items():
         eligible = np.frombuffer(key[2], dtype=bool)
         try:
             found[key] = null_sets(data, eligible, key[0], mean_gradient, replace(plan, count=count), key[1])
@@ -174,19 +175,20 @@ def layer_nulls(
     return LayerNulls(found, members, count, _warnings(bank, too_small, count, family, correction))
 
 
-def null_families(data: LayerData, columns: Iterable[int], rest: bool) -> dict[NullKey, list[int]]:
+def null_families(data: LayerData, columns: Iterable[int], rest: bool, own: bool = False) -> dict[NullKey, list[int]]:
     """Concepts that can share their pseudo-concepts: columns by what decides these.
 
     Args:
         data: the layer's rows.
         columns: of the concepts.
-        rest: see ``NullPlan``.
+        rest, own: see ``NullPlan``.
     """
     families: dict[NullKey, list[int]] = {}
     everything = np.ones(len(data.groups), dtype=bool)
     index = index_groups(data.groups)[1]
     for k in columns:
-        eligible = everything if rest else data.negatives[:, k]
+        against = data.negatives[:, k]
+        eligible = everything if rest else against | data.positives[:, k] if own else against
         shown, pool = (np.bincount(index[rows]) for rows in (data.positives[:, k], eligible))
         shown, pool = shown[shown > 0], pool[pool > 0]
         most = excerpt_rows(shown, pool) if len(pool) else None
@@ -200,7 +202,7 @@ def _warnings(bank: ConceptBank, too_small: dict[int, str], count: int, family: 
         some = ", ".join(shown(bank.names[k], 30) for k in list(too_small)[:5])
         more = ", ..." if len(too_small) > 5 else ""
         lines.append(
-            f"{shown(bank.layer)}: no p-values for {len(too_small)} concepts ({some}{more}): "
+            f"{shown(bank.layer)}: no p-values for {counted(len(too_small), 'concept')} ({some}{more}): "
             f"{next(iter(too_small.values()))}"
         )
     needed = _needed(family, correction)

@@ -16,6 +16,7 @@ from torch import Tensor
 from captum_concepts.errors import InputError
 from captum_concepts.folds import random_key, without_common_folder
 from captum_concepts.quality import index_groups
+from captum_concepts.wording import counted
 
 #: Pseudo-concepts are spread evenly over this many parts of the pool, as concepts are over the folds of their quality.
 POOL_FOLDS = 5
@@ -126,8 +127,8 @@ def pseudo_concepts(groups: np.ndarray, eligible: np.ndarray, size: int, count: 
     names, index = index_groups(np.asarray(groups, dtype=object)[eligible])
     if len(names) < size + 2:
         raise InputError(
-            f"significance: {len(names)} groups to draw random sets of {size} from; give at least {size + 2} groups of "
-            "negatives"
+            f"random sets of {counted(size, 'group')} cannot be drawn from {counted(len(names), 'group')} of "
+            f"negatives; give at least {size + 2} groups"
         )
     fold = pool_folds(names, seed)
     order, generator = _random_order(names, seed, str(size))

@@ -137,3 +137,20 @@ def test_damaged_diagnostics_are_one_line(explanation, tmp_path, damage):
 
 def test_the_same_seed_gives_the_same_diagnostics(explanation, sounds):
     assert explain(sounds).diagnostics == explanation.diagnostics
+
+
+def test_a_concept_whose_clips_are_silent_is_named(sounds, tmp_path):
+    """Its clips are left out when they are heard, long after its groups were counted."""
+    (tmp_path / "explain").symlink_to(sounds / "explain")
+    for name in ("low", "high", "random"):
+        (tmp_path / "concepts" / name).mkdir(parents=True)
+        for file in (sounds / "concepts" / name).iterdir():
+            (tmp_path / "concepts" / name / file.name).symlink_to(file)
+    (tmp_path / "concepts" / "silence").mkdir()
+    for i in range(6):
+        soundfile.write(tmp_path / "concepts" / "silence" / f"silence{i}.wav", np.zeros(RATE // 2 + i), RATE)
+    found = explain(tmp_path)
+    (line,) = [line for line in found.warnings if "groups left" in line]
+    assert line == "1 concept has too few groups left, as clips could not be used: 'silence' 0 of 6 groups, 5 needed"
+    status = found.scores.set_index("concept")["status"]
+    assert set(status["silence"]) == {"too few groups"} and "too few groups" not in set(status["low"])

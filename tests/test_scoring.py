@@ -17,7 +17,15 @@ from captum_concepts.hierarchy import ConceptHierarchy
 from captum_concepts.intervals import mean_interval
 from captum_concepts.nulls import LayerData, NullPlan, null_sets
 from captum_concepts.quality import auc_with_interval
-from captum_concepts.scoring import SCORE_COLUMNS, check_nulls, enough_nulls, layer_nulls, needed_nulls, score_layer
+from captum_concepts.scoring import (
+    SCORE_COLUMNS,
+    check_nulls,
+    enough_nulls,
+    layer_nulls,
+    needed_nulls,
+    null_families,
+    score_layer,
+)
 from captum_concepts.significance import gated_rank_test, pool_folds, pseudo_concepts
 
 NULLS, BOOTSTRAP, SEED = 59, 100, 3
@@ -161,6 +169,29 @@ def test_a_pool_that_is_too_small_gives_no_p_values_and_one_warning(world):
     assert len(warnings) == 1
     assert "no p-values for 3 concepts ('u', 'v', 'w')" in warnings[0]
     assert "give at least 14 groups" in warnings[0]
+
+
+def test_fewer_negatives_than_the_concept_has_give_p_values_where_its_own_groups_are_drawn_too(world):
+    """In-domain negatives are matched to the concept, and seldom as many: labels are permuted among both."""
+    data, gradients, clip_groups = world
+    few = np.zeros_like(data.negatives)
+    for k in range(3):
+        own = set(data.groups[data.positives[:, k]])
+        kept = sorted(set(data.groups[data.negatives[:, k]]))[: len(own) - 2]
+        few[:, k] = np.isin(data.groups.astype(str), kept)
+    data = LayerData(data.activations, data.positives, few, data.groups)
+    bank = fit_cavs(data.activations, data.positives, "pattern", data.groups, negatives=few, names=["u", "v", "w"])
+    found = {}
+    for own in (False, True):
+        plan = NullPlan(CAV_METHODS["pattern"], {}, NULLS, SEED, False, own)
+        table, _, lines = score_layer(bank, data, gradients, clip_groups, ["t0", "t1"], plan, BOOTSTRAP)
+        found[own] = table[table["status"] == "ok"]["p_unconditional"]
+        assert any("no p-values for 3 concepts" in line for line in lines) == (not own)
+    assert found[False].isna().all() and found[True].notna().all() and len(found[True])
+    for (size, _, rows), columns in null_families(data, range(3), False, True).items():
+        for k in columns:
+            assert size == len(set(data.groups[data.positives[:, k]]))
+            assert (np.frombuffer(rows, dtype=bool) == (few[:, k] | data.positives[:, k])).all()
 
 
 def test_too_few_nulls_for_the_family_are_refused_with_the_number_needed(world):

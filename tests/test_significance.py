@@ -190,5 +190,7 @@ def test_the_draw_depends_on_neither_the_order_of_rows_nor_the_place_of_the_data
 
 
 def test_a_pool_that_is_too_small_is_said_with_the_number_needed():
-    with pytest.raises(InputError, match=r"20 groups to draw random sets of 19 from; give at least 21 groups"):
+    with pytest.raises(
+        InputError, match=r"random sets of 19 groups cannot be drawn from 20 groups of negatives; give at least 21"
+    ):
         pseudo_concepts(groups_of(60), np.ones(60, bool), 19, 5, seed=0)

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 ABOUT = {
     "randomised weights": "All weights of a copy of the model are drawn anew. What pushes which class must change with "
-    "them: scores that stay as they were do not come from the model (Adebayo et al., NeurIPS 2018).",
+    "them: scores that stay as they were do not come from the model (Adebayo et al., NeurIPS 2018). Effects stay "
+    "significant, though, and how many is said: concepts differ in sound, a random network hears that too, and a valid "
+    "test finds it.",
     "randomised head": "The same with the last weights only, while the layers stay as they were.",
     "permuted labels": "Which groups of clips show a concept is drawn at random. Such concepts mean nothing, so that "
     "their p-values must be uniform.",
