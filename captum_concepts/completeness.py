@@ -228,7 +228,8 @@ def share_warnings(table: pd.DataFrame) -> list[str]:
     lines = []
     if lost:
         lines.append(
-            f"{layer}: no shares for {counted(len(lost), 'class', 'classes')} ({', '.join(shown(t, 30) for t in lost[:5])}): "
+            f"{layer}: no shares for {counted(len(lost), 'class', 'classes')} "
+            f"({', '.join(shown(t, 30) for t in lost[:5])}): "
             "on held-out groups the layer does not tell their logit linearly"
         )
     if len(useless):
