@@ -17,6 +17,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,105 +28,175 @@ import torch
 from calibration_worlds import Mixed, Rows, generator_rows, mixed_truth, real_rows
 from scipy import stats
 
-from captum_concepts.cavs import CAV_METHODS, fit_cavs
+from captum_concepts.cavs import CAV_METHODS, ConceptBank, fit_cavs, group_weights
 from captum_concepts.classical import refit_scores, tutorial_test, welch
 from captum_concepts.corrections import adjust, hierarchical
 from captum_concepts.intervals import mean_interval, share_interval
-from captum_concepts.nulls import LayerData, NullPlan, null_sets
-from captum_concepts.scoring import score_layer
+from captum_concepts.nulls import LayerData, NullPlan, NullSets, effects, null_sets
+from captum_concepts.scoring import NullKey, null_families, score_layer
 from captum_concepts.significance import gated_rank_test, rank_test
 
 FIGURES = Path(__file__).resolve().parents[1] / "docs" / "explanation" / "figures"
-SIZE, ALPHA, RUNS = 20, 0.05, 10
-#: Chunks of (pseudo-concepts, random sets as concepts) for each CAV method; every chunk has pseudo-concepts of its own.
-CHUNKS = {"pattern": [(4999, 4000)] * 6, "lda": [(4999, 3000)] * 3, "logistic": [(1999, 1000)] * 2}
-QUICK = {"pattern": [(1999, 1000)] * 2, "lda": [(1999, 1000)], "logistic": [(499, 400)]}
+SIZE, ALPHA, RUNS, CUTS = 20, 0.05, 10, 10
 
 
-def band(count: int) -> str:
-    """The binomial 99 % band of 0.05 for so many repetitions."""
-    low, high = stats.binom.interval(0.99, count, ALPHA) if count else (0, 0)
-    return f"{low / max(count, 1):.3f} to {high / max(count, 1):.3f}"
+@dataclass(frozen=True)
+class Plan:
+    """How much is drawn for a CAV method.
+
+    Attributes:
+        batches: independent ones, each with clips, class, explained clips, folds and pseudo-concepts of its own.
+        nulls: pseudo-concepts of a batch.
+        fits: calls of ``fit_cavs`` in a batch, each with the folds of its own concepts: ``CUTS`` times the clips are
+            cut in disjoint ones.
+    """
+
+    batches: int
+    nulls: int
+    fits: int
 
 
-def rejection(p_values: list[np.ndarray]) -> tuple[float, int]:
-    joined = np.concatenate(p_values)
-    return (float((joined <= ALPHA).mean()) if len(joined) else np.nan), len(joined)
+PLANS = {"pattern": Plan(60, 1999, 6), "lda": Plan(40, 1999, 5), "logistic": Plan(17, 1999, 8)}
+AGAINST_POOL = Plan(80, 999, 1)
+QUICK = {"pattern": Plan(8, 999, 2), "lda": Plan(6, 999, 1), "logistic": Plan(2, 199, 1)}
+QUICK_POOL = Plan(8, 199, 1)
 
 
 def line(rows: Rows, method: str, test: str, p_values: list[np.ndarray]) -> dict[str, Any]:
-    rate, count = rejection(p_values)
-    low, high = stats.binom.interval(0.99, count, ALPHA) if count else (np.nan, np.nan)
+    """Rejections at 0.05 in independent batches of tests that are not independent of each other within a batch.
+
+    Tests of a batch share pseudo-concepts, of which R put the rate of rejections itself off by sqrt(0.05 x 0.95 / R),
+    or as many of them as pass the gate. So the standard error is taken between batches (that of a ratio of sums), but
+    never below the binomial one, and stated as so many independent tests.
+    """
+    rejected = np.array([(part <= ALPHA).sum() for part in p_values], dtype=float)
+    tests = np.array([len(part) for part in p_values], dtype=float)
+    total, many = tests.sum(), len(tests)
+    rate = rejected.sum() / total
+    between = many / max(many - 1, 1) * ((rejected - rate * tests) ** 2).sum() / total**2
+    variance = max(between, ALPHA * (1 - ALPHA) / total)
+    reach = stats.t.ppf(0.995, max(many - 1, 1)) * variance**0.5
     return {
         "activations": rows.name,
         "CAV": method,
         "test": test,
-        "repetitions": count,
+        "batches": many,
+        "tests": int(total),
+        "as many as independent": round(ALPHA * (1 - ALPHA) / variance),
         "rejected at 0.05": round(rate, 3),
-        "99 % band": band(count),
-        "inside": bool(low <= rate * count <= high) if count else None,
+        "99 % band": f"{max(ALPHA - reach, 0):.3f} to {ALPHA + reach:.3f}",
+        "inside": bool(abs(rate - ALPHA) <= reach),
     }
 
 
-def calibration(rows: Rows, chunks: dict[str, list[tuple[int, int]]]) -> list[dict[str, Any]]:
-    """Random sets of groups as concepts: what each test rejects."""
-    found = []
-    empty = np.zeros((len(rows.groups), 0), dtype=bool)
-    data = LayerData(rows.activations, empty, empty, rows.groups)
-    everyone = np.ones(len(rows.groups), dtype=bool)
-    for method, parts in chunks.items():
-        plain: list[np.ndarray] = []
-        without: list[np.ndarray] = []
-        gated: list[np.ndarray] = []
-        passed = 0
-        for number, (nulls, sets) in enumerate(parts):
-            drawn = [
-                null_sets(
-                    data, everyone, SIZE, rows.gradients.mean(0), NullPlan(CAV_METHODS[method], {}, n, seed, True)
-                )
-                for n, seed in ((nulls, 2 * number), (sets, 2 * number + 1))
-            ]
-            null, concepts = drawn
-            unconditional = rank_test(concepts.effects.T, null.effects)[0].numpy()
-            conditional = gated_rank_test(concepts.effects.T, null.effects, null.low - 0.5)[0].numpy()
-            ok = (concepts.low > 0.5).numpy()
-            passed += int(ok.sum())
-            # As many from every chunk as make 1,000: more would measure the chunk's own draw of pseudo-concepts.
-            plain.append(unconditional[: max(400, 1000 // len(parts))])
-            without.append(unconditional[ok])
-            gated.append(conditional[ok])
-        share = passed / sum(sets for _, sets in parts)
-        found.append(line(rows, method, "rank test, all random sets (p_unconditional)", plain))
-        found.append(line(rows, method, f"the same, sets that passed the gate ({share:.1%})", without))
-        found.append(line(rows, method, "gated rank test, sets that passed (p_value)", gated))
+def calibration(rows: Rows, plans: dict[str, Plan], pool: Plan) -> list[dict[str, Any]]:
+    """Random sets of groups as concepts, through ``fit_cavs`` and ``score_layer`` as an explanation's go."""
+    found = [entry for method, plan in plans.items() for entry in of_method(rows, method, plan)]
+    tables = [batch(rows, "pattern", pool, seed, rest=False) for seed in range(pool.batches)]
+    against = "rank test against a fixed pool (p_unconditional)"
+    found.append(line(rows, "pattern", against, [table["p_unconditional"].to_numpy() for table in tables]))
     return found + classical(rows)
 
 
-def classical(rows: Rows, sets: int = 400) -> list[dict[str, Any]]:
-    """The t-tests of other tools, on random sets of one half of the groups against random sets of the other."""
-    rng = np.random.default_rng(0)
-    names = np.array(sorted(set(rows.groups)), dtype=object)
-    half = set(rng.permutation(names)[: len(names) // 2])
-    ours = np.array([group in half for group in rows.groups])
-    positives = np.zeros((len(rows.groups), sets), dtype=bool)
-    for column in range(sets):
-        chosen = set(rng.choice(np.array(sorted(half), dtype=object), SIZE, replace=False))
-        positives[:, column] = [group in chosen for group in rows.groups]
-    concept, random = refit_scores(
-        rows.activations, positives, ~ours, rows.groups, rows.gradients, CAV_METHODS["pattern"], runs=RUNS
+def of_method(rows: Rows, method: str, plan: Plan) -> list[dict[str, Any]]:
+    """Each p-value of one CAV method's concepts, held against the rest."""
+    tables = [batch(rows, method, plan, seed, rest=True) for seed in range(plan.batches)]
+    passed = [table[table["status"] == "ok"] for table in tables]
+    share = sum(map(len, passed)) / sum(map(len, tables))
+    return [
+        line(rows, method, test, [table[column].to_numpy() for table in chosen])
+        for test, column, chosen in (
+            ("rank test, all random sets (p_unconditional)", "p_unconditional", tables),
+            (f"the same, sets that passed the gate ({share:.1%})", "p_unconditional", passed),
+            ("gated rank test, sets that passed (p_value)", "p_value", passed),
+            ("permutation test of the gate (cav_p)", "cav_p", tables),
+        )
+    ]
+
+
+def batch(rows: Rows, method: str, plan: Plan, seed: int, rest: bool) -> pd.DataFrame:
+    """Status and p-values of meaningless concepts of one half of the groups, on one class and half of the clips.
+
+    Their negatives are the rest of the half, or the other half as a fixed pool.
+    """
+    rng = np.random.default_rng([seed, len(method), rest])
+    names = rng.permutation(np.array(sorted(set(rows.groups)), dtype=object))
+    half, other = names[: len(names) // 2], names[len(names) // 2 :]
+    kept = np.isin(rows.groups, half if rest else names)
+    x, groups = rows.activations[torch.from_numpy(kept)], rows.groups[kept]
+    pool = np.isin(groups, other)
+    clips = torch.from_numpy(rng.permutation(len(rows.gradients))[: len(rows.gradients) // 2])
+    gradient = rows.gradients[clips][:, [seed % rows.gradients.shape[1]]].mean(0)
+    null_plan = NullPlan(CAV_METHODS[method], {}, plan.nulls, seed, rest)
+    found: list[pd.DataFrame] = []
+    nulls: dict[NullKey, NullSets] = {}
+    for number in range(plan.fits):
+        shows = np.concatenate([disjoint(groups, rng.permutation(half)) for _ in range(CUTS)], axis=1)
+        against = ~shows if rest else np.repeat(pool[:, None], shows.shape[1], axis=1)
+        bank = fit_cavs(x, shows, method, groups, negatives=against, layer="l", seed=1000 * seed + number)
+        data = LayerData(x, shows, against, groups)
+        for key, columns in null_families(data, range(len(bank)), rest).items():
+            if key not in nulls:
+                eligible = np.frombuffer(key[2], dtype=bool)
+                nulls[key] = null_sets(data, eligible, key[0], gradient, null_plan, key[1])
+            found.append(p_values_table(bank, data, gradient, columns, nulls[key]))
+    return pd.concat(found)
+
+
+def p_values_table(
+    bank: ConceptBank, data: LayerData, gradient: torch.Tensor, columns: list[int], null: NullSets
+) -> pd.DataFrame:
+    """What ``score_layer`` says of concepts, and p-values of those that did not pass the gate, too."""
+    masks = torch.from_numpy(data.positives), torch.from_numpy(data.negatives)
+    weights = torch.from_numpy(group_weights(data.groups)).to(data.activations)
+    found = effects(data.activations, bank.directions, *masks, weights, gradient)[:, columns]
+    quality = bank.quality.iloc[columns]
+    reached = np.nan_to_num(null.auc.numpy(), nan=0.5)[:, None] >= quality["auc"].to_numpy()
+    return pd.DataFrame(
+        {
+            "status": quality["status"],
+            "p_unconditional": rank_test(found, null.effects)[0].numpy(),
+            "p_value": gated_rank_test(found, null.effects, null.low - 0.5)[0].numpy(),
+            "cav_p": (1 + reached.sum(0)) / (1 + len(reached)),
+        }
     )
+
+
+def disjoint(groups: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """bool (N, K): the groups in the order given, ``SIZE`` to a concept; what is left over is in none."""
+    place = {name: number // SIZE for number, name in enumerate(order)}
+    return np.array([place.get(name, -1) for name in groups])[:, None] == np.arange(len(order) // SIZE)
+
+
+def classical(rows: Rows, batches: int = 20, sets: int = 40) -> list[dict[str, Any]]:
+    """The t-tests of other tools, on random sets of one half of the groups against random sets of the other."""
     tests: dict[str, Callable[..., np.ndarray]] = {
-        f"Welch, {RUNS} refits (classical)": lambda one: welch(one, random),
-        f"Captum tutorials' t-test, {RUNS} refits (classical)": lambda one: tutorial_test(one, 1 - one),
+        f"Welch, {RUNS} refits (classical)": welch,
+        f"Captum tutorials' t-test, {RUNS} refits (classical)": lambda one, _: tutorial_test(one, 1 - one),
     }
-    return [line(rows, "pattern", name, [np.nan_to_num(test(concept)[:, 0], nan=1.0)]) for name, test in tests.items()]
+    found: dict[str, list[np.ndarray]] = {name: [] for name in tests}
+    for seed in range(batches):
+        rng = np.random.default_rng(seed)
+        names = rng.permutation(np.array(sorted(set(rows.groups)), dtype=object))
+        half = names[: len(names) // 2]
+        sampled = [rng.choice(half, SIZE, replace=False) for _ in range(sets)]
+        positives = np.stack([np.isin(rows.groups, chosen) for chosen in sampled], axis=1)
+        pool = ~np.isin(rows.groups, half)
+        gradients = rows.gradients[:, [seed % rows.gradients.shape[1]]]
+        concept, random = refit_scores(
+            rows.activations, positives, pool, rows.groups, gradients, CAV_METHODS["pattern"], runs=RUNS, seed=seed
+        )
+        for name, test in tests.items():
+            found[name].append(np.nan_to_num(test(concept, random)[:, 0], nan=1.0))
+    return [line(rows, "pattern", name, p_values) for name, p_values in found.items()]
 
 
 def power(rows: Rows, repetitions: int) -> list[dict[str, Any]]:
     """Sets whose activations are shifted so that the linearised logit rises, as both vary together in the data."""
     found = []
     centred = rows.activations - rows.activations.mean(0)
-    logit = centred @ rows.gradients.mean((0, 1))
+    gradients = rows.gradients[:, :1]
+    logit = centred @ gradients.mean((0, 1))
     # Their covariance with the logit, long enough to raise it by one standard deviation.
     step = (centred * logit[:, None]).mean(0) / logit.std(correction=0)
     sets_at_once = min(5, len(set(rows.groups)) // (3 * SIZE))
@@ -140,7 +212,7 @@ def power(rows: Rows, repetitions: int) -> list[dict[str, Any]]:
             data = LayerData(x, shows, np.repeat(owner[:, None] < 0, sets_at_once, 1), rows.groups)
             bank = fit_cavs(x, shows, groups=rows.groups, negatives=data.negatives, layer="l")
             plan = NullPlan(CAV_METHODS["pattern"], {}, 999, seed, False)
-            table = score_layer(bank, data, rows.gradients, rows.clip_groups, ["target"], plan, 100)[0]
+            table = score_layer(bank, data, gradients, rows.clip_groups, ["target"], plan, 100)[0]
             status.append((table["status"] == "ok").mean())
             p_values.append((table["p_value"] <= ALPHA).mean())
         found.append(
@@ -192,19 +264,28 @@ def fdr(repetitions: int) -> list[dict[str, Any]]:
     return rows
 
 
+LIKE, UNLIKE = "alike", "one or two hold most"
+
+
+def group_sizes(groups: int) -> list[tuple[str, list[int]]]:
+    """Clips of each group: one, one to four, three; half of them in one group, four in five in one, and in two."""
+    alike = [(LIKE, np.resize(sizes, groups).tolist()) for sizes in ((1,), (1, 2, 4), (3,))]
+    few, many = [2] * (groups - 1), 2 * (groups - 1)
+    return [*alike, (UNLIKE, [*few, many]), (UNLIKE, [*few, 4 * many]), (UNLIKE, [*few[1:], 2 * many, 2 * many])]
+
+
 def coverage(repetitions: int) -> list[dict[str, Any]]:
     """Planted sensitivities: groups and clips normal around a mean, so that all three effect sizes are known.
 
-    Groups of one clip, of one to four that are alike in part, and of three that are nearly the same; scores from 0.5 to
-    0.95. Coverage of a single score oscillates, as shares of few groups come in steps.
+    Clips of a group are alike in part or nearly the same; scores from 0.5 to 0.95. Coverage of a single score
+    oscillates, as shares of few groups come in steps.
     """
-    rows = []
+    found: dict[tuple[int, str, str], list[float]] = {}
     nodes, weights = np.polynomial.hermite_e.hermegauss(80)
-    for groups in (6, 10, 20, 50):
-        found: dict[str, list[float]] = {}
-        for sizes, shared in (((1,), 1.0), ((1, 2, 4), 0.6), ((3,), 0.9)):
-            owner = np.repeat(np.arange(groups), np.resize(sizes, groups))
-            for score in (0.5, 0.65, 0.8, 0.9, 0.95):
+    for groups in (4, 6, 10, 20, 50):
+        for kind, sizes in group_sizes(groups):
+            owner = np.repeat(np.arange(groups), sizes)
+            for shared, score in product((0.6, 0.9), (0.5, 0.65, 0.8, 0.9, 0.95)):
                 mean = stats.norm.ppf(score)
                 generator = torch.Generator().manual_seed(groups)
                 of_group = torch.randn(groups, repetitions, generator=generator, dtype=torch.float64)[owner]
@@ -217,18 +298,18 @@ def coverage(repetitions: int) -> list[dict[str, Any]]:
                     ("magnitude", mean, mean_interval(values, owner.astype(str), 1000)),
                 ):
                     inside = float(((low <= truth) & (truth <= high)).double().mean())
-                    found.setdefault(what, []).append(inside)
-        for what, shares in found.items():
-            rows.append(
-                {
-                    "groups": groups,
-                    "interval of": what,
-                    "covered, mean": round(float(np.mean(shares)), 3),
-                    "least": round(min(shares), 3),
-                    "most": round(max(shares), 3),
-                }
-            )
-    return rows
+                    found.setdefault((groups, kind, what), []).append(inside)
+    return [
+        {
+            "groups": groups,
+            "clips of groups": kind,
+            "interval of": what,
+            "covered, mean": round(float(np.mean(shares)), 3),
+            "least": round(min(shares), 3),
+            "most": round(max(shares), 3),
+        }
+        for (groups, kind, what), shares in found.items()
+    ]
 
 
 def timing() -> list[dict[str, Any]]:
@@ -286,10 +367,14 @@ def main() -> None:
     chosen, quick = options.section or names, options.quick
     places = worlds(quick) if {"calibration", "power"} & set(chosen) else []
     steps: dict[str, Callable[[], list[dict[str, Any]]]] = {
-        "calibration": lambda: [row for place in places for row in calibration(place, QUICK if quick else CHUNKS)],
+        "calibration": lambda: [
+            row
+            for place in places
+            for row in calibration(place, *((QUICK, QUICK_POOL) if quick else (PLANS, AGAINST_POOL)))
+        ],
         "power": lambda: [row for place in places for row in power(place, 4 if quick else 12)],
         "fdr": lambda: fdr(6 if quick else 60),
-        "coverage": lambda: coverage(200 if quick else 2000),
+        "coverage": lambda: coverage(100 if quick else 300),
         "timing": timing,
     }
     results: dict[str, list[dict[str, Any]]] = {}

@@ -20,12 +20,13 @@ from captum_concepts.hierarchy import ConceptHierarchy
 from captum_concepts.nulls import LayerData
 from captum_concepts.tcav import clip_means
 
+TAGS = ("jazz", "rock", "metal", "Hip-Hop", "country", "blues", "folk", "soul", "electronic", "ambient")
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Activations (N, D) of a layer with groups (N,), and gradients (clips, 1, D) of one target on other clips."""
+    """Activations (N, D) of a layer with groups (N,), and gradients (clips, T, D) of targets on other clips."""
 
     name: str
     activations: torch.Tensor
@@ -34,12 +35,17 @@ class Rows:
     clip_groups: list[str]
 
 
-def _rows(name: str, backbone: Backbone, layer: str, clips: list[Clip], explained: list[Clip], target: int) -> Rows:
+def _rows(
+    name: str, backbone: Backbone, layer: str, clips: list[Clip], explained: list[Clip], targets: list[int]
+) -> Rows:
     heard = extract(backbone, clips, [layer])
-    pushed = extract(backbone, explained, [layer], targets=[target])
+    pushed = extract(backbone, explained, [layer], targets=targets)
     groups = np.array([heard.clips[row].group for row in heard.rows], dtype=object)
     gradients = clip_means(pushed.gradients[layer], torch.from_numpy(pushed.counts))
-    return Rows(name, heard.activations[layer], groups, gradients, [clip.group for clip in pushed.clips])
+    # The first patch of each: longer clips among shorter ones need random sets of excerpts of several lengths.
+    first = np.sort(np.unique(groups.astype(str), return_index=True)[1])
+    activations = heard.activations[layer][torch.from_numpy(first)]
+    return Rows(name, activations, groups[first], gradients, [clip.group for clip in pushed.clips])
 
 
 def generator_rows(folder: Path, pieces: int) -> Rows:
@@ -51,11 +57,13 @@ def generator_rows(folder: Path, pieces: int) -> Rows:
         soundfile.write(path, generator.clip(index).waveform, generator.sample_rate)
         clips.append(Clip(str(path)))
     backbone = demo_backbone()
-    return _rows("generator", backbone, backbone.layers[-1], clips[:pieces], clips[pieces:], 0)
+    return _rows(
+        "generator", backbone, backbone.layers[-1], clips[:pieces], clips[pieces:], list(range(len(backbone.classes)))
+    )
 
 
 def real_rows(notes: int) -> Rows | None:
-    """MSD-VGG (pool4) on notes of the Philharmonia Orchestra, its "jazz" explained on 3 s of tracks of GTZAN."""
+    """MSD-VGG (pool4) on notes of the Philharmonia Orchestra, ``TAGS`` explained on 3 s of tracks of GTZAN."""
     weights, table = SHARED / "models" / "deezer" / "MSD_vgg.h5", SHARED / "philharmonia" / "clips.csv"
     tracks = sorted((SHARED / "gtzan_mini" / "genres").glob("*/*.flac"))
     if not (weights.exists() and table.exists() and tracks):
@@ -64,7 +72,8 @@ def real_rows(notes: int) -> Rows | None:
     files = pd.read_csv(table)["file"].sample(notes, random_state=0)
     clips = [Clip(str(table.parent / file), 0.0, None, file) for file in files]
     explained = [Clip(str(track), 10.0, 13.0, track.stem) for track in tracks]
-    return _rows("MSD-VGG, notes", backbone, "pool4", clips, explained, list(backbone.classes).index("jazz"))
+    targets = [list(backbone.classes).index(tag) for tag in TAGS]
+    return _rows("MSD-VGG, notes", backbone, "pool4", clips, explained, targets)
 
 
 @dataclass(frozen=True)
