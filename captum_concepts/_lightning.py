@@ -189,9 +189,9 @@ def train(
     device: torch.device,
     precision: str,
     keeper: Keeper,
-    resume: bool,
+    step: int | None,
 ) -> None:
-    """Lightning's loop, quiet, from the beginning or from the state in the folder."""
+    """Lightning's loop, quiet, from the beginning or from the state in the folder, taken after ``step`` steps."""
     interrupt = signal.getsignal(signal.SIGINT)
     with _quiet():
         trainer = Trainer(
@@ -201,7 +201,8 @@ def train(
             max_epochs=schedule.epochs,
             gradient_clip_val=schedule.clip,
             callbacks=[keeper],
-            logger=TensorBoardLogger(run.folder, name="", version=LOGS),
+            # What a killed run still logged after that state would be drawn twice.
+            logger=TensorBoardLogger(run.folder, name="", version=LOGS, purge_step=step),
             plugins=[_WeightsOnly()],
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -211,7 +212,7 @@ def train(
         # Lightning's own count of epochs is not yet that of the state when it first asks for batches.
         epochs = _Loader(lambda: batches(keeper.done))
         try:
-            trainer.fit(module, epochs, _Loader(validation), ckpt_path=str(run.state) if resume else None)
+            trainer.fit(module, epochs, _Loader(validation), ckpt_path=None if step is None else str(run.state))
         except SystemExit:  # what Lightning makes of Ctrl-C, with the handler of the signal taken away
             signal.signal(signal.SIGINT, interrupt)
             raise KeyboardInterrupt from None

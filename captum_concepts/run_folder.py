@@ -13,12 +13,13 @@ import os
 import platform
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from captum_concepts.errors import InputError, shown
@@ -27,6 +28,7 @@ from captum_concepts.weight_files import write_weights, written
 FORMAT = 1
 CARD, STATE, WEIGHTS, LOGS = "run.json", "last.ckpt", "model.safetensors", "logs"
 _PARTIAL = ".partial"
+_LOCK = ".lock"
 
 
 class RunFolder:
@@ -42,8 +44,31 @@ class RunFolder:
         self.state = self.folder / STATE
         self.weights = self.folder / WEIGHTS
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Make the folder if need be, and keep other runs, also of other processes, out of it within.
+
+        Raises:
+            InputError: another run is at work in it, or it cannot be written to.
+        """
+        lock = FileLock(self.folder / _LOCK)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise InputError(
+                f"{shown(str(self.folder), 200)}: another run is at work in this folder; wait for its end, or give "
+                "another folder"
+            ) from None
+        except OSError as error:
+            raise self._unwritable(error) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
     def begin(self, card: Mapping[str, Any]) -> dict[str, Any]:
-        """Make the folder for a new run, or go on with the run that it holds.
+        """Make the folder for a new run, or go on with the run that it holds; to be called while it is `held`.
 
         Args:
             card: ``model``, ``data`` and ``options`` of the run, as JSON knows them.
@@ -72,9 +97,7 @@ class RunFolder:
                 )
             self.write(asked)
         except OSError as error:
-            raise InputError(
-                f"{shown(str(self.folder), 200)}: cannot be written to ({error.strerror}); give another folder"
-            ) from None
+            raise self._unwritable(error) from None
         return asked
 
     def read(self) -> dict[str, Any]:
@@ -122,6 +145,11 @@ class RunFolder:
     def write_weights(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
         """Write the weights of the best epoch; see ``weight_files.write_weights``."""
         write_weights(self.weights, tensors, metadata)
+
+    def _unwritable(self, error: OSError) -> InputError:
+        return InputError(
+            f"{shown(str(self.folder), 200)}: cannot be written to ({error.strerror}); give another folder"
+        )
 
     def _require_same(self, there: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
         before = {"model": there.get("model"), **there["options"], "data": there.get("data")}

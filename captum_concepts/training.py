@@ -129,8 +129,8 @@ def fit(
         ``out/model.safetensors``, the best epoch's weights.
 
     Raises:
-        InputError: Lightning is missing, ``out`` holds another run or cannot be used, or the monitored metric is not
-            finite.
+        InputError: Lightning is missing, ``out`` holds another run or one at work, or cannot be used, or the monitored
+            metric is not finite.
     """
     engine = _engine()
     device = resolve_device(schedule.device)
@@ -139,21 +139,24 @@ def fit(
         precision = "16-mixed" if device.type == "cuda" else "32-true"
     asked = {**asdict(schedule), "device": device.type, "precision": precision, **(options or {})}
     run = RunFolder(out)
-    card = run.begin({"model": model, "data": data, "options": asked})
-    if card["finished"]:
-        run.state.unlink(missing_ok=True)  # the run may have been killed just before
-        if not run.weights.is_file():
-            raise InputError(
-                f"{shown(str(run.weights), 200)}: is gone, though the run is finished; remove the folder to train again"
-            )
+    with run.held():
+        card = run.begin({"model": model, "data": data, "options": asked})
+        if card["finished"]:
+            run.state.unlink(missing_ok=True)  # the run may have been killed just before
+            if not run.weights.is_file():
+                raise InputError(
+                    f"{shown(str(run.weights), 200)}: is gone, though the run is finished; remove the folder to train "
+                    "again"
+                )
+            return run.weights
+        state = run.load_state()
+        keeper = engine.Keeper(run, schedule, card, dict(metadata or {}), progress)
+        if state is None or not keeper.has_ended(state):
+            step = None if state is None else int(state["global_step"])
+            with seeded(schedule.seed, "fit"):
+                engine.train(module, batches, validation, run, schedule, device, precision, keeper, step)
+        keeper.finish()
         return run.weights
-    state = run.load_state()
-    keeper = engine.Keeper(run, schedule, card, dict(metadata or {}), progress)
-    if state is None or not keeper.has_ended(state):
-        with seeded(schedule.seed, "fit"):
-            engine.train(module, batches, validation, run, schedule, device, precision, keeper, state is not None)
-    keeper.finish()
-    return run.weights
 
 
 def _engine() -> Any:

@@ -58,11 +58,8 @@ def test_killed_anywhere_and_started_again_the_weights_are_the_same(finished: Pa
     for number in range(kills + 1):
         assert (tmp_path / str(number) / "model.safetensors").read_bytes() == wanted
         assert _history(tmp_path / str(number)) == history
-        assert sorted(path.name for path in (tmp_path / str(number)).iterdir()) == [
-            "logs",
-            "model.safetensors",
-            "run.json",
-        ]
+        left = {path.name for path in (tmp_path / str(number)).iterdir()} - {".lock"}
+        assert left == {"logs", "model.safetensors", "run.json"}
 
 
 def _history(out: Path) -> list[dict[str, float]]:
@@ -136,14 +133,40 @@ def test_the_card_and_the_metadata_say_what_was_done(tiny: ModuleType, finished:
     assert told["val_loss"] == card["history"][card["best_epoch"] - 1]["val_loss"]
 
 
-def test_tensorboard_has_the_learning_rate_and_the_gradient_norm(finished: Path) -> None:
+def _logged(out: Path) -> Any:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    events = EventAccumulator(str(finished / "logs"))
-    events.Reload()
+    return EventAccumulator(str(out / "logs")).Reload()
+
+
+def test_tensorboard_has_the_learning_rate_and_the_gradient_norm(finished: Path) -> None:
+    events = _logged(finished)
     assert {"learning_rate", "gradient_norm", "train_loss", "val_loss"} <= set(events.Tags()["scalars"])
     logged = [event.value for event in events.Scalars("gradient_norm")]
     assert logged == pytest.approx([epoch["gradient_norm"] for epoch in _history(finished)])
+
+
+def test_a_run_that_goes_on_logs_no_step_twice(tiny: ModuleType, tmp_path: Path) -> None:
+    class Talkative(tiny.Tiny):  # type: ignore[name-defined, misc]
+        def on_before_zero_grad(self, optimizer: torch.optim.Optimizer) -> None:
+            self.log("one_step", 1.0, on_step=True, on_epoch=False)
+            self.logger.experiment.flush()
+
+    def train(progress: Any) -> None:
+        with seeded(7, "weights"):
+            module = Talkative()
+        common = {"out": tmp_path, "model": "talkative", "schedule": tiny.SCHEDULE, "data": "d"}
+        fit(module, tiny.Epoch, tiny.validation, progress=progress, **common)
+
+    def stop(stage: str, done: int, total: int) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(stop)
+    assert [event.step for event in _logged(tmp_path).Scalars("one_step")][-1] >= 3
+    train(None)
+    assert [event.step for event in _logged(tmp_path).Scalars("one_step")] == list(range(9))
 
 
 def test_the_gradient_norm_is_that_of_all_gradients_before_clipping(tiny: ModuleType, tmp_path: Path) -> None:
@@ -335,6 +358,13 @@ def test_a_folder_that_cannot_be_a_run_is_refused(tmp_path: Path) -> None:
     (tmp_path / "damaged" / "run.json").write_text('{"format": 1')
     with pytest.raises(InputError, match="is not the card of a training run"):
         RunFolder(tmp_path / "damaged").begin(card)
+
+
+def test_two_runs_in_one_folder_at_once_are_refused(tiny: ModuleType, tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "run").held(), pytest.raises(InputError, match="another run is at work") as caught:
+        tiny.run(tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    assert tiny.run(tmp_path / "run").is_file()
 
 
 def test_weights_that_are_none_are_refused(tmp_path: Path) -> None:

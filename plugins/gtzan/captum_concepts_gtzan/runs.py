@@ -262,12 +262,24 @@ def train_support_vectors(
     Raises:
         InputError: both or none of ``data`` and ``features``, or bad ones.
     """
+    if (data is None) == (features is None):
+        raise InputError("data, features: give one of them, a folder of audio or a table")
+    with RunFolder(out).held():
+        return _train_support_vectors(RunFolder(out), data, features, folds, seed, jobs, progress)
+
+
+def _train_support_vectors(
+    run: RunFolder,
+    data: str | PathLike[str] | None,
+    features: str | PathLike[str] | None,
+    folds: int,
+    seed: int,
+    jobs: int,
+    progress: Progress | None,
+) -> dict[str, Any]:
     from captum_concepts_gtzan.features import extract_features, features_version, read_features, write_features
     from captum_concepts_gtzan.svm import nested_accuracy, train_svm
 
-    if (data is None) == (features is None):
-        raise InputError("data, features: give one of them, a folder of audio or a table")
-    run = RunFolder(out)
     tracks = None if data is None else find_tracks(data)
     digest = file_digest(str(features)) if tracks is None else f"{features_version()} {_digest(tracks)}"
     card = run.begin({"model": "gtzan-svm", "data": digest, "options": {"folds": folds, "seed": seed}})
