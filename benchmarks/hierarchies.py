@@ -23,19 +23,17 @@ Seeds 0 to 99 are for reporting; everything was tuned on seeds 100 and above.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import networkx as nx
 import numpy as np
 import torch
+from orchestra import BACKBONES, LEVELS, add_dynamics, labels_of, notes
 
-import captum_concepts as cc
-from captum_concepts.activations import extract
 from captum_concepts.cavs import fit_cavs, group_weights
 from captum_concepts.concept_graphs import GRAPHS as PAPER_GRAPHS
 from captum_concepts.concept_graphs import concept_graph, neighbour_distance
@@ -45,7 +43,6 @@ from captum_concepts.evaluation import evaluate_hierarchy
 from captum_concepts.hierarchy import ConceptHierarchy
 from captum_concepts.miners import mine
 from captum_concepts.similarity import Bank, Measure, combine, similarity
-from captum_concepts.store import ActivationStore
 
 
 def means_alone(
@@ -69,15 +66,6 @@ METHODS: dict[str, tuple[str, str | Measure, str]] = {
     "default: discriminant, spanning tree": ("pattern", "discriminant", "spanning_tree"),
 }
 FIGURES = ("parent_accuracy", "ancestor_f1", "triplet_agreement", "robinson_foulds")
-LEVELS = ("instrument", "group", "family")
-FEWEST = 8  # clips of an instrument in one dynamic, for it to be a concept
-BACKBONES = {
-    "msd-vgg": ("models/deezer/MSD_vgg.h5", ["pool3", "pool4", "pool5"]),
-    "musicnn": (
-        "models/essentia/msd-musicnn-1.pb",
-        ["model/batch_normalization_10/batchnorm/add_1", "model/dense/BiasAdd"],
-    ),
-}
 
 
 def interval(values: list[float]) -> str:
@@ -107,59 +95,6 @@ def show(results: dict[tuple[str, ...], list[dict[str, float]]]) -> None:
 
 
 # ---------------------------------------------------------------------- orchestra
-
-
-def notes(
-    data: Path, store: Path | None, model: str
-) -> tuple[list[dict[str, str]], dict[str, torch.Tensor], np.ndarray]:
-    """Rows of clips.csv of pitched instruments, activations of each layer and the clip of each of their rows."""
-    with (data / "philharmonia/clips.csv").open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["family"] in ("strings", "winds")]
-    clips = [cc.Clip(str(data / "philharmonia" / row["file"])) for row in rows]
-    weights, layers = BACKBONES[model]
-    name, options = ("essentia", {"card": str(data / weights[:-2]) + "json"}) if model == "musicnn" else (model, {})
-    backbone = cc.load_backbone(name, weights=str(data / weights), **options)
-    kept = ActivationStore(store) if store else None
-    found = extract(backbone, clips, layers, store=kept)
-    return [rows[i] for i in found.kept], found.activations, found.rows
-
-
-def add_dynamics(rows: list[dict[str, str]], truth: dict[str, str | None]) -> None:
-    """A level below the instrument, "cello, forte" and the like, where there are enough clips."""
-    counts = Counter((row["instrument"], row["dynamic"]) for row in rows)
-    for row in rows:
-        enough = row["dynamic"] and counts[row["instrument"], row["dynamic"]] >= FEWEST
-        row["played"] = f"{row['instrument']}, {row['dynamic']}" if enough else ""
-        if enough:
-            truth[row["played"]] = row["instrument"]
-
-
-def labels_of(
-    rows: list[dict[str, str]], names: list[str], levels: tuple[str, ...], protocol: str, seed: int
-) -> np.ndarray:
-    """bool (clips, concepts)."""
-    rng = np.random.default_rng(seed)
-    labels = np.zeros((len(rows), len(names)), dtype=bool)
-    by_instrument = defaultdict(list)
-    for i, row in enumerate(rows):
-        by_instrument[row["instrument"]].append(i)
-    for members in by_instrument.values():
-        mixed = rng.permutation(members)
-        if protocol == "overlapping":
-            chosen = [levels] * len(mixed)
-        elif protocol == "disjoint":
-            chosen = [(levels[d],) for d in rng.integers(len(levels), size=len(mixed))]
-        else:
-            half, upper = len(mixed) // 2, [level for level in levels[1:] if rows[members[0]][level]]
-            chosen = [(levels[0] if i < half else upper[i % len(upper)],) for i in range(len(mixed))]
-        for clip, at in zip(mixed, chosen, strict=True):
-            for level in at:
-                if rows[clip][level]:
-                    labels[clip, names.index(rows[clip][level])] = True
-    if protocol == "equal":
-        for column in labels.T:
-            column[rng.permutation(np.flatnonzero(column))[30:]] = False
-    return labels
 
 
 def orchestra(data: Path, seeds: range, store: Path | None, model: str, dynamics: bool) -> None:
