@@ -1,4 +1,4 @@
-"""``captum-concepts tile2vec``: check, train, classify, evaluate."""
+"""``captum-concepts tile2vec``: check, train, discriminants, classify, evaluate."""
 
 from __future__ import annotations
 
@@ -160,6 +160,61 @@ def train(out: str, as_json: bool, quiet: bool, verbose: bool, **chosen: Any) ->
             f"best epoch {card['best_epoch']} of {len(card['history'])}: held-out triplet loss {best['val_loss']:.4g}, "
             f"{best['val_active']:.0%} of triplets active"
         )
+        click.echo(console.one_line(f"weights: {weights}"))
+
+
+@tile2vec.command(short_help="Learn a linear embedding in closed form, without labels.")
+@data_options
+@_out
+@click.option(
+    "--model",
+    "architecture",
+    type=click.Choice(["StatisticsNet", "ContrastNet"]),
+    default="ContrastNet",
+    show_default=True,
+)
+@click.option("--size", type=click.IntRange(min=1), default=16, show_default=True, help="Numbers per embedding.")
+@click.option("--tile", "seconds", type=float, default=5.0, show_default=True, help="Seconds of a tile.")
+@click.option("--shrinkage", type=float, default=1.0, show_default=True, help="Of the scatter within recordings.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--cache", type=click.Path(file_okay=False), help="Folder where statistics are kept.  [default: OUT/cache]"
+)
+@_json
+@cli_options.terminal
+def discriminants(
+    out: str,
+    architecture: str,
+    size: int,
+    seconds: float,
+    shrinkage: float,
+    seed: int,
+    cache: str | None,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+    **data: Any,
+) -> None:
+    """Part recordings as well as a linear map of statistics can (Fisher's discriminants of recordings).
+
+    For sets too small for `train`: nothing is drawn and no epoch is chosen. Learns from the recordings that are not
+    held out, and writes model.safetensors, which every other command takes.
+    """
+    console.set_up_logging(quiet, verbose)
+    cli_options.check_writable(out, "--out")
+    from captum_concepts_tile2vec.checkpoints import Settings, save_tile2vec
+    from captum_concepts_tile2vec.discriminants import fit_discriminants
+
+    settings = Settings(architecture, size=size, seconds=seconds)
+    with console.progress_bars(quiet) as progress:
+        tiles = _tiles(to_learn_from(data).train, {"seconds": seconds, "hop": data["hop"]}, progress, quiet)
+        where = cache or str(Path(out) / "cache")
+        model = fit_discriminants(tiles, settings, where, shrinkage=shrinkage, seed=seed, progress=progress)
+    weights = Path(out) / "model.safetensors"
+    save_tile2vec(weights, model)
+    if as_json:
+        console.print_json({"weights": str(weights), "recordings": len(tiles.recordings), "tiles": len(tiles)})
+    else:
         click.echo(console.one_line(f"weights: {weights}"))
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from captum_concepts_tile2vec.discriminants import _directions, fit_discriminant
 from captum_concepts_tile2vec.tiles import find_tiles
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
+from captum_concepts.cli import main
 from captum_concepts.errors import InputError
 
 SETTINGS = Settings("ContrastNet", size=3, seconds=0.4)
@@ -61,3 +64,22 @@ def test_mistakes(tiles, tmp_path):
     for shrinkage in (0.0, float("nan"), float("inf")):
         with pytest.raises(InputError, match="shrinkage is"):
             fit_discriminants(tiles, SETTINGS, tmp_path, shrinkage=shrinkage)
+
+
+def test_the_command_writes_what_the_others_take(write_folder, tmp_path, capsys):
+    root, out = write_folder(per_class=3), tmp_path / "run"
+
+    def call(*arguments: str) -> int:
+        with pytest.raises(SystemExit) as end:
+            main(["tile2vec", *arguments, "--data", str(root), "-q"])
+        return int(end.value.code)
+
+    learn = ("discriminants", "--out", str(out), "--tile", "0.4", "--json")
+    assert call(*learn, "--size", "3") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["recordings"] == 7  # of nine, a fifth being held out
+    judge = ("classify", "--model", told["weights"], "--out", str(tmp_path / "c"), "--folds", "3", "--device", "cpu")
+    assert call(*judge, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["scores"][0]["accuracy"] > 0.6
+    assert call(*learn, "--size", "7") == 2
+    assert "7 recordings or sessions for an embedding of 7 numbers: give more" in capsys.readouterr().err
