@@ -180,7 +180,7 @@ def test_check_names_what_cannot_be_judged() -> None:
     concepts = ConceptSet(("few", "good", "all"), tuple(Clip(str(i)) for i in range(10)), labels)
     assert concepts.check(3) == {
         "few": "shown in 2 groups, 3 needed",
-        "all": "negatives in 1 groups, 3 needed",
+        "all": "negatives in 1 group, 3 needed",
     }
     assert concepts.check(1) == {}
 
@@ -484,7 +484,10 @@ def test_parents_in_every_form(tmp_path: Path) -> None:
         assert read_parents(given) == expected
         (tmp_path / "p.json").write_text(json.dumps(given))
         assert read_parents(tmp_path / "p.json") == expected
-    assert read_parents({"violin": "strings", "strings": "", "winds": " "}) == {"violin": "strings"}  # "": a root
+    roots = {"violin": "strings", "strings": "", "winds": " "}  # blank: a root
+    assert read_parents(roots) == {"violin": "strings", "winds": None}
+    for alone in ({**expected, "winds": None}, {**nested, "winds": None}, {**nested, "winds": []}):
+        assert read_parents(alone) == {**expected, "winds": None} == read_parents(read_parents(alone))
     concepts = ConceptSet.from_playlists({"violin": [Clip("1")], "harp": [Clip("2")]}, parents=nested)
     assert concepts.parents == expected == concepts.subset(["harp"]).parents
 
