@@ -11,8 +11,11 @@ Related: the cross-validated Mahalanobis distance (Walther et al., NeuroImage 20
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -26,7 +29,10 @@ SHRINKAGE = 0.1
 FOLDS = 5
 # A whitening that has seen a fifth less overfits more: the noise held out is larger than the noise of the whole.
 HELD_OUT = 1 - 1 / FOLDS
+ROUNDING = 1e-12  # of the largest value: what differs by less is equal
 _TINY = 1e-100  # where a division by 0 threatens; its square root and square are numbers too
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,16 @@ class Observations:
     weights: Tensor
     fold: Tensor
     group: Tensor
+
+    @cached_property
+    def components(self) -> Tensor:
+        """(M, R): principal components of the values seen from their mean, on a scale whose squares are numbers."""
+        centred = self.values - self.weights @ self.values / self.weights.sum()
+        # what is left of numbers that are all the same is rounding, and its direction means nothing
+        centred *= centred.abs().amax(0) > ROUNDING * self.values.abs().amax(0)
+        # a power of two, so that no digit changes
+        largest = max(float(centred.abs().max()), torch.finfo(centred.dtype).tiny)
+        return principal(centred * 2.0 ** -math.frexp(largest)[1], self.weights)
 
 
 def observations(
@@ -129,10 +145,8 @@ class MeanSpace:
 
 def mean_space(observed: Observations) -> MeanSpace:
     """Fit the space, and the noise in it."""
-    weights = observed.weights
-    centred = observed.values - weights @ observed.values / weights.sum()
-    reduced = principal(centred, weights)
-    whitening, means = _whitening(reduced, observed.shows, weights)
+    reduced = observed.components
+    whitening, means = _whitening(reduced, observed.shows, observed.weights)
     _, _, turned = torch.linalg.svd(means @ whitening, full_matrices=False)
     return MeanSpace(observed, reduced @ whitening @ turned.T, HELD_OUT * _held_out_noise(reduced, observed))
 
@@ -177,7 +191,8 @@ def _held_out_noise(x: Tensor, observed: Observations) -> Tensor:
     """(K,): summed variance of single observations around their concept's mean, whitened without their fold.
 
     The axes that K means span hold all noise of these means, whatever the number of dimensions it was spread over, so
-    this is summed over all dimensions. Concepts with fewer than two observations held out get the mean of the others.
+    this is summed over all dimensions. Concepts with fewer than two observations held out get the mean of the others;
+    where no concept has clips of two groups, there is nothing to measure noise by: it stays in, and is warned of.
     """
     k = observed.shows.shape[1]
     squares, counts = x.new_zeros(k), x.new_zeros(k)
@@ -195,6 +210,8 @@ def _held_out_noise(x: Tensor, observed: Observations) -> Tensor:
         inflation = 1 + (weighted**2).sum(0) / total.clamp_min(_TINY) ** 2  # a mean of few is noisy itself
         squares += found.clamp_min(0) / inflation
         counts += held.sum(0)
+    if not bool(counts.any()):
+        _log.warning("no concept has clips of two groups: the noise in means cannot be measured and stays in them")
     return torch.where(counts >= 2, squares / counts.clamp_min(1), squares.sum() / counts.sum().clamp_min(1))
 
 

@@ -13,6 +13,7 @@ No clip is its own neighbour, nor has it bent the space that it is looked up in:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +25,6 @@ from captum_concepts.concept_means import (
     MeanSpace,
     Observations,
     mean_space,
-    principal,
     scaled_products,
 )
 
@@ -102,9 +102,7 @@ class Neighbours:
 
 def neighbours(observed: Observations, seed: int = 0) -> Neighbours:
     """Fold the groups, and find the neighbours of every observation in the space that the other folds span."""
-    device = observed.values.device
-    centred = observed.values - observed.weights @ observed.values / observed.weights.sum()
-    x = principal(centred, observed.weights)
+    device, x = observed.values.device, observed.components
     rank = np.random.default_rng(seed).permutation(int(observed.group.max()) + 1)
     place = torch.as_tensor(rank, device=device)[observed.group]
     fold = place % FOLDS
@@ -117,6 +115,8 @@ def neighbours(observed: Observations, seed: int = 0) -> Neighbours:
         if space is None or not len(others):
             continue
         near = torch.nn.functional.normalize((x[others] - space[0]) @ space[1], dim=1)
+        if not bool(near.any()):  # all in one place: any of them would be as near as any other
+            continue
         for some in out.split(ROWS):
             cosines = torch.nn.functional.normalize((x[some] - space[0]) @ space[1], dim=1) @ near.T
             best = cosines.topk(min(2 * NEIGHBOURS, len(others)), dim=1).indices
@@ -124,27 +124,25 @@ def neighbours(observed: Observations, seed: int = 0) -> Neighbours:
     return Neighbours(observed, nearest, fold, candidate)
 
 
-def _spaces(x: Tensor, observed: Observations, fold: Tensor) -> list[tuple[Tensor, Tensor] | None]:
-    """For each fold: the mean of the others, and the whitened axes (D, R) that their concepts' means span."""
+def _spaces(x: Tensor, observed: Observations, fold: Tensor) -> Iterator[tuple[Tensor, Tensor] | None]:
+    """For each fold in turn: the mean of the others, and the whitened axes (D, R) that their concepts' means span."""
     weights, folds = observed.weights, int(fold.max()) + 1
     shows = observed.shows * weights[:, None]
     times = x * shows.sum(1)[:, None]
     scatter, sums, counted = times.T @ x, shows.T @ x, shows.sum(0)
-    result: list[tuple[Tensor, Tensor] | None] = []
     for number in range(folds):
         out = fold == number
         inside = shows[out]
         # what is left of a concept all of whose clips are in the fold is rounding
         there = inside.sum(0) < (1 - 1e-9) * counted
         if not bool(there.any()):
-            result.append(None)
+            yield None
             continue
         total = torch.where(there, counted - inside.sum(0), 0.0)
         centre = weights[~out] @ x[~out] / weights[~out].sum()
         means = there[:, None] * (sums - inside.T @ x[out]) / total.clamp_min(_TINY)[:, None]
         within = (scatter - times[out].T @ x[out] - (means * total[:, None]).T @ means) / total.sum()
-        result.append((centre, _axes(within, (means - centre) * there[:, None], x)))
-    return result
+        yield centre, _axes(within, (means - centre) * there[:, None], x)
 
 
 def _axes(within: Tensor, means: Tensor, x: Tensor) -> Tensor:

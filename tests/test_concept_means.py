@@ -120,6 +120,33 @@ def test_poor_data_give_finite_numbers(rows: torch.Tensor, labels: torch.Tensor)
     assert torch.isfinite(products(rows, labels)).all()
 
 
+def test_activations_of_any_size_are_told_apart() -> None:
+    rows, labels = planted(6, n=8, dimensions=5)
+    expected = products(rows, labels)
+    for scale in (2.0**-700, 2.0**500, 2.0**1000):  # their squares are 0, or infinite
+        assert torch.equal(products(rows * scale, labels), expected)
+
+
+def test_activations_that_are_all_the_same_tell_nothing() -> None:
+    """The mean of equal numbers is theirs but for rounding, and that must not be blown up to a structure."""
+    rng = np.random.default_rng(0)
+    labels = torch.as_tensor(rng.random((60, 12)) < 0.3)
+    groups = [f"g{i // 3}" for i in range(60)]
+    observed = observations(torch.full((60, 10), 0.1), labels, torch.as_tensor(rng.random(60)), groups)
+    assert len(observed.values.unique()) > 1
+    assert not mean_space(observed).inner_products().any()
+
+
+def test_noise_that_cannot_be_measured_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    rows, labels = planted(7, n=6)
+    products(rows, labels)
+    assert not caplog.messages
+    products(rows, labels, groups=[f"g{i // 6}" for i in range(len(rows))])
+    assert caplog.messages == [
+        "no concept has clips of two groups: the noise in means cannot be measured and stays in them"
+    ]
+
+
 def test_counts_repeat_observations() -> None:
     rows, labels = planted(4, n=6, dimensions=5)
     space = mean_space(observations(rows, labels))

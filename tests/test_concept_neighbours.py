@@ -212,6 +212,13 @@ def test_poor_data_give_finite_numbers(rows: torch.Tensor, labels: torch.Tensor,
         assert not space.neighbours[0].inner_products().any()
 
 
+def test_activations_that_are_all_the_same_have_no_neighbours() -> None:
+    labels = torch.as_tensor(np.random.default_rng(0).random((60, 12)) < 0.3)
+    found = neighbours(observations(torch.full((60, 10), 0.1), labels))
+    assert bool((found.nearest == -1).all())
+    assert not found.inner_products().any()
+
+
 def test_folds_are_of_groups() -> None:
     rows, labels = planted(5)
     found = neighbours(observations(rows, labels, None, np.arange(len(rows)) // 4))
