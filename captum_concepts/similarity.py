@@ -21,6 +21,7 @@ from captum_concepts.diffusion import diffusion as walks_between
 from captum_concepts.errors import InputError, shown
 
 ROWS = 8192
+EXTREME = 1e15  # of weights: their squares and sums are still numbers in float32
 
 
 class Bank(Protocol):
@@ -94,10 +95,10 @@ def similarity(
     for need in sorted(chosen.needs):
         if given[need] is None:
             raise InputError(f"similarity {shown(measure)}: needs {need}; give {need}=")
-    activations = None if activations is None else torch.as_tensor(activations)
+    activations = None if activations is None else torch.as_tensor(activations).detach()
     labels = None if labels is None else torch.as_tensor(labels)
     weights = None if weights is None else torch.as_tensor(weights)
-    gradients = None if gradients is None else torch.as_tensor(gradients)
+    gradients = None if gradients is None else torch.as_tensor(gradients).detach()
     _check_rows(bank, activations, labels, weights)
     _check_gradients(bank, gradients)
     result = chosen(bank, activations, labels, weights, groups, gradients)
@@ -128,7 +129,7 @@ def find_measure(measure: str | Measure | Callable[..., Tensor]) -> Measure:
 
 def _check_rows(bank: Bank, activations: Tensor | None, labels: Tensor | None, weights: Tensor | None) -> None:
     k, d = bank.directions.shape
-    if activations is not None and (activations.ndim != 2 or activations.shape[1] != d or not len(activations)):
+    if activations is not None and (activations.ndim != 2 or activations.shape[1] != d or not activations.numel()):
         raise InputError(f"activations: shape {tuple(activations.shape)}; give (rows, {d}), the layer of the bank")
     for start in range(0, 0 if activations is None else len(activations), ROWS):
         bad = (~torch.isfinite(cast(Tensor, activations)[start : start + ROWS]).all(1)).nonzero()
@@ -144,6 +145,8 @@ def _check_rows(bank: Bank, activations: Tensor | None, labels: Tensor | None, w
             raise InputError("weights: negative, infinite or NaN; give numbers of at least 0")
         if not float(weights.sum()) > 0:
             raise InputError("weights: no weight is above 0; give at least one row some")
+        if not 1 / EXTREME < float(weights.max()) < EXTREME:
+            raise InputError(f"weights: the largest is {float(weights.max()):.3g}; divide them by it")
 
 
 def _check_gradients(bank: Bank, gradients: Tensor | None) -> None:

@@ -131,6 +131,8 @@ def test_own_measures() -> None:
         ("activation", {"weights": WEIGHTS[1:]}, "one number for each of the 53 rows"),
         ("correlation", {"activations": np.ones((N, D)) * 0.1}, "same projection on every row"),
         ("correlation", {"weights": WEIGHTS * 0}, "no weight"),
+        ("discriminant", {"weights": WEIGHTS * 1e-300}, r"the largest is 9\.\d+e-301; divide them by it"),
+        ("discriminant", {"weights": WEIGHTS * 1e300}, r"the largest is 9\.\d+e\+299; divide them by it"),
         ("sensitivity", {}, "needs gradients"),
         ("sensitivity", {"gradients": GRADIENTS[:, 0]}, r"gradients: shape \(53, 9\); give \(clips, targets, 9\)"),
         ("sensitivity", {"gradients": GRADIENTS * 0}, "no logit changes along 'a'"),
@@ -172,3 +174,20 @@ def test_combine_refuses(matrices: dict[str, torch.Tensor], text: str) -> None:
     with pytest.raises(InputError) as error:
         combine(matrices)
     assert text in str(error.value).replace("'", "") and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("measure", sorted(SIMILARITIES))
+def test_activations_that_remember_how_they_were_made(measure: str) -> None:
+    given = {"activations": torch.tensor(ROWS), "gradients": torch.tensor(GRADIENTS)}
+    expected = similarity(BANK, measure, labels=LABELS, **given)
+    for tensor in given.values():
+        tensor.requires_grad_()
+    found = similarity(BANK, measure, labels=LABELS, **given)
+    assert torch.equal(found, expected)
+    assert not found.requires_grad
+
+
+def test_activations_without_columns() -> None:
+    bank = replace(BANK, directions=BANK.directions[:, :0])
+    with pytest.raises(InputError, match=r"activations: shape \(53, 0\)"):
+        similarity(bank, "discriminant", activations=ROWS[:, :0], labels=LABELS)
