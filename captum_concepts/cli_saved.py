@@ -182,7 +182,7 @@ def evaluate(folder: str, reference: str | None, layers: tuple[str, ...], as_jso
     parents = read_parents(reference if reference is not None else explanation.provenance.get("reference"))
     if parents is None:
         raise InputError(f"--reference is missing: {shown(folder, 200)} keeps none; give a JSON file of parents")
-    roots = {name: _root(name, parents) for name in {*parents, *parents.values()}}
+    roots = {name: _root(name, parents) for name in {*parents, *filter(None, parents.values())}}
     found = {
         layer: evaluate_hierarchy(explanation.hierarchies[layer], parents, roots)
         for layer in _layers(explanation, layers)
@@ -330,9 +330,9 @@ def export(folder: str, format: str, path: str, options: tuple[str, ...]) -> Non
     click.echo(console.one_line(str(explanation.export(format, path, **given))))
 
 
-def _root(name: str, parents: Mapping[str, str]) -> str:
-    while name in parents:
-        name = parents[name]
+def _root(name: str, parents: Mapping[str, str | None]) -> str:
+    while parent := parents.get(name):
+        name = parent
     return name
 
 

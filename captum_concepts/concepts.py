@@ -46,7 +46,7 @@ class ConceptSet:
             loud as those that do (their audio is read for that, see :mod:`captum_concepts.matching`); or
             ``{concept: [concepts]}``, the clips of the named concepts, where a concept without an entry gets the
             default. Default: ``"random"`` if there is a pool, else ``"rest"``.
-        parents: child -> parent, a reference tree; for evaluation only, nothing else looks at it.
+        parents: child -> parent (None for a root), a reference tree; for evaluation only, nothing else looks at it.
         skipped: (path, status, message) of every row or file that could not be used.
 
     Raises:
@@ -58,7 +58,7 @@ class ConceptSet:
     labels: np.ndarray
     pool: np.ndarray = None  # type: ignore[assignment]
     negatives: Any = None
-    parents: dict[str, str] | None = None
+    parents: dict[str, str | None] | None = None
     skipped: list[Skipped] = field(default_factory=list)
 
     def __post_init__(self) -> None:

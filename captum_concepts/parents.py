@@ -11,8 +11,8 @@ from captum_concepts.concepts import concept_name
 from captum_concepts.errors import InputError, shown
 
 
-def read_parents(parents: Any) -> dict[str, str] | None:
-    """A reference tree as child -> parent.
+def read_parents(parents: Any) -> dict[str, str | None] | None:
+    """A reference tree as child -> parent; roots that have no children either stand in it with None.
 
     Args:
         parents: None; a JSON file; or a dict: child -> parent (None or "" for a root),
@@ -48,7 +48,8 @@ def read_parents(parents: Any) -> dict[str, str] | None:
                 f"{shown(source, 200)}: {shown(child)} has two parents, {shown(found[child])} and {shown(parent)}"
             )
     _refuse_circles(found, source)
-    return found
+    linked = {*found, *found.values()}
+    return {**found, **{name: None for name in map(concept_name, parents) if name not in linked}}
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
