@@ -304,17 +304,21 @@ def _effect_sizes(
     smooth_low, smooth_high = mean_interval(smooth, clip_groups, bootstrap, seed)
     magnitude_low, magnitude_high = mean_interval(per_clip, clip_groups, bootstrap, seed)
     found = {
-        "score": tcav_score(per_clip),
-        "low": low,
-        "high": high,
-        "smooth": smooth_score(per_clip, temperatures(clip_gradients)),
-        "smooth_low": smooth_low.clamp(0, 1),
-        "smooth_high": smooth_high.clamp(0, 1),
-        "magnitude": magnitude(per_clip),
-        "magnitude_low": magnitude_low,
-        "magnitude_high": magnitude_high,
+        ("score", "low", "high"): (tcav_score(per_clip), low, high),
+        ("smooth", "smooth_low", "smooth_high"): (
+            smooth_score(per_clip, temperatures(clip_gradients)),
+            smooth_low.clamp(0, 1),
+            smooth_high.clamp(0, 1),
+        ),
+        ("magnitude", "magnitude_low", "magnitude_high"): (magnitude(per_clip), magnitude_low, magnitude_high),
     }
-    return {name: values.double().cpu().numpy() for name, values in found.items()}
+    columns: dict[str, np.ndarray] = {}
+    for (name, low_name, high_name), figures in found.items():
+        value, low, high = (figure.double() for figure in figures)
+        # of clips that are all alike the interval is the value, which was rounded otherwise
+        bounds = {name: value, low_name: torch.minimum(low, value), high_name: torch.maximum(high, value)}
+        columns |= {column: figure.cpu().numpy() for column, figure in bounds.items()}
+    return columns
 
 
 def _p_values(

@@ -19,6 +19,7 @@ from captum_concepts.nulls import LayerData, NullPlan, null_sets
 from captum_concepts.quality import auc_with_interval
 from captum_concepts.scoring import (
     SCORE_COLUMNS,
+    _effect_sizes,
     check_nulls,
     enough_nulls,
     layer_nulls,
@@ -120,6 +121,23 @@ def test_every_column_equals_a_loop(world, rest):
         tested = rows["p_value"].notna()
         np.testing.assert_allclose(rows["q_value"][tested], q[tested])
         assert rows["q_value"][~tested].isna().all()
+
+
+def test_values_lie_within_their_intervals_to_the_last_bit():
+    """Of a linear head all clips push alike and the interval is the value: one in float32, the other in float64."""
+    drawn = np.random.default_rng(0)
+    push = torch.from_numpy(drawn.normal(size=(1, 3, 40)).astype(np.float32)).expand(9, 3, 40)
+    gradients = torch.from_numpy(drawn.normal(size=(1, 3, 8)).astype(np.float32)).expand(9, 3, 8)
+    found = _effect_sizes(push, gradients, [*"aaabbcdde"], 100, 0)
+    for value, low, high in (
+        ("score", "low", "high"),
+        *((x, f"{x}_low", f"{x}_high") for x in ("smooth", "magnitude")),
+    ):
+        assert (found[low] <= found[value]).all()
+        assert (found[value] <= found[high]).all()
+    one_group = _effect_sizes(push, gradients, ["a"] * 9, 100, 0)
+    assert np.isnan(one_group["magnitude_low"]).all()
+    assert np.isnan(one_group["high"]).all()
 
 
 def held_out(data, eligible, drawn):
