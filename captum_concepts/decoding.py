@@ -280,6 +280,8 @@ def open_audio(path: str) -> soundfile.SoundFile:
         file = soundfile.SoundFile(path)
     except (soundfile.SoundFileError, RuntimeError, TypeError, ValueError) as error:
         remedy = "give WAV, FLAC, MP3, OGG, Opus, AU or AIFF audio"
+        if isinstance(error, UnicodeEncodeError):  # of the path, not of what is in the file
+            raise AudioError(path, "unreadable", "its name is not UTF-8", "rename the file") from error
         raise AudioError(path, "unreadable", _reason(error), remedy) from error
     suffix = Path(path).suffix.lower()
     problem = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -287,6 +288,16 @@ def test_unreadable(tmp_path, name):
         patches(tmp_path / name, 16000, 4000, 4000)
     assert caught.value.status == "unreadable"
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems keep names as text")
+def test_a_name_that_is_not_utf8(tmp_path):
+    path = os.path.join(os.fsencode(tmp_path), b"caf\xe9.wav")
+    with open(path, "wb") as file:
+        file.write(write(tmp_path / "cafe.wav", noise(1)).read_bytes())
+    with pytest.raises(AudioError, match="its name is not UTF-8; rename the file") as caught:
+        duration(os.fsdecode(path))
+    assert caught.value.status == "unreadable"
 
 
 def test_missing_folder_and_pipe(tmp_path):
