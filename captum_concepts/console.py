@@ -103,6 +103,20 @@ def resumable(store: Path | None) -> Iterator[None]:
         ) from None
 
 
+@contextlib.contextmanager
+def resumable_training(out: str | Path) -> Iterator[None]:
+    """Ctrl-C within says what the folder of one training run, or of several, keeps."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        from captum_concepts.run_folder import STATE, WEIGHTS
+
+        begun = any(True for name in (STATE, WEIGHTS) for _ in Path(out).rglob(name))
+        kept = "every whole epoch is kept" if begun else "no epoch was over, so that none is kept"
+        then = "to go on" if begun else "to begin anew"
+        raise Stopped(f"stopped; {kept} in {shown(str(out), 200)}: give the same command {then}") from None
+
+
 # ---------------------------------------------------------------------- stderr
 
 

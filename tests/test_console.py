@@ -94,6 +94,21 @@ def test_ctrl_c_says_what_is_kept() -> None:
         raise KeyboardInterrupt
 
 
+def test_ctrl_c_in_a_training_says_whether_an_epoch_was_over(tmp_path: Path) -> None:
+    for made, says in (
+        (None, "no epoch was over"),
+        ("last.ckpt", "every whole epoch"),
+        ("fold-1/model.safetensors", "every"),
+    ):
+        out = tmp_path / str(made).replace("/", "-")
+        if made is not None:
+            (out / made).parent.mkdir(parents=True)
+            (out / made).touch()
+        message = f"stopped; {says}.*give the same command"
+        with pytest.raises(console.Stopped, match=message), console.resumable_training(out):
+            raise KeyboardInterrupt
+
+
 def test_progress_without_a_terminal_is_one_line_a_stage(capsys: pytest.CaptureFixture[str]) -> None:
     with console.progress_bars(quiet=False) as progress:
         for done in range(11):

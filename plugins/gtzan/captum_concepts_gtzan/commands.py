@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -161,23 +160,12 @@ def _train_network(short: str, given: dict[str, Any]) -> None:
     from captum_concepts_gtzan.runs import Parting, train_and_test
 
     parting = Parting(given["split"], given["folds"], given["fold"], given["seed"])
-    with console.progress_bars(given["quiet"]) as progress, _going_on(given["out"]):
+    with console.progress_bars(given["quiet"]) as progress, console.resumable_training(given["out"]):
         found = train_and_test(
             MODELS[short], given["data"], given["out"], parting=parting, progress=progress, **_training(given)
         )
     _print_evaluation(found, given["as_json"], f"{short}, tested on {len(found.truth)} tracks")
     console.say(f"weights: {Path(given['out']) / 'model.safetensors'}", given["quiet"])
-
-
-@contextlib.contextmanager
-def _going_on(out: str) -> Iterator[None]:
-    """Ctrl-C says how to go on."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise console.Stopped(
-            f"stopped; {shown(out, 200)} keeps every whole epoch: give the same command to go on"
-        ) from None
 
 
 @train.command("svm", short_help="A support vector machine on 56 named features.")
@@ -235,7 +223,7 @@ def cross_validate(model: str, **given: Any) -> None:
     _set_up(given)
     from captum_concepts_gtzan.runs import cross_validate as run
 
-    with console.progress_bars(given["quiet"]) as progress, _going_on(given["out"]):
+    with console.progress_bars(given["quiet"]) as progress, console.resumable_training(given["out"]):
         found = run(
             MODELS[model], given["data"], given["out"], folds=given["folds"], progress=progress, **_training(given)
         )

@@ -142,7 +142,7 @@ def train(out: str, as_json: bool, quiet: bool, verbose: bool, **chosen: Any) ->
     resolve_device(chosen["device"])  # before all recordings are listened to
     if chosen["data_parallel"] and (count := torch.cuda.device_count()) < 2:
         console.say(f"warning: --data-parallel splits nothing: PyTorch sees {count} CUDA devices", quiet)
-    with console.progress_bars(quiet) as progress, console.resumable(Path(out)):
+    with console.progress_bars(quiet) as progress, console.resumable_training(out):
         split = to_learn_from(chosen)
         cut = {"seconds": chosen["seconds"], "hop": chosen["hop"], "channels": chosen["channels"]}
         tiles, held_out = (_tiles(part, cut, progress, quiet) for part in (split.train, split.evaluate))
