@@ -74,7 +74,7 @@ def observations(
 
     Args:
         activations: (N, D). labels: (N, K). weights: (N,), default 1.
-        groups: (N,) group of each row; default: every row its own.
+        groups: (N,) group of each row; default: every row its own, but for equal ones, which were heard once.
 
     Raises:
         InputError: groups of another length.
@@ -82,11 +82,8 @@ def observations(
     n = len(activations)
     if groups is not None and len(groups) != n:
         raise InputError(f"groups: {len(groups)} entries for {n} rows of activations")
-    if groups is None:  # in an order that does not depend on that of the rows
-        mark = activations.double() @ torch.linspace(1, 2, activations.shape[1]).to(activations.device).double()
-        number = np.argsort(np.argsort(mark.cpu().numpy(), kind="stable"))
-    else:
-        number = np.unique(np.asarray(groups), return_inverse=True)[1].ravel()
+    named = _marks(activations) if groups is None else np.asarray(groups)
+    number = np.unique(named, return_inverse=True)[1].ravel()
     packed = np.packbits(labels.cpu().numpy().astype(bool), axis=1)
     key = np.concatenate([number[:, None].astype(">u4").view(np.uint8).reshape(n, 4), packed], axis=1)
     _, first, owner = np.unique(key, axis=0, return_index=True, return_inverse=True)
@@ -108,6 +105,13 @@ def observations(
         torch.as_tensor(fold, device=activations.device)[kept],
         torch.as_tensor(number[first].astype(np.int64), device=activations.device)[kept],
     )
+
+
+def _marks(rows: Tensor) -> np.ndarray:
+    """(N,) numbers that are equal for equal rows only, and do not depend on where in the order a row stands."""
+    axis = 1 + torch.rand(rows.shape[1], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    axis = axis.to(rows.device)
+    return torch.cat([(part.double() * axis).sum(1) for part in rows.split(ROWS)]).cpu().numpy()
 
 
 @dataclass(frozen=True)

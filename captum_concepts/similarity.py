@@ -83,7 +83,7 @@ def similarity(
         measure: a name in :data:`SIMILARITIES`, a :class:`Measure`, or a function
             ``(bank, activations, labels, weights) -> (K, K)``.
         activations: (N, D). labels: (N, K) bool. weights: (N,), not negative; default: all rows count alike.
-        groups: (N,), the track or recording of each row; default: every row its own.
+        groups: (N,), the track or recording of each row; default: every row its own, but for equal ones.
         gradients: (clips, targets, D), of the explained clips' logits at the layer of the bank.
 
     Raises:

@@ -160,6 +160,19 @@ def test_permuting_concepts_or_rows_changes_nothing_else() -> None:
     torch.testing.assert_close(moved.inner_products(), expected, rtol=1e-6, atol=1e-6)
 
 
+def test_a_clip_that_is_given_twice_is_not_its_own_neighbour() -> None:
+    """As where a clip of two concepts comes as two rows; nor does it matter which of them comes first."""
+    rows, labels = planted(6)
+    rows[1::2] = rows[::2]
+    found = neighbours(observations(rows, labels))
+    apart = found.observed.values[:, None] != found.observed.values[found.nearest]
+    assert bool(apart.any(2).all())
+    expected = discriminant_space(observations(rows, labels)).inner_products()
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(1))
+    moved = discriminant_space(observations(rows[order], labels[order])).inner_products()
+    torch.testing.assert_close(moved, expected, rtol=1e-6, atol=1e-6)
+
+
 def test_scale_and_offset_do_not_matter_and_the_same_input_gives_the_same_bytes() -> None:
     rows, labels = planted(3)
     expected = discriminant_space(observations(rows, labels)).inner_products()
