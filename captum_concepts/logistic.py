@@ -41,6 +41,10 @@ def fit_logistic(
     if not 0 < C < math.inf:
         raise InputError(f"C={shown(C)} must be positive and finite")
     used = positives | negatives
+    kept = used.any(1)
+    if not kept.all():
+        activations, positives, negatives, used = (part[kept] for part in (activations, positives, negatives, used))
+        weights = weights[kept]
     share = used.to(activations.dtype) * weights[:, None]
     share = C * share * (used.sum(0) / share.sum(0))
     sign = positives.to(activations.dtype) - negatives.to(activations.dtype)

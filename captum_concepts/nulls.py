@@ -163,7 +163,10 @@ def null_sets(
         units, positives, negatives = whole, drawn[whole.index], ~drawn[whole.index]
     else:
         units, positives, negatives = _with_excerpts(whole, pool, drawn, most_rows, alike)
-    rows, weights, fold = units.rows, units.weights, pool_folds(names, plan.seed)
+    fold = pool_folds(names, plan.seed)
+    if not alike and not eligible.all():
+        units, positives, negatives, names, fold = _with_others(data, eligible, plan.seed, units, positives, negatives)
+    rows, weights = units.rows, units.weights
     grouping = Grouping(names, torch.as_tensor(units.index, device=device))
     parts = []
     # Methods that factorise the rows do so for every block, so theirs are as large as memory allows.
@@ -185,6 +188,32 @@ def _sorted_rows(data: LayerData, eligible: np.ndarray) -> tuple[np.ndarray, lis
     names, numbers = index_groups(data.groups[rows])
     sorted_rows = np.lexsort((rows if data.order is None else data.order[rows], numbers))
     return rows[sorted_rows], names, numbers[sorted_rows]
+
+
+def _with_others(
+    data: LayerData, eligible: np.ndarray, seed: int, units: _Units, positives: np.ndarray, negatives: np.ndarray
+) -> tuple[_Units, np.ndarray, np.ndarray, list[str], np.ndarray]:
+    """The rows that are not drawn from as neither positives nor negatives, and the names and folds of all groups.
+
+    They are in the fit of a concept, which whitens by the covariance of all rows if it is ``lda``: with a covariance of
+    few rows random sets would go through another procedure than the concept.
+    """
+    rows = np.flatnonzero(~eligible)
+    rows = rows[np.lexsort((rows if data.order is None else data.order[rows], data.groups[rows].astype(str)))]
+    drawn_from, others = (index_groups(data.groups[mask])[0] for mask in (eligible, ~eligible))
+    apart = sorted(set(others) - set(drawn_from))
+    names = [*drawn_from, *apart]
+    place = {name: number for number, name in enumerate(names)}
+    left = torch.from_numpy(rows).to(units.rows.device)
+    weights = torch.from_numpy(group_weights(data.groups)[rows]).to(units.weights)
+    more = _Units(
+        torch.cat([units.rows, data.activations[left]]),
+        torch.cat([units.weights, weights]),
+        np.concatenate([units.index, [place[name] for name in data.groups[rows]]]).astype(np.int64),
+    )
+    none = np.zeros((len(rows), positives.shape[1]), dtype=bool)
+    fold = np.concatenate([pool_folds(drawn_from, seed), pool_folds(apart, seed)])
+    return more, np.concatenate([positives, none]), np.concatenate([negatives, none]), names, fold
 
 
 @dataclass(frozen=True)

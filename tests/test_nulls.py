@@ -7,8 +7,9 @@ import pytest
 import torch
 from scipy import stats
 
-from captum_concepts.cavs import CAV_METHODS, fit_cavs
+from captum_concepts.cavs import CAV_METHODS, fit_cavs, group_weights
 from captum_concepts.discriminants import fit_pattern
+from captum_concepts.matching import matched
 from captum_concepts.nulls import LayerData, NullPlan, effects, excerpt_rows, null_sets
 from captum_concepts.scoring import layer_nulls
 from captum_concepts.significance import pseudo_concepts, rank_test
@@ -164,3 +165,83 @@ def test_of_pools_of_unequal_sizes_the_mean_of_one_over_rows_decides(shown, pool
     wanted = max(n for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96) if n == 1 or unsteady(n))
     found = excerpt_rows(np.array(shown), np.array(pool))
     assert found == (None if unsteady(np.inf) else wanted)
+
+
+def in_domain(seed: int, concepts: int = 8, size: int = 8) -> LayerData:
+    """Meaningless concepts among the groups of one domain, held against others that are as loud, of one to three rows.
+
+    Features differ in how much they vary, so that what whitening does depends on how well a covariance is known.
+    """
+    rng = np.random.default_rng(seed)
+    counts = rng.integers(1, 4, 110)
+    group = np.repeat(np.arange(110), counts)
+    loudness = rng.normal(-20, 3, 110)[group]
+    owner = np.full(110, -1)
+    owner[rng.permutation(110)[: concepts * size]] = np.repeat(np.arange(concepts), size)
+    x = 0.7 * rng.normal(size=(110, 12))[group] + 0.5 * rng.normal(size=(len(group), 12))
+    x[:, 1] += (loudness + 20) / 3
+    shows = owner[group][:, None] == np.arange(concepts)
+    properties = np.stack([np.ones(len(group)), loudness], 1)
+    others = ~shows & (owner[group] >= 0)[:, None]
+    against = matched(shows, others, properties, [f"row {i}" for i in range(len(group))])
+    names = np.array([f"g{i}" for i in group], dtype=object)
+    x *= np.linspace(1, 4, 12)
+    return LayerData(torch.tensor(x, dtype=torch.float32), shows, against, names, np.arange(len(group)))
+
+
+@pytest.mark.parametrize("method", ["pattern", "lda"])
+def test_in_domain_concepts_that_mean_nothing_are_rejected_as_often_as_promised(method):
+    """Labels are permuted among a concept and its negatives, and each permutation goes through the concept's own fit.
+
+    That covers ``lda``, which whitens by all rows: fitted to the drawn rows alone, random sets gave four times
+    as many rejections as promised here. Along loudness, in which negatives are matched, there are fewer than promised.
+    """
+    gradient = torch.zeros(2, 12)
+    gradient[0, 0] = gradient[1, 1] = 1.0
+    found = []
+    for seed in range(26):
+        data = in_domain(seed)
+        bank = fit_cavs(data.activations, data.positives, method, data.groups, negatives=data.negatives, folds=0)
+        nulls = layer_nulls(bank, data, gradient, NullPlan(CAV_METHODS[method], {}, 159, seed, False, own=True))
+        observed = effects(
+            data.activations, bank.directions, torch.from_numpy(data.positives), torch.from_numpy(data.negatives),
+            torch.from_numpy(group_weights(data.groups)).float(), gradient,
+        )  # fmt: skip
+        for key, columns in nulls.members.items():
+            found.append(rank_test(observed[:, columns], nulls.of_size[key].effects).numpy())
+    p_values = np.concatenate(found, axis=1)
+    low, high = stats.binom.interval(0.99, p_values.shape[1], 0.05)
+    assert p_values.shape[1] == 208
+    assert low <= (p_values[0] <= 0.05).sum() <= high
+    assert (p_values[1] <= 0.05).sum() <= high
+    assert stats.kstest(p_values[0], "uniform").pvalue > 0.005
+
+
+def test_rows_that_are_not_drawn_from_are_in_the_fit_of_random_sets_as_in_that_of_concepts():
+    """Against a loop of fits to all rows, with the drawn groups against the other eligible ones."""
+    data = in_domain(0)
+    eligible = data.positives[:, 0] | data.negatives[:, 0]
+    plan = NullPlan(CAV_METHODS["lda"], {"shrinkage": 0.2}, 12, 0, False, own=True)
+    found = null_sets(data, eligible, 8, torch.eye(12)[:1], plan).effects[:, 0]
+    drawn = pseudo_concepts(data.groups, eligible, 8, 12, 0)
+    weights = torch.from_numpy(group_weights(data.groups)).float()
+    for r in range(12):
+        shows, against = (torch.from_numpy(m[:, None]) for m in (drawn[:, r], eligible & ~drawn[:, r]))
+        direction = CAV_METHODS["lda"](data.activations, shows, against, weights, shrinkage=0.2)[0]
+        want = effects(data.activations, direction, shows, against, weights, torch.eye(12)[:1])
+        assert found[r] == pytest.approx(want.item(), rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("method", ["lda", "logistic"])
+def test_the_order_of_rows_changes_no_random_set_where_some_rows_are_not_drawn_from(method):
+    data = in_domain(0)
+    mixed = np.random.default_rng(1).permutation(len(data.groups))
+    moved = LayerData(
+        data.activations[mixed], data.positives[mixed], data.negatives[mixed], data.groups[mixed], data.order[mixed]
+    )
+    plan = NullPlan(CAV_METHODS[method], {}, 30, 0, False, own=True)
+    one, other = (
+        null_sets(d, d.positives[:, 0] | d.negatives[:, 0], 8, torch.eye(12)[:1], plan, 1) for d in (data, moved)
+    )
+    for name in ("effects", "auc", "low"):
+        assert torch.equal(getattr(one, name), getattr(other, name))
