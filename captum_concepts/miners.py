@@ -333,7 +333,7 @@ def branching(
 
     The weight of p -> c is ``similarity[p, c] + tilt * spread * (rank(p) - rank(c))``, where rank is the generality's
     rank scaled to [0, 1] and spread the standard deviation of the off-diagonal similarities: a symmetric similarity
-    alone cannot say which end is the parent. A root weighs ``min_sim``.
+    alone cannot say which end is the parent. A root weighs ``min_sim``, and wins against a link that weighs no more.
 
     Args:
         similarity: (K, K); ``similarity[p, c]`` speaks for p above c.
@@ -346,7 +346,8 @@ def branching(
     _, tied = np.unique(values, return_inverse=True)
     rank = tied / max(tied.max(), 1)
     lean = tilt * _off_diagonal(similarity).std()
-    weights = np.full((k + 1, k), null_threshold(similarity) if min_sim is None else min_sim)
+    floor = null_threshold(similarity) if min_sim is None else min_sim
+    weights = np.full((k + 1, k), np.nextafter(floor, np.inf))
     weights[:k] = _double(similarity)
     for parent in range(k):
         weights[parent] += lean * (rank[parent] - rank)

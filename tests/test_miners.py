@@ -242,6 +242,11 @@ def test_arborescence_with_ties_and_symmetry_is_as_heavy(seed: int) -> None:
     assert nx.is_arborescence(found)
 
 
+@pytest.mark.parametrize("matrix", [np.eye(4), np.ones((4, 4)), np.zeros((4, 4)), np.full((2, 2), 0.9)])
+def test_branching_links_nothing_that_is_no_nearer_than_unrelated(matrix: np.ndarray) -> None:
+    assert branching(torch.as_tensor(matrix), named(len(matrix))).roots == named(len(matrix))
+
+
 def test_branching_root_weight_and_tilt() -> None:
     sim = random_similarity(20, 3, symmetric=True)
     assert len(branching(sim, named(20), min_sim=-100.0).roots) == 1
