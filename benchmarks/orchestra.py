@@ -33,7 +33,9 @@ def notes(
         rows = [row for row in csv.DictReader(file) if row["family"] in ("strings", "winds")]
     clips = [cc.Clip(str(data / "philharmonia" / row["file"])) for row in rows]
     weights, layers = BACKBONES[model]
-    name, options = ("essentia", {"card": str(data / weights[:-2]) + "json"}) if model == "musicnn" else (model, {})
+    name, options = (
+        ("essentia", {"card": str((data / weights).with_suffix(".json"))}) if model == "musicnn" else (model, {})
+    )
     backbone = cc.load_backbone(name, weights=str(data / weights), **options)
     kept = ActivationStore(store) if store else None
     found = extract(backbone, clips, layers, store=kept)

@@ -196,7 +196,8 @@ class Explanation:
         if layer is None:
             layer = next((name for name in reversed(self.layers) if name in self.supports), self.layers[-1])
         if layer not in self.supports:
-            raise InputError(f"layer {shown(layer)} has no support; explain with support=200 (--support 200)")
+            remedy = f"choose from {', '.join(self.supports)}" if self.supports else "explain with support=200"
+            raise InputError(f"layer {shown(layer)} has no support; {remedy}")
         return self.supports[layer].consensus(least)
 
     def why(self, concept: str, layer: str | None = None, candidates: int = 3) -> str:

@@ -343,11 +343,11 @@ class ConceptHierarchy:
                 parents and the concepts most similar to it, of those that are not below it, are named on one scale
                 (``placement.link_strengths``), and how general it is by its rank: with inner products, how near it
                 lies to the mean of all clips; else how similar the others are to it on average.
-            candidates: how many of them.
+            candidates: how many of them, at least 1.
             stability: share of the resamples in which it has the same parents, see ``support.Support``.
 
         Raises:
-            InputError: an unknown concept, or a similarity of another shape.
+            InputError: an unknown concept, no candidate, or a similarity of another shape or not finite.
         """
         return placement(self, concept, similarity, candidates, stability)
 

@@ -53,6 +53,8 @@ def placement(
     stability: float | None = None,
 ) -> str:
     """See ``ConceptHierarchy.explain``."""
+    if not candidates >= 1:
+        raise InputError(f"candidates = {candidates}; give at least 1")
     strength = None if similarity is None else _checked(hierarchy, similarity)
     index = {name: i for i, name in enumerate(hierarchy.names)}
     lines = []
@@ -86,6 +88,8 @@ def _checked(hierarchy: ConceptHierarchy, similarity: np.ndarray) -> np.ndarray:
     k = len(hierarchy)
     if np.shape(similarity) != (k, k):
         raise InputError(f"similarity: shape {np.shape(similarity)} for {k} concepts; give ({k}, {k}) in their order")
+    if not np.isfinite(similarity).all():
+        raise InputError("similarity: NaN or infinity; give the one that the hierarchy was mined from")
     return link_strengths(similarity)
 
 

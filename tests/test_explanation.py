@@ -143,10 +143,10 @@ def test_a_consensus_of_a_layer():
     given = example()
     layer = given.layers[0]
     assert given.consensus(least=3 / 7) == given.consensus(layer, 3 / 7) == given.supports[layer].consensus(3 / 7)
-    with pytest.raises(InputError, match="has no support; explain with support=200"):
+    with pytest.raises(InputError, match=f"has no support; choose from {layer}$"):
         given.consensus(given.layers[1])
     given.supports = {}
-    with pytest.raises(InputError, match="has no support"):
+    with pytest.raises(InputError, match="has no support; explain with support=200"):
         given.consensus()
 
 

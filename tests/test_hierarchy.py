@@ -216,6 +216,10 @@ def test_explain_says_why_in_words() -> None:
     assert "than noise does" in tree.explain("d", points @ points.T)
     with pytest.raises(InputError, match="no concept 'x'"):
         tree.explain("x")
+    with pytest.raises(InputError, match="candidates = 0; give at least 1"):
+        tree.explain("c", points @ points.T, candidates=0)
+    with pytest.raises(InputError, match="similarity: NaN or infinity"):
+        tree.explain("c", points @ points.T * np.nan)
     with pytest.raises(InputError, match="shape"):
         tree.explain("a", np.eye(3))
 
