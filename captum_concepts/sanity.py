@@ -308,6 +308,7 @@ class _Battery:
                 positives=self.concepts.positives()[kept][rows][:, self.columns],
                 negatives=self.concepts.negative_mask()[kept][rows][:, self.columns],
                 groups=self.concepts.groups[kept][rows],
+                order=heard.order,
                 gradients=_of_clips(explained, layer),
                 clip_groups=[clip.group for clip in explained.clips],
                 plan=self.plan,

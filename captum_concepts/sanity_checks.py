@@ -72,6 +72,7 @@ class View:
         activations: (N, D) of the concept clips' patches.
         positives, negatives: bool (N, K).
         groups: (N,).
+        order: (N,), see ``LayerData``.
         gradients: (clips, T, D), mean over the patches of each explained clip.
         clip_groups: (clips,).
         plan: CAV method and null.
@@ -84,6 +85,7 @@ class View:
     positives: np.ndarray
     negatives: np.ndarray
     groups: np.ndarray
+    order: np.ndarray
     gradients: Tensor
     clip_groups: list[str]
     plan: NullPlan
@@ -168,7 +170,7 @@ class View:
             seed=self.plan.seed,
             **self.plan.options,
         ).to("cpu")
-        data = LayerData(self.activations, self.positives, self.negatives, self.groups)
+        data = LayerData(self.activations, self.positives, self.negatives, self.groups, self.order)
         # As many nulls as the family needs.
         plan = replace(self.plan, count=None)
         return score_layer(bank, data, self.gradients, self.clip_groups, self.targets, plan, 100)[0]

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 import torch
@@ -17,6 +18,7 @@ from click.testing import CliRunner
 from torch import Tensor, nn
 
 import captum_concepts as cc
+from captum_concepts import sanity
 from captum_concepts.activations import extract
 from captum_concepts.backbones import Gradients
 from captum_concepts.cli import main
@@ -450,3 +452,34 @@ def test_the_command_asks_for_what_is_missing(registered, data, tmp_path):
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 2
     assert "--clips is missing" in result.output
+
+
+def test_the_order_of_clips_changes_no_score_that_the_checks_rest_on(tmp_path):
+    """Random sets of longer clips are excerpts of them, which follow each other in time and not in the table."""
+    rng, rows = np.random.default_rng(2), []
+    for group in range(30):
+        for part in range(1 if group < 10 else 6):
+            soundfile.write(
+                tmp_path / f"{group}-{part}.wav",
+                sound(["a"] if group < 10 else list(rng.choice(list("bcde"), 1)), rng),
+                RATE,
+            )
+            rows.append((f"{group}-{part}.wav", f"g{group}", "a" if group < 10 else ""))
+    soundfile.write(tmp_path / "explain.wav", sound(["a", "c"], rng), RATE)
+    found = []
+    for order in (np.arange(len(rows)), rng.permutation(len(rows))):
+        clips = [cc.Clip(str(tmp_path / rows[i][0]), 0.0, None, rows[i][1]) for i in order]
+        labels = np.array([[rows[i][2] == "a"] for i in order])
+        concepts = cc.ConceptSet(("a",), tuple(clips), labels, pool=~labels[:, 0])
+        battery = sanity._Battery(
+            backbone_of(Ear()), [tmp_path / "explain.wav"], concepts, None, None, fit_pattern,
+            sanity.Settings("pattern", {}, "time", 199, 5, 3, 100, 0),
+            {"pool": "time", "batch_size": 32, "on_bad": "skip", "progress": None},
+        )  # fmt: skip
+        (view,) = battery._views(
+            battery._hear_concepts(battery.backbone, "", None), battery._hear_clips(battery.backbone, "", None)
+        )
+        found.append(view.table)
+    assert (found[0]["status"] == "ok").all()
+    ranks = ["p_value", "p_unconditional", "cav_p", "n_nulls", "status"]
+    pd.testing.assert_frame_equal(*(table[ranks] for table in found), check_exact=True)
