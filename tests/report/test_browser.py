@@ -136,6 +136,21 @@ def test_a_concept_that_is_not_testable_has_a_reason_and_no_number(visit: Visit)
     assert "TCAV score" not in tab.locator(".facts").inner_text()
 
 
+def test_concepts_without_a_number_are_counted_by_their_reason(visit: Visit) -> None:
+    explanation = explain()
+    few = explanation.scores["concept"].isin(["strings", "brass"])
+    explanation.scores.loc[few, "status"] = "too few groups"
+    tab = visit(render(explanation))
+    lead = tab.locator(".lead").inner_text()
+    assert "1 not testable" in lead and "2 too few groups" not in lead and "2 with too few groups" in lead
+    assert "Too few groups" in tab.locator("#details .guide").inner_text()
+    assert "no number" in tab.locator("#legend").inner_text()
+    row(tab, "strings").locator(".name").click()
+    verdict = tab.locator(".verdict").inner_text()
+    assert "No score: too few groups. There are too few independent examples" in verdict
+    assert "could not be trusted" not in verdict
+
+
 def test_details_give_every_number_and_relative(visit: Visit) -> None:
     tab = visit(render(explain()))
     row(tab, "reed").locator(".name").click()

@@ -2,6 +2,7 @@
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const NAMES = DATA.names;
 const FOLD_BEYOND = 32; // people keep at most about 32 concepts in view (Ramaswamy et al., CVPR 2023)
+const FEW = "too few groups"; // a status: of the examples, where others say something of the model
 const NARROW = matchMedia("(max-width: 1180px)");
 const state = {
   layer: Math.max(0, DATA.layers.length - 1), target: 0, measure: "score", order: "tree", query: "", open: new Set(), closed: new Set(), unfolded: false, selected: -1, focus: -1,

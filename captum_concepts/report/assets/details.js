@@ -6,7 +6,8 @@ function verdict(r) {
   if (!hasTargets) return el("p", { class: "verdict" }, "The model was explained without class scores, so only its hierarchy is known.");
   if (!r.ok) {
     if (r.reason === "group") return el("p", { class: "verdict" }, "A group found by the hierarchy; it has no examples of its own and so no score.");
-    return el("p", { class: "verdict warn" }, "No score: ", el("b", {}, named(r.reason, 200)), ". The direction of this concept could not be trusted, so no number is given.");
+    const why = r.reason === FEW ? "There are too few independent examples of it, or of what it is held against, to judge." : "The direction of this concept could not be trusted, so no number is given.";
+    return el("p", { class: "verdict warn" }, "No score: ", el("b", {}, named(r.reason, 200)), `. ${why}`);
   }
   const up = (r.score ?? (r.magnitude > 0 ? 1 : 0)) >= 0.5;
   const share = r.score == null ? null : up ? r.score : 1 - r.score;

@@ -12,6 +12,16 @@ function ranked() {
   return found.sort((a, b) => b.r.significant - a.r.significant || Math.abs(b.r.lean) - Math.abs(a.r.lean) || off(b) - off(a) || a.i - b.i);
 }
 
+/** Why concepts have no number here -> how many: "not testable", "too few groups", ... */
+function reasons() {
+  const found = new Map();
+  for (let i = 0; i < DATA.scored; i++) {
+    const r = reading(i, state.layer, state.target, hasColumn("magnitude") ? "magnitude" : "score");
+    if (!r.ok) found.set(r.reason, (found.get(r.reason) ?? 0) + 1);
+  }
+  return found;
+}
+
 function rankedList(title, sign, tested) {
   const list = tested.filter(({ r }) => Math.sign(r.lean) === sign), note = list.length ? null : el("p", { class: "soft" }, "None.");
   const line = ({ i, r }) => {
@@ -34,10 +44,10 @@ function drawSummary() {
       "This model was explained without a classification head, so there are no scores: the page shows which concepts its inner layers tell apart, and how they are arranged."), ...warnings());
     return;
   }
-  const tested = ranked(), untested = DATA.scored - tested.length, sure = tested.filter(({ r }) => r.significant).length;
+  const tested = ranked(), sure = tested.filter(({ r }) => r.significant).length;
   const count = [`${plural(DATA.scored, "concept")}`];
   if (hasColumn("q")) count.push(`${thousands(sure)} beyond chance (q < ${DATA.alpha})`);
-  if (untested) count.push(`${thousands(untested)} not testable`);
+  for (const [reason, number] of reasons()) count.push(`${thousands(number)} ${reason === FEW ? `with ${FEW}` : cut(flat(reason), 40)}`);
   box.append(
     el("div", { class: "summary-head" }, el("h2", {}, "What ", targetName(), " rests on"), foldButton()),
     el("p", { class: "lead" }, "Layer ", named(DATA.layers[state.layer], 40), ` · ${count.join(" · ")}`),
@@ -86,6 +96,7 @@ function guide() {
         ...item("Magnitude", "How strongly it does so on average: the mean change of the class's logit per unit step along the concept's direction."),
         ...item("q", "The share of false alarms to expect among concepts marked at this level. ● marks q < 0.05."),
         ...item("Not testable", "The model does not tell this concept from others, so any number would be noise. None is given."),
+        ...item("Too few groups", "The concept, or what it is held against, has too few independent examples to be judged. Nothing is said of the model."),
       ] : []),
       ...item("Hierarchy", "General concepts hold the specific ones. It was found in the model, not given to it, so surprises are findings."),
       ...(DATA.shares?.flat().some(Boolean) ? [...item("Share", "How much of what the layer tells of the class a concept, or its branch, accounts for, shared out fairly (Owen values). Below 0: it hinders more than it helps.")] : []),
@@ -118,6 +129,6 @@ function drawLegend() {
     el("span", { class: "soft" }, ends[0]), el("span", { class: "ramp", style: { background: `linear-gradient(to right, ${stops})` } }), el("span", { class: "soft" }, ends[1]),
     hasColumn("q") && el("span", { class: "key" }, `● q < ${DATA.alpha}`),
     hasColumn("q") && el("span", { class: "key" }, el("i", { class: "swatch weak" }), "may be chance"),
-    el("span", { class: "key" }, el("i", { class: "swatch untested" }), "not testable"),
+    el("span", { class: "key" }, el("i", { class: "swatch untested" }), "no number"),
   );
 }
