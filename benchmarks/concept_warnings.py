@@ -2,12 +2,13 @@
 
 python benchmarks/concept_warnings.py [--repeat 200] [--data ../shared/data] [--processes 2]
 
-Prints one table and writes nothing. The synthetic worlds have 6 concepts of 16 groups, 2 patches a group and a pool of
-60 groups; a clean concept moves the mean by ``SHIFT`` standard deviations along an axis of its own. A rate is the share
-of explanations (one layer, all concepts) with at least one such warning, with its 95 % interval (Wilson). Where DIR
-holds ``philharmonia/``, ``gtzan_mini/`` and ``models/deezer/``, the same is asked of the layer pool5 of MSD-VGG: random
-sets of notes as concepts (clean: nothing is alike), instruments with their families (a fault: families hold their
-instruments), instruments against full mixes (a fault), and against other notes (clean).
+Writes docs/explanation/figures/concept_warnings.md (with 200 repetitions or more). The synthetic worlds have 6 concepts
+of 16 groups, 2 patches a group and a pool of 60 groups; a clean concept moves the mean by ``SHIFT`` standard deviations
+along an axis of its own. A rate is the share of explanations (one layer, all concepts) with at least one such warning,
+with its 95 % interval (Wilson). Where DIR holds ``philharmonia/``, ``gtzan_mini/`` and ``models/deezer/``, the same is
+asked of the layer pool5 of MSD-VGG: random sets of notes as concepts (clean: nothing is alike), instruments with their
+families (a fault: families hold their instruments), instruments against full mixes (a fault), and against other notes
+(clean).
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from captum_concepts.random_sets import Shuffles
 
 K, PER, POOL, FRAMES, CHANNELS = 6, 16, 60, 4, 8
 SHIFT = 3.0
+FIGURES = Path(__file__).resolve().parents[1] / "docs" / "explanation" / "figures"
 KINDS = {
     "unstable": "no more repeatable",
     "entangled": "point the same way",
@@ -98,7 +100,7 @@ def rate(count: int, repeat: int) -> str:
     centre = (count + z * z / 2) / (repeat + z * z)
     half = z * ((count * (repeat - count) / repeat + z * z / 4) ** 0.5) / (repeat + z * z)
     low, high = max(centre - half, 0.0), min(centre + half, 1.0)
-    return f"{count / repeat:6.3f}  [{low:.3f}, {high:.3f}]"
+    return f"{count / repeat:.3f} [{low:.3f}, {high:.3f}]"
 
 
 class Workers:
@@ -118,16 +120,22 @@ def call(seed: int) -> set[str]:
     return Workers.task(seed)
 
 
-def show(title: str, fault: str | None, found: Callable[[int], set[str]], repeat: int, kinds: tuple[str, ...]) -> None:
+def show(
+    title: str, fault: str | None, found: Callable[[int], set[str]], repeat: int, kinds: tuple[str, ...]
+) -> list[str]:
+    """Lines of the table, printed as they come."""
     counts: Counter[str] = Counter()
     for kinds_found in Workers.run(found, repeat):
         counts.update(kinds_found)
+    lines = []
     for kind in kinds:
         role = "fires" if kind == fault else "false alarms"
-        print(f"{title:<52} {kind:<10} {role:<13} {rate(counts[kind], repeat)}", flush=True)
+        lines.append(f"| {title} | {kind} | {role} | {rate(counts[kind], repeat)} | {repeat} |")
+        print(lines[-1], flush=True)
+    return lines
 
 
-def synthetic(repeat: int) -> None:
+def synthetic(repeat: int) -> list[str]:
     shape = {"T": FRAMES, "C": CHANNELS}
     every = tuple(KINDS)
 
@@ -143,24 +151,22 @@ def synthetic(repeat: int) -> None:
         )
         return warned(x, positives, negatives, groups, seed=seed, shape=shape, admit=True)[0]
 
-    show("clean, against a pool", None, found, repeat, every)
-    show(
-        "clean, against each other",
-        None,
-        lambda seed: found(seed, pool=False),
-        repeat,
-        ("unstable", "entangled", "position"),
-    )
+    apart = tuple(kind for kind in KINDS if kind != "domain")
     part = max(repeat // 2, 1)
-    show("fault: a random set let through the gate", "unstable", unstable, part, ("unstable",))
-    show("fault: two concepts with a shared cause", "entangled", lambda s: found(s, together=7.0), part, ("entangled",))
-    show("fault: all concepts from another domain", "domain", lambda s: found(s, domain=9.0), part, ("domain",))
-    for per in (PER, PER * 3 // 2, 3 * PER):
-        title = f"fault: a concept always in the first half, {per} groups"
-        show(title, "position", lambda s, per=per: found(s, early=True, per=per), part, ("position",))
+    lines = show("clean, against a pool", None, found, repeat, every)
+    lines += show("clean, against each other", None, lambda seed: found(seed, pool=False), repeat, apart)
+    lines += show("a random set let through the gate", "unstable", unstable, part, ("unstable",))
+    lines += show(
+        "two concepts with a shared cause", "entangled", lambda s: found(s, together=7.0), part, ("entangled",)
+    )
+    lines += show("all concepts from another domain", "domain", lambda s: found(s, domain=9.0), part, ("domain",))
+    for per in (PER, 20, 2 * PER):
+        title = f"a concept always in the first half, {per} groups"
+        lines += show(title, "position", lambda s, per=per: found(s, early=True, per=per), part, ("position",))
+    return lines
 
 
-def pushing(repeat: int) -> None:
+def pushing(repeat: int) -> list[str]:
     """A linear net of two layers; clean: CAVs of the second layer are those of the first, pushed through."""
 
     def found(seed: int, shuffled: bool) -> set[str]:
@@ -177,11 +183,13 @@ def pushing(repeat: int) -> None:
         table = push_forward(backbone, banks, torch.randn(2, 40))
         return {"push"} if (table["cosine"] <= table["chance"]).any() else set()
 
-    show("clean: CAVs pushed through a linear layer", None, lambda s: found(s, False), repeat, ("push",))
-    show("fault: shuffled weights between the layers", "push", lambda s: found(s, True), max(repeat // 2, 1), ("push",))
+    part = max(repeat // 2, 1)
+    lines = show("clean: CAVs pushed through a linear layer", None, lambda s: found(s, False), repeat, ("push",))
+    return lines + show("shuffled weights between the layers", "push", lambda s: found(s, True), part, ("push",))
 
 
-def real(data: Path, repeat: int) -> None:
+def real(data: Path, repeat: int) -> list[str]:
+    """Lines of the table, and after it what two explanations are warned of."""
     with (data / "philharmonia/clips.csv").open(encoding="utf-8", newline="") as file:
         table = list(csv.DictReader(file))
     backbone = cc.load_backbone("msd-vgg", weights=str(data / "models/deezer/MSD_vgg.h5"), device="cpu")
@@ -211,17 +219,19 @@ def real(data: Path, repeat: int) -> None:
         return warned(x, instruments & ~pool, pool, groups, seed=seed)[0]
 
     part = max(repeat // 10, 1)
-    show("notes: 8 disjoint random sets of 40 as concepts", None, random_sets, repeat, ("entangled",))
-    show("notes: instruments against other notes", None, same_domain, part, ("domain",))
+    found = show("notes: 8 disjoint random sets of 40 as concepts", None, random_sets, repeat, ("entangled",))
+    found += show("notes: instruments against other notes", None, same_domain, part, ("domain",))
     both = np.concatenate([instruments, families], axis=1)
     _, lines = warned(x, both, ~both, groups, seed=0, names=[*names, *(f"family {name}" for name in family_names)])
-    print("notes: instruments and their families:", *lines or ["no warning"], sep="\n    ")
+    found += ["", f"Notes, instruments and their families: {' / '.join(lines) or 'no warning'}"]
     everything = torch.cat([x, mixes.activations["pool5"]])
     all_groups = np.concatenate([groups, np.array([f"mix {row}" for row in mixes.rows], dtype=object)])
     shows = np.concatenate([instruments, np.zeros((len(mixes.rows), len(names)), dtype=bool)])
     against = np.repeat((~shows.any(axis=1))[:, None], len(names), axis=1)
     _, lines = warned(everything, shows, against, all_groups, seed=0, names=names)
-    print("notes: instruments against full mixes:", *lines or ["no warning"], sep="\n    ")
+    found += ["", f"Notes, instruments against full mixes: {' / '.join(lines) or 'no warning'}"]
+    print("\n".join(found[-4:]))
+    return found
 
 
 def main() -> None:
@@ -232,12 +242,17 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)  # many small products
     Workers.count = given.processes
-    synthetic(given.repeat)
-    pushing(given.repeat)
+    lines = ["<!-- written by benchmarks/concept_warnings.py -->", ""]
+    lines += ["| concepts | warning | it | in [95 % interval] | of explanations |", "|---|---|---|---|---|"]
+    lines += synthetic(given.repeat)
+    lines += pushing(given.repeat)
     if (given.data / "philharmonia/clips.csv").exists() and (given.data / "models/deezer/MSD_vgg.h5").exists():
-        real(given.data, given.repeat)
+        lines += real(given.data, given.repeat)
     else:
         print(f"left out: recorded notes, as {given.data.name} is not there")
+    if given.repeat >= 200:
+        FIGURES.mkdir(parents=True, exist_ok=True)
+        (FIGURES / "concept_warnings.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
