@@ -377,6 +377,10 @@ def test_every_check_is_seen_at_every_width(sane, tmp_path, width):
         tab.goto(page.as_uri())
         assert [tab.get_by_role("heading", name=name.capitalize()).is_visible() for name in CHECKS] == [True] * 5
         assert tab.evaluate("document.documentElement.scrollWidth") == width
+        lines = """[...document.querySelectorAll("td:first-child, th:first-child")].map((cell) => {
+            const range = document.createRange(); range.selectNodeContents(cell);
+            return new Set([...range.getClientRects()].map((r) => r.top)).size; })"""
+        assert set(tab.evaluate(lines)) == {1}, "a short layer name was broken"
         browser.close()
 
 
