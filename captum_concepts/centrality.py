@@ -23,16 +23,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from numbers import Integral
-from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from captum_concepts import path_counts
+from captum_concepts import edge_lists, sparse_products
 from captum_concepts.errors import InputError, shown
 from captum_concepts.path_counts import EXACT, growth_of, scaled
-from captum_concepts.sparse_products import CELLS, SparseEdges, dependencies
 
 Progress = Callable[[str, int, int], None]
 
@@ -334,78 +332,21 @@ def _levels(edges: _Edges, sources: Tensor) -> list[_Level]:
 
 def _sparse_products(linked: Tensor, levels: int, block: int | None, report: _Report) -> Tensor:
     n = len(linked)
-    edges = SparseEdges(linked)
+    edges = sparse_products.SparseEdges(linked)
     total = torch.zeros(n, dtype=torch.float64, device=linked.device)
-    step = block or min(max(64, CELLS // n), _block(n, 2 * levels))
+    step = block or min(max(64, sparse_products.CELLS // n), _block(n, 2 * levels))
     for sources in torch.arange(n, device=linked.device).split(step):
-        total += dependencies(edges, sources)
+        total += sparse_products.dependencies(edges, sources)
         report.add(len(sources))
     return total
 
 
 def _lists(linked: Tensor, block: int | None, report: _Report) -> Tensor:
-    """Level by level over lists of (source, node) pairs, each written as one number: row of the source * n + node."""
-    n, device = len(linked), linked.device
-    neighbours = linked.nonzero()[:, 1]
-    degree = linked.sum(1)
-    offset = degree.cumsum(0) - degree
-    step = block or max(1, min(n, _BYTES // (32 * n + 48 * len(neighbours))))
-    total = torch.zeros(n, dtype=torch.float64, device=device)
-    for sources in torch.arange(n, device=device).split(step):
-        starts = torch.arange(len(sources), device=device) * n + sources
-        counts = torch.zeros(len(sources) * n, dtype=torch.float64, device=device)
-        counts[starts] = 1.0
-        seen = counts > 0
-        place = torch.full((len(counts),), torch.iinfo(torch.int64).max, device=device)
-        front, steps = starts, []
-        while len(front):
-            node = front % n
-            times = degree[node]
-            tails = front.repeat_interleave(times)
-            nth = torch.arange(len(tails), device=device) - (times.cumsum(0) - times).repeat_interleave(times)
-            heads = (front - node).repeat_interleave(times) + neighbours[offset[node].repeat_interleave(times) + nth]
-            fresh = ~seen[heads]
-            tails, heads = tails[fresh], heads[fresh]
-            counts.index_add_(0, heads, counts[tails])
-            seen[heads] = True
-            front = _each_once(heads, place)
-            steps.append((tails, heads, _shrink_front(counts, front, n)))
-        total += _summed_back(counts, steps, starts).view(len(sources), n).sum(0)
+    n = len(linked)
+    edges = edge_lists.EdgeLists(linked)
+    total = torch.zeros(n, dtype=torch.float64, device=linked.device)
+    step = block or max(1, min(n, _BYTES // (32 * n + 48 * len(edges.neighbours))))
+    for sources in torch.arange(n, device=linked.device).split(step):
+        total += edge_lists.dependencies(edges, sources)
         report.add(len(sources))
     return total
-
-
-def _each_once(heads: Tensor, place: Tensor) -> Tensor:
-    """Each of the heads once, in the order of their first places; ``place`` holds more than any place for all of them.
-
-    An assignment ``place[heads] = order`` would do, but its winner depends on the threads, and with it the last bits.
-    """
-    order = torch.arange(len(heads), device=heads.device)
-    place.scatter_reduce_(0, heads, order, "amin")
-    return heads[place[heads] == order]
-
-
-def _shrink_front(counts: Tensor, front: Tensor, n: int) -> Tensor | None:
-    """Scale the newest counts source by source where they are huge; returns the scale of each source's row."""
-    newest = counts[front]
-    if not len(front) or float(newest.max()) <= path_counts.HUGE:
-        return None
-    row = front // n
-    largest = torch.zeros(len(counts) // n, dtype=counts.dtype, device=counts.device)
-    growth = cast(Tensor, growth_of(largest.scatter_reduce_(0, row, newest, "amax")))
-    counts[front] = scaled(newest, growth[row])
-    return growth
-
-
-def _summed_back(counts: Tensor, steps: list[tuple[Tensor, Tensor, Tensor | None]], starts: Tensor) -> Tensor:
-    """Dependencies of every (source, node) pair; consumes ``steps``."""
-    dependency = torch.zeros_like(counts)
-    n = len(counts) // len(starts)
-    while steps:
-        tails, heads, growth = steps.pop()
-        share = (1 + dependency[heads]) / counts[heads]
-        if growth is not None:
-            share /= growth[heads // n]
-        dependency.index_add_(0, tails, share * counts[tails])
-    dependency[starts] = 0.0
-    return dependency

@@ -14,7 +14,7 @@ import pytest
 import torch
 from scipy import sparse
 
-from captum_concepts import centrality, path_counts
+from captum_concepts import centrality, edge_lists, path_counts
 from captum_concepts.centrality import betweenness
 from captum_concepts.errors import InputError
 
@@ -181,7 +181,7 @@ def test_heads_come_in_one_order_whatever_the_threads_do() -> None:
         torch.set_num_threads(4)
         for _ in range(3):
             place = torch.full((20_000,), 300_000)
-            assert centrality._each_once(heads, place).tolist() == first
+            assert edge_lists._each_once(heads, place).tolist() == first
     finally:
         torch.set_num_threads(before)
 
