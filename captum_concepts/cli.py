@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from captum_concepts.explanation import Explanation
 
 TREE_LINES = 60
-SHOWN = ("target", "concept", "score", "low", "high", "magnitude", "p_value", "q_value", "cav_auc")
+SHOWN = ("target", "concept", "score", "low", "high", "magnitude", "p_unconditional", "q_value", "cav_auc")
 
 
 class _Lazy(console.Commands):

@@ -36,7 +36,7 @@ NUMBERS = {
     "magnitude": "magnitude",
     "low": "low",
     "high": "high",
-    "p": "p_value",
+    "p": "p_unconditional",
     "q": "q_value",
     "groups": "n_groups",
     "auc": "cav_auc",

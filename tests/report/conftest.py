@@ -56,9 +56,11 @@ def score_rows(layers: Any, targets: Any, names: Any) -> pd.DataFrame:
                     "cav_auc": 0.9,
                 }
                 row |= {"score": score, "magnitude": (score - 0.5) * (a + 1), "low": score - 0.05, "high": score + 0.05}
-                row |= {"p_value": 0.001, "q_value": 0.01 if abs(score - 0.5) > 0.2 else 0.6}
+                row |= {"p_value": 0.002, "p_unconditional": 0.001, "q_value": 0.01 if abs(score - 0.5) > 0.2 else 0.6}
                 if i == 1:
-                    row |= dict.fromkeys(("score", "magnitude", "low", "high", "p_value", "q_value"), np.nan)
+                    row |= dict.fromkeys(
+                        ("score", "magnitude", "low", "high", "p_value", "p_unconditional", "q_value"), np.nan
+                    )
                     row["status"] = "not testable"
                 rows.append(row)
     return pd.DataFrame(rows)
