@@ -4,9 +4,10 @@
     python benchmarks/calibration.py --quick          # fewer repetitions, nothing written
     python benchmarks/calibration.py --section fdr --section timing
 
-Sections: calibration and power (random and planted sets of clips as concepts, in the activations of the embedded model
-on music of its generator, and of MSD-VGG on notes of the Philharmonia Orchestra where these are in ../shared/data), fdr
-(20 planted among 200 concepts), coverage (of the intervals), timing (219 concepts x 4 layers x 10 targets).
+Sections: calibration, in-domain and power (random and planted sets of clips as concepts, in the activations of the
+embedded model on music of its generator, and of MSD-VGG on notes of the Philharmonia Orchestra where these are in
+../shared/data), fdr (20 planted among 200 concepts), coverage (of the intervals), timing (219 concepts x 4 layers x 10
+targets).
 """
 
 from __future__ import annotations
@@ -96,6 +97,35 @@ def calibration(rows: Rows, plans: dict[str, Plan], pool: Plan) -> list[dict[str
     against = "rank test against a fixed pool (p_unconditional)"
     found.append(line(rows, "pattern", against, [table["p_unconditional"].to_numpy() for table in tables]))
     return found + classical(rows)
+
+
+def in_domain(rows: Rows, quick: bool) -> list[dict[str, Any]]:
+    """Random sets against ``SIZE`` other groups each, which are permuted with them, as in-domain negatives are."""
+    found = []
+    for method in ("pattern", "lda"):
+        p_values = [permuted(rows, method, seed) for seed in range(4 if quick else 30)]
+        found.append(line(rows, method, "rank test with in-domain negatives (p_unconditional)", p_values))
+    return found
+
+
+def permuted(rows: Rows, method: str, seed: int) -> np.ndarray:
+    """p-values of one batch of disjoint sets, on one class."""
+    rng = np.random.default_rng([seed, len(method)])
+    names = np.array(sorted(set(rows.groups)), dtype=object)
+    shows = disjoint(rows.groups, rng.permutation(names))
+    against = np.zeros_like(shows)
+    for k in range(shows.shape[1]):
+        others = sorted(set(rows.groups[~shows[:, k]]))
+        against[:, k] = np.isin(rows.groups, rng.choice(np.array(others, dtype=object), SIZE, replace=False))
+    gradient = rows.gradients[:, [seed % rows.gradients.shape[1]]].mean(0)
+    bank = fit_cavs(rows.activations, shows, method, rows.groups, negatives=against, layer="l", seed=seed)
+    data = LayerData(rows.activations, shows, against, rows.groups)
+    plan = NullPlan(CAV_METHODS[method], {}, 199, seed, False, own=True)
+    found = []
+    for key, columns in null_families(data, range(len(bank)), False, own=True).items():
+        null = null_sets(data, np.frombuffer(key[2], dtype=bool), key[0], gradient, plan, key[1])
+        found.append(p_values_table(bank, data, gradient, columns, null)["p_unconditional"].to_numpy())
+    return np.concatenate(found)
 
 
 def of_method(rows: Rows, method: str, plan: Plan) -> list[dict[str, Any]]:
@@ -360,18 +390,19 @@ def worlds(quick: bool) -> list[Rows]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = ("calibration", "power", "fdr", "coverage", "timing")
+    names = ("calibration", "in-domain", "power", "fdr", "coverage", "timing")
     parser.add_argument("--section", action="append", choices=names)
     parser.add_argument("--quick", action="store_true", help="a tenth of the repetitions, nothing written")
     options = parser.parse_args()
     chosen, quick = options.section or names, options.quick
-    places = worlds(quick) if {"calibration", "power"} & set(chosen) else []
+    places = worlds(quick) if {"calibration", "in-domain", "power"} & set(chosen) else []
     steps: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "calibration": lambda: [
             row
             for place in places
             for row in calibration(place, *((QUICK, QUICK_POOL) if quick else (PLANS, AGAINST_POOL)))
         ],
+        "in-domain": lambda: [row for place in places for row in in_domain(place, quick)],
         "power": lambda: [row for place in places for row in power(place, 4 if quick else 12)],
         "fdr": lambda: fdr(6 if quick else 60),
         "coverage": lambda: coverage(100 if quick else 300),

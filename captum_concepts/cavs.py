@@ -331,6 +331,9 @@ def held_out_logits(
     of_group = grouping.any(positives), grouping.any(negatives) & ~grouping.any(positives)
     members = torch.where(of_group[0][grouping.index], positives, negatives)
     logits = x.new_full(of_group[0].shape, torch.nan)
+    used = members.any(1)
+    rows, index = (x, grouping.index) if used.all() else (x[used], grouping.index[used])
+    members = members[used]
     for number in np.unique(fold):
         held = torch.as_tensor(fold == number, device=x.device)
         out = held[grouping.index]
@@ -339,7 +342,7 @@ def held_out_logits(
             continue
         shows, against = positives[~out][:, complete], negatives[~out][:, complete]
         direction = run_fit(fit, x[~out], shows, against, weights[~out], options)[0]
-        values = group_means(x @ direction.T, members[:, complete], grouping.index, len(grouping.names))
+        values = group_means(rows @ direction.T, members[:, complete], index, len(grouping.names))
         fitted = [part[:, complete] & ~held[:, None] for part in of_group]
         logits[held.nonzero(), complete.nonzero().T] = gaussian_log_odds(values, *fitted)[held]
     return logits, of_group

@@ -83,7 +83,6 @@ def fit_lda(
     """
     if shrinkage is not None and not 0 <= shrinkage <= 1:
         raise InputError(f"shrinkage={shrinkage} must be between 0 and 1")
-    positive, negative = _share(positives, weights), _share(negatives, weights)
     share = (weights / weights.sum()).double()
     rows = activations.double()
     rows = (rows - share @ rows) * share.sqrt()[:, None]
@@ -92,21 +91,32 @@ def fit_lda(
     gram = rows @ rows.T if wide else rows.T @ rows
     if shrinkage is None:
         shrinkage = oracle_shrinkage(gram, d, float(1 / (share**2).sum()))
+    # Rows of no concept are in the covariance only, and may be most of them.
+    labelled = (positives | negatives).any(1)
+    if not labelled.all():
+        activations, positives, negatives, weights = (
+            part[labelled] for part in (activations, positives, negatives, weights)
+        )
+    positive, negative = _share(positives, weights), _share(negatives, weights)
     # The last term lets the factorisation succeed without shrinkage; no variance at all gives no direction.
     trace = float(gram.diagonal().sum())
     ridge = (shrinkage + torch.finfo(torch.float32).eps) * trace / d
     if ridge <= 0:
         return _along(activations, activations.new_full((positive.shape[1], d), torch.nan), positive, negative)
     keep = 1 - shrinkage
-    difference = (positive - negative).T.double() @ activations.double()
+    contrast = (positive - negative).T.double()
+    # The inverse is linear: of few rows and many concepts it is applied to the rows.
+    by_row = len(activations) < len(contrast)
+    columns = activations.double() if by_row else contrast @ activations.double()
     identity = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     factor = torch.linalg.cholesky(keep * gram + ridge * identity)
     if wide:
         # Woodbury: (ridge I + keep R'R)^-1 d = (d - keep R' (ridge I + keep RR')^-1 R d) / ridge
-        inner = torch.cholesky_solve(rows @ difference.T, factor)
-        solved = (difference - keep * (rows.T @ inner).T) / ridge
+        inner = torch.cholesky_solve(rows @ columns.T, factor)
+        solved = (columns - keep * (rows.T @ inner).T) / ridge
     else:
-        solved = torch.cholesky_solve(difference.T, factor).T
+        solved = torch.cholesky_solve(columns.T, factor).T
+    solved = contrast @ solved if by_row else solved
     solved = torch.nn.functional.normalize(solved, dim=1).to(activations.dtype)
     return _along(activations, solved, positive, negative)
 

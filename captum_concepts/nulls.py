@@ -163,7 +163,7 @@ def null_sets(
         units, positives, negatives = whole, drawn[whole.index], ~drawn[whole.index]
     else:
         units, positives, negatives = _with_excerpts(whole, pool, drawn, most_rows, alike)
-    fold = pool_folds(names, plan.seed)
+    fold, held = pool_folds(names, plan.seed), len(units.rows)
     if not alike and not eligible.all():
         units, positives, negatives, names, fold = _with_others(data, eligible, plan.seed, units, positives, negatives)
     rows, weights = units.rows, units.weights
@@ -174,7 +174,7 @@ def null_sets(
     for start in range(0, count, step):
         shows, against = (torch.from_numpy(m[:, start : start + step]).to(device) for m in (positives, negatives))
         directions = run_fit(plan.fit, rows, shows, against, weights, plan.options)[0]
-        found = effects(rows, directions, shows, against, weights, mean_gradient)
+        found = effects(rows[:held], directions, shows[:held], against[:held], weights[:held], mean_gradient)
         logits, of_group = held_out_logits(rows, shows, against, weights, grouping, fold, plan.fit, plan.options)
         parts.append(
             (found.T.cpu(), *(part.cpu() for part in auc_with_interval(logits, *of_group, FOLD_INFLATION)[:2]))

@@ -306,3 +306,21 @@ def test_bad_input_is_one_line(change, message):
     with pytest.raises(InputError, match=message) as caught:
         fit_cavs(**{**good(), **change})
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("width", [6, 90])
+def test_lda_of_many_concepts_of_few_rows_is_that_of_each_alone(width):
+    """Rows of no concept are in the covariance, whether there are fewer rows of concepts than concepts or not."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(60, width, generator=generator) * torch.linspace(1, 4, width) + 5
+    draws = torch.rand(20, 50, generator=generator).argsort(0)
+    positives, negatives = torch.zeros(60, 50, dtype=torch.bool), torch.zeros(60, 50, dtype=torch.bool)
+    positives[:20], negatives[:20] = draws < 8, draws >= 8
+    weights = torch.rand(60, generator=generator) + 0.5
+    together = CAV_METHODS["lda"](x, positives, negatives, weights)
+    for k in range(50):
+        alone = CAV_METHODS["lda"](x, positives[:, [k]], negatives[:, [k]], weights)
+        for one, other in zip(together, alone, strict=True):
+            torch.testing.assert_close(one[[k]], other, rtol=1e-4, atol=1e-5)
+    few = CAV_METHODS["lda"](x[:20], positives[:20], negatives[:20], weights[:20])[0]
+    assert ((few * together[0]).sum(1) < 0.999).any(), "the other rows say how the features vary"
