@@ -1,11 +1,21 @@
-"""For the tests of the package and of every plugin: what one test does to logging is undone before the next."""
+"""For the tests of the package and of every plugin.
+
+What one test does to logging is undone before the next; and each worker keeps what Numba compiled for librosa in a
+folder of its own, as two processes that fill the same one at the same time may crash.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 
 import pytest
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
+    os.environ["NUMBA_CACHE_DIR"] = str(config.cache.mkdir(f"numba-{worker}"))
 
 
 def _reset() -> None:
