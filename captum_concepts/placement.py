@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from captum_concepts.errors import InputError
+from captum_concepts.wording import counted
 
 if TYPE_CHECKING:
     from captum_concepts.hierarchy import ConceptHierarchy
@@ -78,9 +79,7 @@ def placement(
     if len(path) > 2:
         lines.append(f"The way up: {' < '.join(map(one_line, path))}.")
     below = len(hierarchy.descendants(concept))
-    lines.append(
-        f"Below it: {below} concept{'' if below == 1 else 's'}, {len(hierarchy.children(concept))} of them next."
-    )
+    lines.append(f"Below it: {counted(below, 'concept')}, {len(hierarchy.children(concept))} of them next.")
     return "\n".join(lines)
 
 

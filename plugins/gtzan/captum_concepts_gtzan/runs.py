@@ -264,8 +264,9 @@ def train_support_vectors(
     """
     if (data is None) == (features is None):
         raise InputError("data, features: give one of them, a folder of audio or a table")
-    with RunFolder(out).held():
-        return _train_support_vectors(RunFolder(out), data, features, folds, seed, jobs, progress)
+    run = RunFolder(out)
+    with run.held():
+        return _train_support_vectors(run, data, features, folds, seed, jobs, progress)
 
 
 def _train_support_vectors(
