@@ -20,7 +20,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def _reset() -> None:
     root = logging.getLogger()
-    root.handlers[:] = [handler for handler in root.handlers if type(handler).__module__ != "captum_concepts.console"]
+    root.handlers[:] = [
+        handler for handler in root.handlers if type(handler).__module__ != "captum_concepts.cli.console"
+    ]
     for name in ("captum_concepts", "py.warnings"):
         logging.getLogger(name).setLevel(logging.NOTSET)
     logging.captureWarnings(False)

@@ -24,7 +24,7 @@ import networkx as nx
 import numpy as np
 import torch
 
-from captum_concepts.centrality import betweenness
+from captum_concepts.miners.centrality.api import betweenness
 
 NETWORKX_NODES = 800
 

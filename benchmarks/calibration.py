@@ -29,13 +29,17 @@ import torch
 from calibration_worlds import Mixed, Rows, generator_rows, mixed_truth, real_rows
 from scipy import stats
 
-from captum_concepts.cavs import CAV_METHODS, ConceptBank, fit_cavs, group_weights
-from captum_concepts.classical import refit_scores, tutorial_test, welch
-from captum_concepts.corrections import adjust, hierarchical
-from captum_concepts.intervals import mean_interval, share_interval
-from captum_concepts.nulls import LayerData, NullPlan, NullSets, effects, null_sets
-from captum_concepts.scoring import NullKey, null_families, score_layer
-from captum_concepts.significance import gated_rank_test, rank_test
+from captum_concepts.cavs.bank import ConceptBank
+from captum_concepts.cavs.builtin import CAV_METHODS
+from captum_concepts.cavs.fit import fit_cavs
+from captum_concepts.cavs.groups import group_weights
+from captum_concepts.significance.classical import refit_scores, tutorial_test, welch
+from captum_concepts.significance.corrections import adjust, hierarchical
+from captum_concepts.significance.intervals import mean_interval, share_interval
+from captum_concepts.significance.layer_nulls import NullKey, null_families
+from captum_concepts.significance.null_concepts import LayerData, NullPlan, NullSets, effects, null_sets
+from captum_concepts.significance.rank_tests import gated_rank_test, rank_test
+from captum_concepts.significance.scores import score_layer
 
 FIGURES = Path(__file__).resolve().parents[1] / "docs" / "explanation" / "figures"
 SIZE, ALPHA, RUNS, CUTS = 20, 0.05, 10, 10

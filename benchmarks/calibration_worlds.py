@@ -11,14 +11,14 @@ import soundfile
 import torch
 
 import captum_concepts as cc
-from captum_concepts.activations import extract
-from captum_concepts.audio import Clip
-from captum_concepts.backbones import Backbone
+from captum_concepts.activations.extraction import extract
+from captum_concepts.audio.clips import Clip
+from captum_concepts.backbones.protocol import Backbone
 from captum_concepts.demo.model import demo_backbone
 from captum_concepts.demo.music import MusicGenerator
-from captum_concepts.hierarchy import ConceptHierarchy
-from captum_concepts.nulls import LayerData
-from captum_concepts.tcav import clip_means
+from captum_concepts.hierarchy.concept_hierarchy import ConceptHierarchy
+from captum_concepts.significance.null_concepts import LayerData
+from captum_concepts.significance.sensitivity import clip_means
 
 TAGS = ("jazz", "rock", "metal", "Hip-Hop", "country", "blues", "folk", "soul", "electronic", "ambient")
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"

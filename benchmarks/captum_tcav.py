@@ -36,8 +36,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
 import captum_concepts as cc
-from captum_concepts.resampling import METHODS, Blocks, fit_sets, held_out
-from captum_concepts.set_scores import Totals, stacks
+from captum_concepts.tcav.scores import Totals, stacks
+from captum_concepts.tcav.set_fits import METHODS, Blocks, fit_sets, held_out
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 TARGETS = 5

@@ -25,14 +25,16 @@ import numpy as np
 import torch
 
 import captum_concepts as cc
-from captum_concepts.activations import extract
-from captum_concepts.audio import Clip, find_audio
-from captum_concepts.cavs import ConceptBank, fit_cavs
-from captum_concepts.diagnostics import ConceptRows, LayerChecks
-from captum_concepts.discriminants import fit_pattern
-from captum_concepts.overlap import Overlap, shared
-from captum_concepts.pushforward import push_forward
-from captum_concepts.random_sets import Shuffles
+from captum_concepts.activations.extraction import extract
+from captum_concepts.audio.clips import Clip
+from captum_concepts.audio.files import find_audio
+from captum_concepts.cavs.bank import ConceptBank
+from captum_concepts.cavs.fit import fit_cavs
+from captum_concepts.cavs.pattern import fit_pattern
+from captum_concepts.concepts.overlap import Overlap, shared
+from captum_concepts.diagnostics.layer_diagnostics import ConceptRows, LayerChecks
+from captum_concepts.diagnostics.pushforward import push_forward
+from captum_concepts.diagnostics.random_sets import Shuffles
 
 K, PER, POOL, FRAMES, CHANNELS = 6, 16, 60, 4, 8
 SHIFT = 3.0

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import soundfile
 
-from captum_concepts.deletion import deletion_effects
 from captum_concepts.demo.model import demo_backbone
 from captum_concepts.demo.music import GENRES, MusicGenerator
 from captum_concepts.errors import InputError
+from captum_concepts.sanity.deletion import deletion_effects
 
 FIGURES = Path(__file__).resolve().parents[1] / "docs" / "explanation" / "figures"
 CONTROL = "drone"

@@ -26,7 +26,7 @@ import soundfile
 import torch
 
 import captum_concepts as cc
-from captum_concepts._torchaudio import load
+from captum_concepts.audio._torchaudio import load
 
 EMBEDDING = "model/dense/BiasAdd"
 

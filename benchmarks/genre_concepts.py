@@ -18,8 +18,8 @@ import pandas as pd
 import torch
 
 import captum_concepts as cc
-from captum_concepts.activations import extract
-from captum_concepts.tcav import clip_means, magnitude, sensitivities, tcav_score
+from captum_concepts.activations.extraction import extract
+from captum_concepts.significance.sensitivity import clip_means, magnitude, sensitivities, tcav_score
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 OWN = {"jazz": "jazz", "metal": "metal", "Hip-Hop": "hiphop", "blues": "blues", "rock": "rock"}

@@ -28,10 +28,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import captum_concepts as cc
-from captum_concepts.audio import Clip
-from captum_concepts.console import progress_bars
+from captum_concepts.audio.clips import Clip
+from captum_concepts.cli.console import progress_bars
 from captum_concepts.errors import InputError
-from captum_concepts.training import Schedule
+from captum_concepts.training.schedule import Schedule
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 #: Name of the backbone, its weights, the layer whose mean over a track is its embedding.

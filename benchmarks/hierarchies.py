@@ -34,15 +34,18 @@ import numpy as np
 import torch
 from orchestra import BACKBONES, LEVELS, add_dynamics, labels_of, notes
 
-from captum_concepts.cavs import fit_cavs, group_weights
-from captum_concepts.concept_graphs import GRAPHS as PAPER_GRAPHS
-from captum_concepts.concept_graphs import concept_graph, neighbour_distance
-from captum_concepts.concept_means import mean_space, observations, scaled_products
-from captum_concepts.diffusion import diffusion
-from captum_concepts.evaluation import evaluate_hierarchy
-from captum_concepts.hierarchy import ConceptHierarchy
-from captum_concepts.miners import mine
-from captum_concepts.similarity import Bank, Measure, combine, similarity
+from captum_concepts.cavs.fit import fit_cavs
+from captum_concepts.cavs.groups import group_weights
+from captum_concepts.hierarchy.concept_hierarchy import ConceptHierarchy
+from captum_concepts.hierarchy.evaluation import evaluate_hierarchy
+from captum_concepts.miners.api import mine
+from captum_concepts.miners.baselines import GRAPHS as PAPER_GRAPHS
+from captum_concepts.miners.baselines import concept_graph, neighbour_distance
+from captum_concepts.similarities.api import similarity
+from captum_concepts.similarities.combine import combine
+from captum_concepts.similarities.diffusion import diffusion_walks as diffusion
+from captum_concepts.similarities.discriminant.means import mean_space, observations, scaled_products
+from captum_concepts.similarities.measure import Bank, Measure
 
 
 def means_alone(

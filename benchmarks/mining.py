@@ -19,7 +19,8 @@ import time
 
 import torch
 
-from captum_concepts.miners import MINERS, mine
+from captum_concepts.miners.api import mine
+from captum_concepts.miners.builtin import MINERS
 
 OPTIONS = {"heymann": {"threshold": 0.5}, "subsumption": {"threshold": 0.5}}
 SYMMETRIC = ("agglomerative", "spanning_tree")

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 import captum_concepts as cc
-from captum_concepts.activations import extract
-from captum_concepts.store import ActivationStore
+from captum_concepts.activations.extraction import extract
+from captum_concepts.storage.activation_store import ActivationStore
 
 LEVELS = ("instrument", "group", "family")
 FEWEST = 10  # clips of an instrument in one dynamic, for it to be a concept: half of them, five, are fewest for a CAV

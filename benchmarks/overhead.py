@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 
 import captum_concepts as cc
-from captum_concepts.explainer import as_clips
+from captum_concepts.audio.files import as_clips
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 TARGETS = ["jazz", "rock", "metal", "Hip-Hop"]

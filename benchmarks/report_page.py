@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from captum_concepts.explanation import Explanation
-from captum_concepts.hierarchy import ConceptHierarchy
+from captum_concepts.explanation.explanation import Explanation
+from captum_concepts.hierarchy.concept_hierarchy import ConceptHierarchy
 from captum_concepts.report import render
-from captum_concepts.scoring import COUNT_COLUMNS, SCORE_COLUMNS
+from captum_concepts.results.tables import COUNT_COLUMNS, SCORE_COLUMNS
 
 SEARCH = """() => { const box = document.getElementById("query"), start = performance.now();
     box.value = box.value === "7" ? "3" : "7"; box.dispatchEvent(new Event("input"));

@@ -11,12 +11,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from captum_concepts.concept_sources import read_clip_table
-from captum_concepts.concepts import ConceptSet
+from captum_concepts.concepts.concept_set import ConceptSet
+from captum_concepts.concepts.tables import read_clip_table
 from captum_concepts.demo.dataset import CONCEPT_COLUMNS, write_dataset
 from captum_concepts.demo.model import demo_backbone
 from captum_concepts.demo.music import MusicGenerator
-from captum_concepts.sanity import check
+from captum_concepts.sanity.battery import sanity_check
 
 FIGURES = Path(__file__).resolve().parents[1] / "docs" / "explanation" / "figures"
 
@@ -25,7 +25,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         music = write_dataset(Path(folder) / "music", MusicGenerator(seed=0))
         concepts = ConceptSet.from_table(music / "concepts.csv", column=list(CONCEPT_COLUMNS), group="group")
-        report = check(demo_backbone(), read_clip_table(music / "clips.csv", group="group"), concepts)
+        report = sanity_check(demo_backbone(), read_clip_table(music / "clips.csv", group="group"), concepts)
     lines = [
         "<!-- written by benchmarks/sanity.py -->",
         "",

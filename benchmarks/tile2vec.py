@@ -49,7 +49,8 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 
-from captum_concepts.audio import Clip, read_clip
+from captum_concepts.audio.clips import Clip
+from captum_concepts.audio.patches import read_clip
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 GENRES = Settings("ContrastNet", size=64, seconds=2.5)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from captum_concepts.cli import main
+from captum_concepts.cli.app import main
 
 if __name__ == "__main__":
     main()

@@ -6,16 +6,16 @@ import functools
 import inspect
 import re
 import sys
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
+from helpers.paths import ROOT
 
 import captum_concepts as cc
-from captum_concepts import hookspecs, plugins
+from captum_concepts.plugins import hookspecs
+from captum_concepts.plugins import registry as plugins
 
-ROOT = Path(__file__).resolve().parents[1]
 HOOKS_PAGE = (ROOT / "docs" / "reference" / "hooks.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 HOOKS = [name for name in dir(hookspecs) if name.startswith("captum_concepts_")]
@@ -142,7 +142,7 @@ def test_every_test_that_the_coverage_names_exists():
     files = [*ROOT.glob("tests/**/test_*.py"), *ROOT.glob("plugins/*/tests/test_*.py")]
     inside = {path: set(re.findall(r"^def (test_\w+)", path.read_text(encoding="utf-8"), re.M)) for path in files}
     known = {path.name for path in files}.union(*inside.values())
-    text = (ROOT / "docs" / "coverage.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "feature-parity.md").read_text(encoding="utf-8")
     named = re.findall(r"`(tests/[\w/]+\.py)?(?:::)?(test_\w+(?:\.py)?)?`", text)
     for file, test in named:
         assert not file or ROOT / file in inside, file

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from helpers.paths import ROOT
 
 from captum_concepts.demo.music import MusicGenerator
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+EXAMPLES = ROOT / "examples"
 INSTRUMENTS = ("violin", "banjo", "vibraphone")
 
 

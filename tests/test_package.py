@@ -5,13 +5,11 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from helpers.paths import ROOT
 
 import captum_concepts as cc
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def python(code: str) -> str:
@@ -24,7 +22,7 @@ def python(code: str) -> str:
 def test_every_public_name_resolves(name):
     value = getattr(cc, name)
     assert value is getattr(cc, name)
-    if name in cc._HOMES and name != "hookimpl":
+    if name not in ("__version__", "hookimpl"):
         assert callable(value)
         assert value.__name__ == name
         assert value.__module__.startswith("captum_concepts.")
@@ -32,18 +30,17 @@ def test_every_public_name_resolves(name):
 
 def test_public_names_are_sorted_and_listed():
     assert cc.__all__ == sorted(set(cc.__all__))
-    assert set(cc.__all__) == {*cc._HOMES, "__version__"}
     assert set(cc.__all__) <= set(dir(cc))
 
 
 def test_type_checkers_see_the_same_names():
-    source = (ROOT / "captum_concepts" / "__init__.py").read_text(encoding="utf-8")
-    imports = re.findall(r"^    from captum_concepts\.(\w+) import (.+)$", source, flags=re.MULTILINE)
-    assert {name: module for module, names in imports for name in names.split(", ")} == cc._HOMES
+    stub = (ROOT / "captum_concepts" / "__init__.pyi").read_text(encoding="utf-8")
+    listed = re.findall(r'^    "(\w+)",$', stub, flags=re.MULTILINE)
+    assert listed == cc.__all__
 
 
 def test_unknown_name():
-    with pytest.raises(AttributeError, match="module 'captum_concepts' has no attribute 'nothing'"):
+    with pytest.raises(AttributeError, match="No captum_concepts attribute nothing"):
         cc.nothing  # noqa: B018
 
 
@@ -69,39 +66,15 @@ def test_importing_everything_public_imports_nothing_optional():
     # captum and pandas take what they find installed; what counts is what comes on top of them.
     code = (
         f"import sys, captum.concept, pandas; optional = {optional}; before = set(sys.modules)\n"
-        "from captum_concepts import *; import captum_concepts.plugins as p; [p.registry(kind) for kind in p.CALLS]\n"
+        "from captum_concepts import *; import captum_concepts.plugins as p; [p.registered(kind) for kind in p.CALLS]\n"
         "print([name for name in optional if name in sys.modules and name not in before])"
     )
     assert python(f"import os; os.environ['CAPTUM_CONCEPTS_DISABLE_PLUGINS'] = '1'\n{code}") == "[]"
 
 
-def test_similarity_is_the_function_in_whatever_order_things_are_imported():
-    orders = [
-        "import captum_concepts.similarity",
-        "from captum_concepts.similarity import SIMILARITIES",
-        "import captum_concepts; captum_concepts.similarity",
-        "from captum_concepts import similarity",
-        "from captum_concepts.plugins import registry; registry('similarities')",
-    ]
-    # One interpreter, in which the package is forgotten before each order, so that torch is imported only once.
-    code = (
-        "import sys\n"
-        f"for first in {orders}:\n"
-        "    for name in [name for name in sys.modules if name.split('.')[0] == 'captum_concepts']:\n"
-        "        del sys.modules[name]\n"
-        "    exec(first, {})\n"
-        "    import captum_concepts as cc, captum_concepts.similarity\n"
-        "    from captum_concepts import similarity\n"
-        "    from captum_concepts.similarity import similarity as function\n"
-        "    module = sys.modules['captum_concepts.similarity']\n"
-        "    print(type(function).__name__, cc.similarity is function, similarity is function, module.__name__)\n"
-    )
-    assert python(code).splitlines() == ["function True True captum_concepts.similarity"] * len(orders)
-
-
-def test_no_other_public_name_is_also_a_submodule():
+def test_no_public_name_is_also_a_submodule():
     modules = {path.stem for path in (ROOT / "captum_concepts").iterdir() if not path.name.startswith("_")}
-    assert set(cc.__all__) & modules == {"similarity"}
+    assert not set(cc.__all__) & modules
 
 
 def test_version_is_stated_once():

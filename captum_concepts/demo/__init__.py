@@ -1,1 +1,1 @@
-"""Music whose truth is known, a small classifier of it, and how well an explanation recovers that truth."""
+"""Music of known truth, a small classifier of it, and how well an explanation recovers the truth."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -12,12 +12,11 @@ import soundfile
 
 from captum_concepts.demo.instruments import MELODIC, PARENTS, PERCUSSION
 from captum_concepts.demo.music import GENERATOR_VERSION, SLOTS, MusicGenerator, Piece
+from captum_concepts.types import Progress
 
 CONCEPT_COLUMNS: Final[tuple[str, ...]] = tuple(SLOTS)
 _MELODIC_FAMILIES: Final = tuple(dict.fromkeys(PARENTS[name] for name in MELODIC))
 _PURPOSES: Final = ("leaf", "family", "random", "explain")
-
-Progress = Callable[[str, int, int], None]
 
 
 def write_dataset(

@@ -22,15 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import butter, sosfilt
 
-from captum_concepts.errors import InputError, shown
+from captum_concepts.errors import InputError
+from captum_concepts.text import shown
 
 FloatArray = NDArray[np.float64]
 Synthesis = Callable[[float, int, int, np.random.Generator], FloatArray]
-
 NOTE_SECONDS: Final = 2.0
 HIT_SECONDS: Final = 0.35
 HIT_VARIANTS: Final = 4
-
 FAMILIES: Final[dict[str, tuple[str, ...]]] = {
     "plucked": ("guitar", "banjo", "harp"),
     "sustained": ("violin", "clarinet", "oboe"),

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from captum_concepts.backbones import TorchBackbone
+    from captum_concepts.backbones.torch_backbone import TorchBackbone
 
 WEIGHTS: Final = Path(__file__).with_name("demo-cnn.safetensors")
 FRONTEND: Final = "musicnn"
@@ -73,7 +73,7 @@ def demo_training() -> dict[str, str]:
 
 def demo_backbone(device: str | torch.device = "cpu") -> TorchBackbone:
     """The trained network as a backbone; default layers pool3 and pool4."""
-    from captum_concepts.backbones import TorchBackbone
+    from captum_concepts.backbones.torch_backbone import TorchBackbone
 
     model, classes = demo_model()
     return TorchBackbone(model, layers=list(LAYERS), frontend=FRONTEND, classes=classes, name="demo-cnn", device=device)

@@ -37,10 +37,10 @@ from numpy.typing import NDArray
 
 from captum_concepts.demo.instruments import FAMILIES, MELODIC, PARENTS, PERCUSSION
 from captum_concepts.demo.rendering import Arrangement, render
-from captum_concepts.errors import InputError, shown
+from captum_concepts.errors import InputError
+from captum_concepts.text import shown
 
 GENERATOR_VERSION: Final = "1"
-
 SLOTS: Final[dict[str, tuple[str, ...]]] = {
     "instrument": MELODIC,
     "percussion": ("", "", "", *PERCUSSION),  # values are drawn uniformly: half of the pieces have percussion
@@ -53,7 +53,6 @@ SLOTS: Final[dict[str, tuple[str, ...]]] = {
 DISTRACTORS: Final = ("reverberant", "drone")
 CONCEPTS: Final[tuple[str, ...]] = (*FAMILIES, *(value for values in SLOTS.values() for value in values if value))
 """Every concept: the families, then the values of the slots."""
-
 GENRES: Final[dict[str, dict[str, int]]] = {
     "reel": {"plucked": 1, "fast": 1},
     "serenade": {"plucked": 1, "slow": 1},
@@ -64,7 +63,6 @@ GENRES: Final[dict[str, dict[str, int]]] = {
     "hymn": {"clarinet": 1, "low": 1},
     "pastoral": {"clarinet": 1, "high": 1},
 }
-
 _SLOT_OF: Final = {value: slot for slot, values in SLOTS.items() for value in values if value} | {
     family: _slot for family, members in FAMILIES.items() for _slot in SLOTS if members[0] in SLOTS[_slot]
 }

@@ -11,10 +11,10 @@ from typing import NamedTuple
 import networkx as nx
 import pandas as pd
 
-from captum_concepts.errors import InputError, shown
+from captum_concepts.errors import InputError
+from captum_concepts.text import shown
 
 Causes = Mapping[str, Mapping[str, int] | Iterable[str]]
-
 _COLUMNS = ("layer", "target", "concept", "magnitude")
 
 

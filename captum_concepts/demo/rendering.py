@@ -14,7 +14,6 @@ from scipy.signal import lfilter, oaconvolve
 from captum_concepts.demo.instruments import HIT_VARIANTS, NOTE_SECONDS, frequency, note
 
 FloatArray = NDArray[np.float64]
-
 TEMPO_RANGES: Final = {"slow": (60.0, 72.0), "medium": (96.0, 112.0), "fast": (150.0, 176.0)}
 REGISTER_CENTRES: Final = {"low": 46, "mid": 62, "high": 78}
 SCALES: Final = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10)}

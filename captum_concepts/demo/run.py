@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import networkx as nx
 import pandas as pd
 
-from captum_concepts.concept_sources import read_clip_table
-from captum_concepts.concepts import ConceptSet
+from captum_concepts.concepts.concept_set import ConceptSet
+from captum_concepts.concepts.tables import read_clip_table
 from captum_concepts.demo.dataset import CONCEPT_COLUMNS, write_dataset
 from captum_concepts.demo.model import demo_backbone
 from captum_concepts.demo.music import MusicGenerator
 from captum_concepts.demo.recovery import ancestor_recovery, causal_auc
-from captum_concepts.explainer import ConceptHierarchyExplainer
-from captum_concepts.explanation import Explanation
-
-Progress = Callable[[str, int, int], None]
+from captum_concepts.explanation.explainer import ConceptHierarchyExplainer
+from captum_concepts.explanation.explanation import Explanation
+from captum_concepts.types import Progress
 
 
 class DemoResult(NamedTuple):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,16 +17,15 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from captum_concepts.audio.frontends import frontend
 from captum_concepts.demo.model import FRONTEND, WEIGHTS, DemoCNN
 from captum_concepts.demo.music import GENERATOR_VERSION, GENRES, MusicGenerator
-from captum_concepts.frontends import frontend
+from captum_concepts.types import Progress
 
 HELD_OUT_SEED_OFFSET = 1_000_000
 BATCH = 32
 PEAK_LEARNING_RATE = 4e-3
-
 logger = logging.getLogger(__name__)
-Progress = Callable[[str, int, int], None]
 
 
 class GenreSet(NamedTuple):

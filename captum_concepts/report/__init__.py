@@ -1,7 +1,5 @@
 """The report: one self-contained page that opens from disk, offline, without any third-party script."""
 
-from __future__ import annotations
-
 from captum_concepts.report.page import render, write_report
 
 __all__ = ["render", "write_report"]

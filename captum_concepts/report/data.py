@@ -16,15 +16,16 @@ import networkx as nx
 import numpy as np
 import pandas as pd
 
-from captum_concepts.audio import Clip
-from captum_concepts.errors import InputError, shown
-from captum_concepts.report.checks import checks
+from captum_concepts.audio.clips import Clip
+from captum_concepts.errors import InputError
+from captum_concepts.report.diagnostics import checks
+from captum_concepts.text import shown
 
 if TYPE_CHECKING:
-    from captum_concepts.explanation import Explanation, Timeline
+    from captum_concepts.results.explanation_data import ExplanationData
+    from captum_concepts.results.timeline import Timeline
 
 logger = logging.getLogger(__name__)
-
 EXAMPLES_PER_CONCEPT = 3
 EXAMPLE_SECONDS = 8.0
 TIMELINE_SECONDS = 30.0
@@ -72,7 +73,7 @@ class PageData:
         self._known: dict[tuple[Clip, float], int] = {}
 
 
-def page_data(explanation: Explanation) -> PageData:
+def page_data(explanation: ExplanationData) -> PageData:
     """Everything the page shows, without the sound itself.
 
     Raises:
@@ -146,7 +147,7 @@ def _summarised(value: Any) -> Any:
     return [_summarised(item) for item in value] if isinstance(value, list) else value
 
 
-def _tree(explanation: Explanation, layer: str, index: dict[str, int]) -> dict[str, Any]:
+def _tree(explanation: ExplanationData, layer: str, index: dict[str, int]) -> dict[str, Any]:
     """Edges (parents before children, big branches first) and how many distinct concepts lie below each node."""
     below = [0] * len(index)
     if layer not in explanation.hierarchies:
@@ -175,7 +176,7 @@ def _tree(explanation: Explanation, layer: str, index: dict[str, int]) -> dict[s
     }
 
 
-def _shares(explanation: Explanation, names: list[str]) -> list[list[dict[str, Any] | None]]:
+def _shares(explanation: ExplanationData, names: list[str]) -> list[list[dict[str, Any] | None]]:
     """[layer][target] -> what each node and its branch have in the class; None where nothing was shared out."""
     tables: dict[Any, Any] = {}
     if len(explanation.shares):
@@ -196,7 +197,7 @@ def _numbers(frame: pd.DataFrame, columns: dict[str, str]) -> dict[str, list[flo
     return {key: [number(v) for v in frame[column]] for key, column in columns.items() if column in frame}
 
 
-def _scores(explanation: Explanation, statuses: list[str]) -> list[list[dict[str, Any] | None]]:
+def _scores(explanation: ExplanationData, statuses: list[str]) -> list[list[dict[str, Any] | None]]:
     """[layer][target] -> columns over concepts; a status is an index into ``statuses``, None where there is no row."""
     frames = {}
     if len(explanation.scores):
@@ -224,7 +225,7 @@ def _scores(explanation: Explanation, statuses: list[str]) -> list[list[dict[str
     return [[table(layer, target) for target in explanation.targets] for layer in explanation.layers]
 
 
-def _quality(explanation: Explanation, layer: str, index: dict[str, int]) -> dict[str, Any]:
+def _quality(explanation: ExplanationData, layer: str, index: dict[str, int]) -> dict[str, Any]:
     """How well each CAV tells its concept from the rest on held-out groups; columns that are missing stay out."""
     frame = getattr(explanation.banks.get(layer), "quality", None)
     if frame is None or not len(frame):
@@ -253,7 +254,7 @@ def _kept(timelines: list[Timeline]) -> list[Timeline]:
     return kept
 
 
-def _timeline(explanation: Explanation, page: PageData, line: Timeline) -> dict[str, Any]:
+def _timeline(explanation: ExplanationData, page: PageData, line: Timeline) -> dict[str, Any]:
     """Push and presence along one clip; (P, K) numbers as bytes, concept by concept, each push with its own scale."""
     push = np.nan_to_num(np.asarray(line.push, dtype=np.float64))
     scale = np.abs(push).max(axis=0, initial=0.0)
@@ -279,7 +280,7 @@ def _packed(values: np.ndarray) -> str:
     return base64.b64encode(np.ascontiguousarray(values.T).tobytes()).decode("ascii")
 
 
-def _examples(explanation: Explanation, page: PageData, index: dict[str, int]) -> list[dict[str, list[int]]]:
+def _examples(explanation: ExplanationData, page: PageData, index: dict[str, int]) -> list[dict[str, list[int]]]:
     """[layer] -> concept index -> indices of its clips, best first."""
     found: list[dict[str, list[int]]] = [{} for _ in explanation.layers]
     for rank in range(EXAMPLES_PER_CONCEPT):  # all best examples before the first second-best: see PageData

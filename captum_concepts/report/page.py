@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 from markupsafe import Markup
 
-from captum_concepts.errors import InputError, shown
+from captum_concepts.errors import InputError
+from captum_concepts.report.audio import Sound, encode_all
 from captum_concepts.report.data import page_data
-from captum_concepts.report.sound import Sound, encode_all
+from captum_concepts.text import shown
 
 if TYPE_CHECKING:
-    from captum_concepts.explanation import Explanation
+    from captum_concepts.results.explanation_data import ExplanationData
 
 logger = logging.getLogger(__name__)
-
 ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = ("core.js", "sound.js", "outline.js", "map.js", "details.js", "summary.js", "checks.js", "main.js")
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; media-src {}; img-src data:"
@@ -34,7 +34,7 @@ BYTES_PER_CLIP = 64  # at most, for saying where a clip's sound is
 ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
 
-def render(explanation: Explanation, *, limit_mb: float = 25.0) -> str:
+def render(explanation: ExplanationData, *, limit_mb: float = 25.0) -> str:
     """One self-contained HTML page: opens from disk, offline, under a strict content security policy.
 
     Sound is added in order of importance (explained clips, then the best example of every concept, then the second
@@ -47,7 +47,7 @@ def render(explanation: Explanation, *, limit_mb: float = 25.0) -> str:
     return _Parts.of(explanation, _limit(limit_mb)).inline()
 
 
-def write_report(explanation: Explanation, path: str | Path, *, limit_mb: float = 25.0) -> Path:
+def write_report(explanation: ExplanationData, path: str | Path, *, limit_mb: float = 25.0) -> Path:
     """Write the page to ``path`` and return it.
 
     Up to ``limit_mb`` megabytes it is one self-contained file. Beyond, the sound lies beside it, each clip once, in
@@ -89,7 +89,7 @@ class _Parts:
     sounds: list[Sound]
 
     @classmethod
-    def of(cls, explanation: Explanation, limit: float = math.inf) -> _Parts:
+    def of(cls, explanation: ExplanationData, limit: float = math.inf) -> _Parts:
         """With all its sound, or with as much as a page of ``limit`` bytes holds."""
         page = page_data(explanation)
         room = limit - len(_page(page.content, [], INLINE_MEDIA)) - BYTES_PER_CLIP * len(page.spans)

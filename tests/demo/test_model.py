@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import nn
 
+from captum_concepts.audio.frontends import frontend
 from captum_concepts.demo.instruments import PARENTS
 from captum_concepts.demo.model import FRONTEND, LAYERS, WEIGHTS, DemoCNN, demo_backbone, demo_model, demo_training
 from captum_concepts.demo.music import CONCEPTS, DISTRACTORS, GENERATOR_VERSION, GENRES, MusicGenerator, Piece
 from captum_concepts.demo.recovery import causal_auc
 from captum_concepts.demo.train import accuracy, genre_set, train
-from captum_concepts.frontends import frontend
 
 FRESH_SEED = 77  # of no piece that the network was trained or tested on
 

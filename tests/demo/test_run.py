@@ -8,7 +8,7 @@ import pytest
 
 from captum_concepts.demo.recovery import causal_auc
 from captum_concepts.demo.run import _planted, run_demo
-from captum_concepts.explanation import Explanation
+from captum_concepts.explanation.explanation import Explanation
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,9 @@ import pandas as pd
 import pytest
 import soundfile
 
-from captum_concepts.audio import Clip
-from captum_concepts.explanation import Explanation, Timeline
+from captum_concepts.audio.clips import Clip
+from captum_concepts.explanation.explanation import Explanation
+from captum_concepts.results.timeline import Timeline
 
 CHROMIUM = "/usr/bin/chromium"
 RATE = 16_000

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from captum_concepts.explanation import Explanation
+from captum_concepts.explanation.explanation import Explanation
 from captum_concepts.report import render, write_report
 
 from .conftest import EDGES, NAMES, explain, score_rows

@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 import torch
 
-from captum_concepts.cavs import fit_cavs
+from captum_concepts.cavs.fit import fit_cavs
 from captum_concepts.errors import InputError
-from captum_concepts.explanation import Explanation
-from captum_concepts.hierarchy import ConceptHierarchy
+from captum_concepts.explanation.explanation import Explanation
+from captum_concepts.hierarchy.concept_hierarchy import ConceptHierarchy
 from captum_concepts.report.data import number, page_data, plain
 
 from .conftest import EDGES, NAMES, explain, hierarchy

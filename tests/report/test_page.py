@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from captum_concepts.errors import InputError
-from captum_concepts.explanation import Explanation
+from captum_concepts.explanation.explanation import Explanation
 from captum_concepts.report import render, write_report
 
 from .conftest import EDGES, NAMES, explain

@@ -11,10 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_concepts.audio import AudioError, Clip, Patches
-from captum_concepts.backbones import Gradients, TorchBackbone, resolve_device
-from captum_concepts.errors import InputError, shown
-from captum_concepts.layers import check_pooling
+from captum_concepts.audio.clips import AudioError, Clip
+from captum_concepts.audio.patches import Patches
+from captum_concepts.backbones.layers import check_pooling
+from captum_concepts.backbones.options import resolve_device
+from captum_concepts.backbones.protocol import Gradients
+from captum_concepts.backbones.torch_backbone import TorchBackbone
+from captum_concepts.errors import InputError
+from captum_concepts.text import shown
 from captum_concepts_deezer.msd_vgg import CLASSES, load_msd_vgg
 from captum_concepts_deezer.tensors import EMBEDDING_SHAPE, read_tensor
 

@@ -12,8 +12,9 @@ import networkx as nx
 import numpy as np
 import torch
 
-from captum_concepts.cavs import ConceptBank
-from captum_concepts.errors import InputError, shown
+from captum_concepts.cavs.bank import ConceptBank
+from captum_concepts.errors import InputError
+from captum_concepts.text import shown
 from captum_concepts_deezer.pickles import read_object_npy
 
 #: Layers of the published CAVs, by their index in the file. The first three are time averages flattened as (F, C);

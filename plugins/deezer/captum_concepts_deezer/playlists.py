@@ -16,8 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from captum_concepts.concepts import ConceptSet, concept_name
-from captum_concepts.errors import InputError, shown
+from captum_concepts.concepts.concept_set import ConceptSet
+from captum_concepts.concepts.names import concept_name
+from captum_concepts.errors import InputError
+from captum_concepts.text import shown
 from captum_concepts_deezer.pickles import read_object_npy
 
 PLAYLISTS_FILE = "deezer_playlists.npy"

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from captum_concepts.errors import InputError, shown
+from captum_concepts.errors import InputError
+from captum_concepts.text import shown
 from captum_concepts_essentia.graph import GraphModule
 from captum_concepts_essentia.values import BadGraph, Value, bounded, ints
 

@@ -14,9 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_concepts.backbones import Backbone, Gradients, TorchBackbone, resolve_device
-from captum_concepts.errors import InputError, shown
-from captum_concepts.frontends import Frontend
+from captum_concepts.audio.frontends import Frontend
+from captum_concepts.backbones.options import resolve_device
+from captum_concepts.backbones.protocol import Backbone, Gradients
+from captum_concepts.backbones.torch_backbone import TorchBackbone
+from captum_concepts.errors import InputError
+from captum_concepts.text import shown
 from captum_concepts_essentia.axes import layer_axes, observed
 from captum_concepts_essentia.cards import ModelCard
 from captum_concepts_essentia.frontends import algorithm_frontend

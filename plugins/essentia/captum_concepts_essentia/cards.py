@@ -10,7 +10,8 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-from captum_concepts.errors import InputError, shown
+from captum_concepts.errors import InputError
+from captum_concepts.text import shown
 from captum_concepts_essentia.functions import split_reference
 
 MAX_CARD_BYTES = 16 * 2**20

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from captum_concepts.errors import InputError, shown
+from captum_concepts.errors import InputError
+from captum_concepts.text import shown
 
 ROWS_PER_CALL = 1024
 

@@ -1,4 +1,4 @@
-"""The front-ends of Essentia's algorithms: `captum_concepts.frontends.Frontend` with their numbers.
+"""The front-ends of Essentia's algorithms: `captum_concepts.audio.frontends.Frontend` with their numbers.
 
 Each agrees with essentia's own ``TensorflowInput*`` (tests/test_frontends.py).
 """
@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_concepts.errors import InputError, shown
-from captum_concepts.frontends import PRESETS, Frontend, frontend
+from captum_concepts.audio.frontends import PRESETS, Frontend, frontend
+from captum_concepts.errors import InputError
+from captum_concepts.text import shown
 
 #: Essentia's algorithm -> (patch frames, frames between patches) by default.
 PATCHES = {

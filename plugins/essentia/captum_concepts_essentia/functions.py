@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from captum_concepts.errors import InputError, shown
+from captum_concepts.errors import InputError
+from captum_concepts.text import shown
 from captum_concepts_essentia.protobuf import MAX_NODES, Attributes, Graph, Node
 
 CALLS = ("PartitionedCall", "StatefulPartitionedCall")

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_concepts.errors import InputError, shown
+from captum_concepts.errors import InputError
+from captum_concepts.text import shown
 from captum_concepts_essentia import ops
 from captum_concepts_essentia.cards import ModelCard, find_card
 from captum_concepts_essentia.functions import (

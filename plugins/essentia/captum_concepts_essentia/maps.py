@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from captum_concepts.errors import shown
+from captum_concepts.text import shown
 from captum_concepts_essentia.protobuf import Attributes
 from captum_concepts_essentia.values import BadGraph, Result
 

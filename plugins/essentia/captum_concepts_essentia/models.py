@@ -11,8 +11,9 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, cast
 
-from captum_concepts.backbone_options import class_names
-from captum_concepts.errors import InputError, shown
+from captum_concepts.backbones.options import class_names
+from captum_concepts.errors import InputError
+from captum_concepts.text import shown
 from captum_concepts_essentia.cards import ModelCard, find_card
 from captum_concepts_essentia.frontends import PATCHES
 from captum_concepts_essentia.functions import FlatNode, Reference, join, split_reference

@@ -16,7 +16,8 @@ from os import PathLike
 
 import numpy as np
 
-from captum_concepts.errors import InputError, shown
+from captum_concepts.errors import InputError
+from captum_concepts.text import shown
 
 MAX_FILE_BYTES = 2**31  # no protocol-buffer message may be larger
 MAX_NODES = 200_000

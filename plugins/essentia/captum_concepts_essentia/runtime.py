@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from captum_concepts.errors import InputError, shown
+from captum_concepts.errors import InputError
+from captum_concepts.text import shown
 from captum_concepts_essentia.builder import GraphBuilder
 from captum_concepts_essentia.functions import split_reference
 from captum_concepts_essentia.listing import choices

@@ -12,12 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_concepts.audio import Clip, Patches, Short, iter_patches
-from captum_concepts.backbones import Gradients
-from captum_concepts.errors import InputError, shown
-from captum_concepts.fingerprints import Unhashable, fingerprint
-from captum_concepts.frontends import Frontend
-from captum_concepts.layers import check_pooling, pool_map
+from captum_concepts.audio.clips import Clip
+from captum_concepts.audio.frontends import Frontend
+from captum_concepts.audio.patches import Patches, Short, iter_patches
+from captum_concepts.backbones.fingerprint import Unhashable, fingerprint
+from captum_concepts.backbones.layers import check_pooling, pool_map
+from captum_concepts.backbones.protocol import Gradients
+from captum_concepts.errors import InputError
+from captum_concepts.text import shown
 from captum_concepts_essentia.differences import Derivatives, central_differences
 from captum_concepts_essentia.functions import FlatNode, saturation, split_reference
 from captum_concepts_essentia.listing import choices, computed
@@ -29,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 class RuntimeBackbone:
-    """A frozen graph that Essentia runs, as a `captum_concepts.backbones.Backbone`.
+    """A frozen graph that Essentia runs, as a `captum_concepts.backbones.protocol.Backbone`.
 
     Layers are nodes outside of functions; outputs of three axes are read as time and channels, of four as time,
     frequency and channels. Gradients are differences along every number of a pooled layer, 4 D runs of what lies
@@ -44,7 +46,7 @@ class RuntimeBackbone:
         classes: names of the output's columns.
         head: (rows, D) -> logits (rows, C), on top of ``output``, which is then an embedding.
         step: of the differences, relative to the root mean square of an activation.
-        short, hop_seconds, name: as in `captum_concepts.backbones.TorchBackbone`.
+        short, hop_seconds, name: as in `captum_concepts.backbones.torch_backbone.TorchBackbone`.
 
     Raises:
         InputError: Essentia is not installed or cannot run the graph; a node is not there.

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_concepts.errors import shown
+from captum_concepts.text import shown
 
 MAX_NUMBERS = 2**28
 Value = Tensor | np.ndarray

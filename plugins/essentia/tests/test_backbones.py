@@ -13,10 +13,10 @@ from captum_concepts_essentia.builder import GraphBuilder
 from captum_concepts_essentia.graph import import_graph
 
 import captum_concepts as cc
-from captum_concepts.audio import Clip
-from captum_concepts.backbones import Backbone
+from captum_concepts.audio.clips import Clip
+from captum_concepts.audio.frontends import frontend
+from captum_concepts.backbones.protocol import Backbone
 from captum_concepts.errors import InputError
-from captum_concepts.frontends import frontend
 
 LAYER = "model/dense/BiasAdd"
 

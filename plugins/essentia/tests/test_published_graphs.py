@@ -8,8 +8,8 @@ import soundfile
 import torch
 from captum_concepts_essentia import import_graph
 
-from captum_concepts._torchaudio import load
-from captum_concepts.frontends import frontend
+from captum_concepts.audio._torchaudio import load
+from captum_concepts.audio.frontends import frontend
 
 
 @pytest.fixture(scope="module")

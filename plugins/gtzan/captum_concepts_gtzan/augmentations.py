@@ -14,8 +14,9 @@ import torch
 from scipy.signal import butter
 from torch import Tensor
 
-from captum_concepts._torchaudio import load
-from captum_concepts.errors import InputError, shown
+from captum_concepts.audio._torchaudio import load
+from captum_concepts.errors import InputError
+from captum_concepts.text import shown
 
 _STRETCH_FFT, _STRETCH_HOP = 2048, 512
 _FILTER_ORDER = 4

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from captum_concepts.backbones import TorchBackbone
-from captum_concepts.embedding_backbone import EmbeddingBackbone
-from captum_concepts.errors import InputError, shown
+from captum_concepts.backbones.embedding_backbone import EmbeddingBackbone
+from captum_concepts.backbones.torch_backbone import TorchBackbone
+from captum_concepts.errors import InputError
+from captum_concepts.text import shown
 from captum_concepts_gtzan.checkpoints import load_checkpoint
 from captum_concepts_gtzan.dataset import GENRES
 from captum_concepts_gtzan.features import COLUMNS, SAMPLE_RATE, features_version, track_features
@@ -40,7 +41,7 @@ class NetworkBackbone(TorchBackbone):
     model: GenreModel
 
     def input_parts(self) -> tuple[nn.Module, Callable[[Tensor], Tensor], str]:
-        """See `captum_concepts.attributions.HasInputParts`."""
+        """See `captum_concepts.attributions.api.HasInputParts`."""
         return FromLogMel(self.model), lambda waves: self.model.log_mel(waves.to(self.device)), "BCFT"
 
 

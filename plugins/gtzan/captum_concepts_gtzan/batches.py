@@ -5,20 +5,23 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from captum_concepts.audio import AudioError, Clip, file_digest, read_clip
-from captum_concepts.errors import InputError, shown
-from captum_concepts.training import generator
+from captum_concepts.audio.clips import AudioError, Clip
+from captum_concepts.audio.files import file_digest
+from captum_concepts.audio.patches import read_clip
+from captum_concepts.errors import InputError
+from captum_concepts.seeding import generator
+from captum_concepts.text import shown
+from captum_concepts.types import Progress
 from captum_concepts_gtzan.augmentations import Augmentation, crop
 from captum_concepts_gtzan.dataset import Track
 
-Progress = Callable[[str, int, int], None]
 _AHEAD = 2  # batches that are being made while one is learned from
 
 
@@ -188,7 +191,7 @@ class _Epoch:
 def chunks(wave: Tensor, samples: int) -> Tensor:
     """A recording as (P, samples): consecutive chunks without a remainder, or, if it is shorter, one, repeated.
 
-    This is how `captum_concepts.audio.iter_patches` cuts.
+    This is how `captum_concepts.audio.patches.iter_patches` cuts.
     """
     if wave.shape[-1] < samples:
         return crop(wave, samples, 0)[None]

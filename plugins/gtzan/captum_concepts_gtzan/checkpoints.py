@@ -12,9 +12,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from captum_concepts.backbone_options import class_names
-from captum_concepts.errors import InputError, shown
-from captum_concepts.weight_files import write_weights
+from captum_concepts.backbones.options import class_names
+from captum_concepts.errors import InputError
+from captum_concepts.storage.safetensors_files import write_weights
+from captum_concepts.text import shown
 from captum_concepts_gtzan.dataset import GENRES
 from captum_concepts_gtzan.models import MODELS, GenreModel, GtzanCNN, build_model
 

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from captum_concepts.audio import AudioError, duration, find_audio
-from captum_concepts.errors import InputError, shown
+from captum_concepts.audio.clips import AudioError
+from captum_concepts.audio.files import duration, find_audio
+from captum_concepts.errors import InputError
+from captum_concepts.text import shown
 
 GENRES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock")
 #: Where the genre folders lie below the folder a user has: the original and torchaudio's, Kaggle's, Kaggle's archive.

@@ -7,8 +7,10 @@ from typing import Any
 
 import click
 
-from captum_concepts import cli_options, console
-from captum_concepts.errors import InputError, shown
+from captum_concepts.cli import console
+from captum_concepts.cli import options as cli_options
+from captum_concepts.errors import InputError
+from captum_concepts.text import shown
 
 
 @click.command()

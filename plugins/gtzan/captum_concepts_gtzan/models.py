@@ -13,9 +13,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from captum_concepts.backbone_options import whole_samples
-from captum_concepts.errors import InputError, shown
-from captum_concepts.frontends import frontend
+from captum_concepts.audio.frontends import frontend
+from captum_concepts.backbones.options import whole_samples
+from captum_concepts.errors import InputError
+from captum_concepts.text import shown
 
 #: Seconds of a chunk.
 LONGEST = 600.0

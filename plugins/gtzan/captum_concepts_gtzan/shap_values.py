@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from captum_concepts.errors import InputError, shown
+from captum_concepts.errors import InputError
+from captum_concepts.text import shown
 from captum_concepts_gtzan.features import FeatureTable, piece_features
 from captum_concepts_gtzan.svm import SvmModel
 

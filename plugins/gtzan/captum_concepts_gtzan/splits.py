@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from captum_concepts.errors import InputError, shown
-from captum_concepts.folds import stratified_parts
+from captum_concepts.concepts.folds import stratified_parts
+from captum_concepts.errors import InputError
+from captum_concepts.text import shown
 from captum_concepts_gtzan.dataset import Track, Tracks, genre_name
 
 PARTS = ("train", "valid", "test")

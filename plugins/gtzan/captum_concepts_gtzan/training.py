@@ -14,11 +14,14 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from captum_concepts.backbones import resolve_device
-from captum_concepts.errors import InputError, shown
-from captum_concepts.training import Schedule, fit
+from captum_concepts.backbones.options import resolve_device
+from captum_concepts.errors import InputError
+from captum_concepts.text import shown
+from captum_concepts.training.schedule import Schedule
+from captum_concepts.training.training_run import fit
+from captum_concepts.types import Progress
 from captum_concepts_gtzan.augmentations import Augmentation, mask
-from captum_concepts_gtzan.batches import Progress, Recordings, TrainingBatches, whole_tracks
+from captum_concepts_gtzan.batches import Recordings, TrainingBatches, whole_tracks
 from captum_concepts_gtzan.checkpoints import FORMAT
 from captum_concepts_gtzan.models import GenreModel, build_model
 
@@ -148,7 +151,7 @@ def train_network(
         train: to learn from; decoded at the network's sample rate.
         validation: whose loss says which epoch is best.
         classes: names of the outputs.
-        out: folder of the run; see `captum_concepts.training.fit`.
+        out: folder of the run; see `captum_concepts.training.training_run.fit`.
         schedule: how long and where.
         options: how the network learns.
         model_options: of the network, e.g. ``seconds``.
@@ -160,7 +163,7 @@ def train_network(
         parts (``learnt_from``).
 
     Raises:
-        InputError: as `captum_concepts.training.fit` and `build_model`, or too few tracks.
+        InputError: as `captum_concepts.training.training_run.fit` and `build_model`, or too few tracks.
     """
     model = build_model(name, schedule.seed, **{"n_classes": len(classes), **(model_options or {})})
     chosen = asdict(options or TrainingOptions())

@@ -20,7 +20,7 @@ from captum_concepts_gtzan.augmentations import (
 from torch import Tensor
 
 from captum_concepts.errors import InputError
-from captum_concepts.training import generator
+from captum_concepts.seeding import generator
 
 RATE = 22050
 CHANGES = ("polarity", "noise", "gain", "filter", "delay", "stretch")

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_concepts.errors import InputError, shown
-from captum_concepts.weight_files import read_weights, write_weights
+from captum_concepts.errors import InputError
+from captum_concepts.storage.safetensors_files import read_weights, write_weights
+from captum_concepts.text import shown
 from captum_concepts_tile2vec.features import Kind, TileFeatures
 from captum_concepts_tile2vec.models import Network, Shape, build_network
 

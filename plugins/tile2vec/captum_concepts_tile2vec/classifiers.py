@@ -16,7 +16,8 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from captum_concepts.errors import InputError, shown
+from captum_concepts.errors import InputError
+from captum_concepts.text import shown
 
 Kind = Literal["logistic", "dense"]
 KINDS = ("logistic", "dense")

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from captum_concepts import console
-from captum_concepts.errors import InputError, shown
+from captum_concepts.cli import console
+from captum_concepts.errors import InputError
+from captum_concepts.text import shown
 
 if TYPE_CHECKING:
     from captum_concepts_tile2vec.checkpoints import Tile2Vec

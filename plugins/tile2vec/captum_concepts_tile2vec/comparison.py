@@ -11,8 +11,10 @@ import numpy as np
 import pandas as pd
 from sklearn.pipeline import Pipeline
 
-from captum_concepts.errors import InputError, shown
-from captum_concepts.weight_files import write_weights
+from captum_concepts.errors import InputError
+from captum_concepts.storage.safetensors_files import write_weights
+from captum_concepts.text import shown
+from captum_concepts.types import Progress
 from captum_concepts_tile2vec.checkpoints import Tile2Vec, untrained, weights_digest
 from captum_concepts_tile2vec.classifiers import (
     Kind,
@@ -26,7 +28,7 @@ from captum_concepts_tile2vec.classifiers import (
     score_difference,
 )
 from captum_concepts_tile2vec.embedding import embed_side_by_side
-from captum_concepts_tile2vec.tiles import Progress, Tiles
+from captum_concepts_tile2vec.tiles import Tiles
 
 
 @dataclass(frozen=True)

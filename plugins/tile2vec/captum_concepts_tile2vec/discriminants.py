@@ -8,11 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_concepts.errors import InputError, shown
-from captum_concepts.training import generator, seeded
+from captum_concepts.errors import InputError
+from captum_concepts.seeding import generator, seeded
+from captum_concepts.text import shown
+from captum_concepts.types import Progress
 from captum_concepts_tile2vec.checkpoints import Settings, Tile2Vec
 from captum_concepts_tile2vec.features import KeptFeatures
-from captum_concepts_tile2vec.tiles import Progress, Tiles
+from captum_concepts_tile2vec.tiles import Tiles
 
 _BLOCK = 64  # tiles read at a time
 

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from captum_concepts.errors import InputError
+from captum_concepts.types import Progress
 from captum_concepts_tile2vec.checkpoints import Tile2Vec
 from captum_concepts_tile2vec.features import TileFeatures, pooled
-from captum_concepts_tile2vec.tiles import Progress, Tiles
+from captum_concepts_tile2vec.tiles import Tiles
 
 BATCH = 64
 

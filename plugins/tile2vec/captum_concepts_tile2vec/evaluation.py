@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from captum_concepts.errors import InputError, shown
+from captum_concepts.errors import InputError
+from captum_concepts.text import shown
+from captum_concepts.types import Progress
 from captum_concepts_tile2vec.checkpoints import Tile2Vec, weights_digest
 from captum_concepts_tile2vec.embedding import embed_tiles, pooled_tiles
 from captum_concepts_tile2vec.features import TileFeatures
@@ -28,7 +30,7 @@ from captum_concepts_tile2vec.looking import (
     silhouette,
 )
 from captum_concepts_tile2vec.page import render_page
-from captum_concepts_tile2vec.tiles import Progress, Tiles
+from captum_concepts_tile2vec.tiles import Tiles
 from captum_concepts_tile2vec.triplets import TripletSampler, judge_triplets
 
 logger = logging.getLogger(__name__)

@@ -11,13 +11,15 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from captum_concepts._torchaudio import load
-from captum_concepts.audio import file_digest
-from captum_concepts.errors import InputError, shown
-from captum_concepts.fingerprints import fingerprint
-from captum_concepts.frontends import Frontend
-from captum_concepts.store import ActivationStore
-from captum_concepts_tile2vec.tiles import Progress, Tiles
+from captum_concepts.audio._torchaudio import load
+from captum_concepts.audio.files import file_digest
+from captum_concepts.audio.frontends import Frontend
+from captum_concepts.backbones.fingerprint import fingerprint
+from captum_concepts.errors import InputError
+from captum_concepts.storage.activation_store import ActivationStore
+from captum_concepts.text import shown
+from captum_concepts.types import Progress
+from captum_concepts_tile2vec.tiles import Tiles
 
 Kind = Literal["logmel", "mfcc", "raw"]
 KINDS = ("logmel", "mfcc", "raw")

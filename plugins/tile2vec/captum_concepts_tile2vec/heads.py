@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from captum_concepts.errors import InputError, shown
-from captum_concepts.weight_files import read_weights, write_weights
+from captum_concepts.errors import InputError
+from captum_concepts.storage.safetensors_files import read_weights, write_weights
+from captum_concepts.text import shown
 from captum_concepts_tile2vec.checkpoints import Tile2Vec, weights_digest
 from captum_concepts_tile2vec.looking import Clusters, cluster_name
 

@@ -7,7 +7,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from captum_concepts.errors import InputError, shown
+from captum_concepts.errors import InputError
+from captum_concepts.text import shown
 
 Strategy = Literal["active", "all"]
 Mining = Literal["none", "semi-hard", "all"]

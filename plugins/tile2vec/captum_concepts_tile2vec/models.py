@@ -21,7 +21,8 @@ import torch
 import torchvision.models
 from torch import Tensor, nn
 
-from captum_concepts.errors import InputError, shown
+from captum_concepts.errors import InputError
+from captum_concepts.text import shown
 
 
 @dataclass(frozen=True)

@@ -1,25 +1,26 @@
 """The tiles that recordings are cut into, and which of them can be used.
 
 A *tile* is a stretch of fixed length of a recording. Tiles are read by random access
-(`captum_concepts.audio.read_clip`), so that a file of any length costs the memory of one tile.
+(`captum_concepts.audio.patches.read_clip`), so that a file of any length costs the memory of one tile.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from captum_concepts.audio import Clip, read_clip
-from captum_concepts.decoding import SILENCE, Channels, Source
-from captum_concepts.errors import InputError, shown
+from captum_concepts.audio.clips import Channels, Clip
+from captum_concepts.audio.decoding import SILENCE, Source
+from captum_concepts.audio.patches import read_clip
+from captum_concepts.errors import InputError
+from captum_concepts.text import shown
+from captum_concepts.types import Progress
 from captum_concepts_tile2vec.data import Recording
-
-Progress = Callable[[str, int, int], None]
 
 _NAMED = 3  # recordings that a warning names
 

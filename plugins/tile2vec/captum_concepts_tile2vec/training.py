@@ -1,4 +1,4 @@
-"""Train an embedding: the Lightning module and what `captum_concepts.training` needs around it."""
+"""Train an embedding: the Lightning module and what `captum_concepts.training.training_run` needs around it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from captum_concepts.backbones import resolve_device
-from captum_concepts.errors import InputError, shown
-from captum_concepts.training import Precision, Schedule, fit, generator, seeded
+from captum_concepts.backbones.options import resolve_device
+from captum_concepts.errors import InputError
+from captum_concepts.seeding import generator, seeded
+from captum_concepts.text import shown
+from captum_concepts.training.schedule import Precision, Schedule
+from captum_concepts.training.training_run import fit
+from captum_concepts.types import Progress
 from captum_concepts_tile2vec.checkpoints import LEARNT_FROM_KEY, Settings
 from captum_concepts_tile2vec.features import KeptFeatures, TileSource, Waveforms, tiles_digest
 from captum_concepts_tile2vec.loss import MININGS, STRATEGIES, Mining, Strategy, l2_penalty, triplet_loss
 from captum_concepts_tile2vec.models import Network
-from captum_concepts_tile2vec.tiles import Progress, Tiles
+from captum_concepts_tile2vec.tiles import Tiles
 from captum_concepts_tile2vec.triplets import TripletDataset, TripletSampler
 
 HELD_OUT_EPOCH = 2**31  # the number of the one epoch that held-out triplets are drawn in

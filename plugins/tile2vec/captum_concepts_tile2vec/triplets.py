@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from captum_concepts.errors import InputError, shown
+from captum_concepts.errors import InputError
+from captum_concepts.text import shown
 from captum_concepts_tile2vec.features import TileSource
 from captum_concepts_tile2vec.tiles import Tiles
 

@@ -1,0 +1,220 @@
+"""Clips through a backbone: decoded ahead in a thread, several in one batch, rows given back clip by clip."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from captum_concepts.audio.clips import AudioError, Clip
+from captum_concepts.audio.patches import Patches
+from captum_concepts.backbones.protocol import Backbone
+from captum_concepts.errors import InputError
+
+READ_AHEAD = 8
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A clip that could not be used: its file, what kind of fault (see ``audio.AudioError``), and the full message."""
+
+    path: str
+    status: str
+    message: str
+
+
+@dataclass(frozen=True)
+class ArrayNames:
+    """Names of the arrays of one clip in the store."""
+
+    layers: tuple[str, ...]
+    targets: tuple[int, ...]
+    pool: str
+
+    def activation(self, layer: str) -> str:
+        return f"activation {self.pool} {layer}"
+
+    def gradient(self, layer: str, target: int) -> str:
+        return f"gradient {self.pool} {target} {layer}"
+
+    @property
+    def all(self) -> list[str]:
+        names = ["span", *map(self.activation, self.layers)]
+        if self.targets:
+            names.append("logits")
+            names += [self.gradient(layer, target) for layer in self.layers for target in self.targets]
+        return names
+
+
+def problem_of(clip: Clip, error: InputError) -> Problem:
+    status = error.status if isinstance(error, AudioError) else "refused"
+    return Problem(clip.path, status, str(error))
+
+
+@dataclass
+class _Hearing:
+    """A clip on its way through the model."""
+
+    spans: list[dict[str, Tensor]] = field(default_factory=list)
+    parts: list[dict[str, Tensor]] = field(default_factory=list)
+    waiting: int = 0
+    ended: bool = False
+
+    def rows(self) -> dict[str, Tensor]:
+        return _joined(self.parts) | _joined(self.spans)
+
+
+def _joined(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _append(parts: list[dict[str, Tensor]], part: dict[str, Tensor]) -> None:
+    """Append, and join neighbours of like size: n parts become about log2(n).
+
+    Thousands of small tensors, each in the memory that a block of audio has just left, would keep the next block from
+    using it again: a long file would take as much memory as all its patches.
+    """
+    parts.append(part)
+    while len(parts) > 1 and _length(parts[-2]) <= _length(parts[-1]):
+        parts[-2:] = [_joined(parts[-2:])]
+
+
+def _length(part: dict[str, Tensor]) -> int:
+    return len(next(iter(part.values())))
+
+
+def heard(
+    backbone: Backbone, clips: Sequence[Clip], todo: Sequence[int], names: ArrayNames, batch_size: int
+) -> Generator[tuple[int, dict[str, Tensor] | Problem], None, None]:
+    """Each clip of ``todo`` with its rows or its problem, in no particular order.
+
+    Patches of several clips share a batch; a clip that turns out bad halfway gives a problem and no rows.
+    """
+    hearings: dict[int, _Hearing] = {}
+    blocks: deque[tuple[int, Tensor]] = deque()
+
+    def run(size: int) -> Iterator[int]:
+        """One pass over the first ``size`` patches; gives the clips that are complete."""
+        batch: list[tuple[int, Tensor]] = []
+        while blocks and size:
+            i, inputs = blocks.popleft()
+            batch.append((i, inputs[:size]))
+            if len(inputs) > size:
+                blocks.appendleft((i, inputs[size:]))
+            size -= len(batch[-1][1])
+        found = _forward(backbone, torch.cat([inputs for _, inputs in batch]), names)
+        start = 0
+        for i, inputs in batch:
+            end = start + len(inputs)
+            _append(hearings[i].parts, {name: values[start:end] for name, values in found.items()})
+            hearings[i].waiting -= len(inputs)
+            start = end
+        for i in dict.fromkeys(i for i, _ in batch):
+            if hearings[i].ended and not hearings[i].waiting:
+                yield i
+
+    def result(i: int) -> tuple[int, dict[str, Tensor] | Problem]:
+        return i, _checked(clips[i], hearings.pop(i).rows())
+
+    with contextlib.closing(_read_ahead(backbone, clips, todo)) as heard:
+        for i, item in heard:
+            if isinstance(item, Patches):
+                hearing = hearings.setdefault(i, _Hearing())
+                hearing.waiting += len(item.inputs)
+                _append(hearing.spans, {"span": torch.from_numpy(np.stack([item.starts, item.ends], 1))})
+                blocks.append((i, item.inputs))
+                while sum(len(inputs) for _, inputs in blocks) >= batch_size:
+                    yield from map(result, run(batch_size))
+            elif isinstance(item, Problem):
+                blocks = deque((j, inputs) for j, inputs in blocks if j != i)
+                hearings.pop(i, None)
+                yield i, item
+            else:
+                hearings[i].ended = True
+                if not hearings[i].waiting:
+                    yield result(i)
+    while blocks:
+        yield from map(result, run(batch_size))
+
+
+def _checked(clip: Clip, rows: dict[str, Tensor]) -> dict[str, Tensor] | Problem:
+    bad = [name for name, values in rows.items() if not torch.isfinite(values).all()]
+    if not bad:
+        return rows
+    message = f"{clip.path}: the model gave NaN or infinite values ({bad[0]}); check weights and audio"
+    return Problem(clip.path, "not finite", message)
+
+
+def _forward(backbone: Backbone, inputs: Tensor, names: ArrayNames) -> dict[str, Tensor]:
+    """Rows of all arrays but "span" for one batch, on the CPU."""
+    if not names.targets:
+        found = backbone.activations(inputs, names.layers, names.pool)
+        return {names.activation(layer): values.float().cpu() for layer, values in found.items()}
+    logits, activations, gradients = backbone.gradients(inputs, names.layers, names.targets, names.pool)
+    rows = {names.activation(layer): values.float().cpu() for layer, values in activations.items()}
+    rows["logits"] = logits.float().cpu()
+    for layer, values in gradients.items():
+        for position, target in enumerate(names.targets):
+            rows[names.gradient(layer, target)] = values[:, position].float().cpu()
+    return rows
+
+
+# What follows the last block of a clip.
+_END = object()
+
+
+def _read_ahead(
+    backbone: Backbone, clips: Sequence[Clip], todo: Sequence[int]
+) -> Generator[tuple[int, Patches | Problem | object], None, None]:
+    """Blocks of patches of each clip, then ``_END``, or a ``Problem``; decoded in a thread while the model computes."""
+    blocks: queue.Queue[tuple[int, Patches | Problem | object] | None] = queue.Queue(maxsize=READ_AHEAD)
+    stop = threading.Event()
+    failure: list[BaseException] = []
+
+    def offer(item: tuple[int, Patches | Problem | object] | None) -> bool:
+        while not stop.is_set():
+            try:
+                blocks.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def read(indices: Iterable[int]) -> None:
+        try:
+            for i in indices:
+                heard = False
+                try:
+                    for block in backbone.read(clips[i]):
+                        heard = heard or len(block.inputs) > 0
+                        if not offer((i, block)):
+                            return
+                    if not heard:
+                        raise AudioError(
+                            clips[i].path, "too short", "no patch could be cut from it", "give a longer clip"
+                        )
+                    offer((i, _END))
+                except InputError as error:
+                    offer((i, problem_of(clips[i], error)))
+        except BaseException as error:  # handed to the thread that asked, which raises it
+            failure.append(error)
+        finally:
+            offer(None)
+
+    thread = threading.Thread(target=read, args=(todo,), name="captum_concepts decoder", daemon=True)
+    thread.start()
+    try:
+        while (item := blocks.get()) is not None:
+            yield item
+        if failure:
+            raise failure[0]
+    finally:
+        stop.set()
+        thread.join()

@@ -1,0 +1,10 @@
+"""Captum's attributions on the model's input."""
+
+from captum_concepts.attributions.api import Attributions, attribute
+from captum_concepts.attributions.builtin import METHODS
+
+__all__ = [
+    "METHODS",
+    "Attributions",
+    "attribute",
+]

@@ -1,0 +1,25 @@
+"""Clips, files, decoding, patches and front-ends."""
+
+from captum_concepts.audio.clips import AudioError, Channels, Clip, Status
+from captum_concepts.audio.decoding import FORMATS
+from captum_concepts.audio.files import as_clips, duration, file_digest, find_audio
+from captum_concepts.audio.frontends import PRESETS, Frontend, frontend
+from captum_concepts.audio.patches import Patches, iter_patches, read_clip
+
+__all__ = [
+    "FORMATS",
+    "PRESETS",
+    "AudioError",
+    "Channels",
+    "Clip",
+    "Frontend",
+    "Patches",
+    "Status",
+    "as_clips",
+    "duration",
+    "file_digest",
+    "find_audio",
+    "frontend",
+    "iter_patches",
+    "read_clip",
+]

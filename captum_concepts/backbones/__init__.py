@@ -1,0 +1,24 @@
+"""The models that are explained."""
+
+from captum_concepts.backbones.embedding_backbone import EmbeddingBackbone
+from captum_concepts.backbones.fingerprint import Unhashable, fingerprint
+from captum_concepts.backbones.layers import LayerTap, find_layer, pool_map
+from captum_concepts.backbones.load import load_backbone
+from captum_concepts.backbones.options import resolve_device, target_index
+from captum_concepts.backbones.protocol import Backbone, Gradients
+from captum_concepts.backbones.torch_backbone import TorchBackbone
+
+__all__ = [
+    "Backbone",
+    "EmbeddingBackbone",
+    "Gradients",
+    "LayerTap",
+    "TorchBackbone",
+    "Unhashable",
+    "find_layer",
+    "fingerprint",
+    "load_backbone",
+    "pool_map",
+    "resolve_device",
+    "target_index",
+]

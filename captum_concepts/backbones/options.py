@@ -1,0 +1,109 @@
+"""What every backbone is told alike: class names, targets, lengths and the handling of short clips."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import operator
+from collections import Counter
+from collections.abc import Sequence
+from typing import get_args
+
+import torch
+
+from captum_concepts.audio.patches import Short
+from captum_concepts.backbones.protocol import Backbone
+from captum_concepts.errors import InputError
+from captum_concepts.text import shown
+
+
+def class_names(classes: Sequence[str]) -> tuple[str, ...]:
+    """The names of a model's outputs as text.
+
+    Raises:
+        InputError: two outputs have one name, so that their rows in the results could not be told apart.
+    """
+    names = tuple(map(str, classes))
+    name, times = next(iter(Counter(names).most_common(1)), ("", 0))
+    if times > 1:
+        raise InputError(f"classes: {shown(name)} is there {times} times; give each output a name of its own")
+    return names
+
+
+def whole_samples(option: str, seconds: float, rate: int) -> int:
+    """A length in samples.
+
+    Raises:
+        InputError: ``seconds`` is not a positive number, or less than a sample; ``option`` is its name.
+    """
+    if not 0 < seconds < math.inf:
+        raise InputError(f"{option}={shown(seconds)} must be positive and finite; give seconds")
+    samples = round(seconds * rate)
+    if samples < 1:
+        raise InputError(
+            f"{option}={shown(seconds)} is shorter than one sample at {rate} Hz; give more than {1 / rate:.2g}"
+        )
+    return samples
+
+
+def check_targets(targets: Sequence[int], outputs: int, name: str) -> None:
+    for target in targets:
+        if not hasattr(target, "__index__"):
+            raise InputError(f"target={shown(target)} is not a whole number; {name} has outputs 0 to {outputs - 1}")
+        if not 0 <= target < outputs:
+            raise InputError(f"target={shown(target)} is out of range; {name} has outputs 0 to {outputs - 1}")
+
+
+def check_short(short: str) -> None:
+    if short not in get_args(Short):
+        raise InputError(f"short={shown(short)} is not known; use {', '.join(get_args(Short))}")
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """``"auto"`` is CUDA where there is one, else the CPU.
+
+    Raises:
+        InputError: an unknown device, or CUDA asked for where there is none.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise InputError(f"device={shown(device)} is not a device; use auto, cpu or cuda") from None
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device={shown(str(device))}: PyTorch sees no CUDA GPU here; use device='cpu'")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device={shown(str(device))}: there are {torch.cuda.device_count()} GPUs, counted from 0")
+    try:
+        torch.zeros(1, device=chosen).item()  # "meta" gives no values
+    except (RuntimeError, NotImplementedError, AssertionError):
+        raise InputError(f"device={shown(str(device))} cannot compute here; use auto, cpu or cuda") from None
+    return chosen
+
+
+def target_index(backbone: Backbone, target: str | int) -> int:
+    """Index of a class given by name or number.
+
+    Raises:
+        InputError: no such class; the message lists the nearest names.
+    """
+    classes = list(backbone.classes)
+    if not classes:
+        raise InputError(f"target={shown(target)}: backbone {backbone.name} has no classes; give no target")
+    if not isinstance(target, str | bool):
+        try:
+            number = operator.index(target)  # NumPy's integers too
+        except TypeError:
+            raise InputError(f"target={shown(target)}: give a class's name or number") from None
+        if 0 <= number < len(classes):
+            return number
+        raise InputError(f"target={number} is out of range; {backbone.name} has classes 0 to {len(classes) - 1}")
+    if target in classes:
+        return classes.index(str(target))
+    folded = {name.casefold(): name for name in classes}
+    near = difflib.get_close_matches(str(target).casefold(), folded, n=3, cutoff=0.3)
+    rest = [name for name in classes if name.casefold() not in near]
+    listed = ", ".join([folded[name] for name in near] + rest[: 20 - len(near)])
+    more = f" and {len(classes) - 20} more" if len(classes) > 20 else ""
+    raise InputError(f"target={shown(target)} is not a class of {backbone.name}; its classes: {listed}{more}")

@@ -1,0 +1,65 @@
+"""What every backbone offers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from captum_concepts.audio.clips import Clip
+from captum_concepts.audio.patches import Patches
+
+
+class Gradients(NamedTuple):
+    """One forward and one backward per target over a batch.
+
+    Attributes:
+        logits: (B, C), all classes.
+        activations: layer -> (B, D), pooled by mean.
+        gradients: layer -> (B, T, D), derivative of each target's logit with respect to the pooled activation.
+    """
+
+    logits: Tensor
+    activations: dict[str, Tensor]
+    gradients: dict[str, Tensor]
+
+
+@runtime_checkable
+class Backbone(Protocol):
+    """What every stage after the audio relies on.
+
+    Attributes:
+        name: short name for results.
+        layers: default layers, in the model's order.
+        classes: class names; empty without a head.
+        device: where the model computes.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def layers(self) -> Sequence[str]: ...
+
+    @property
+    def classes(self) -> Sequence[str]: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def fingerprint(self) -> str | None:
+        """Hash of all that decides the activations of given audio; None if it cannot be known (nothing is cached)."""
+
+    def check_layers(self, layers: Sequence[str]) -> None:
+        """Raise InputError, listing the valid names, unless every layer exists."""
+
+    def read(self, clip: Clip) -> Iterator[Patches]:
+        """The clip's patches, in blocks of bounded size."""
+
+    def activations(self, inputs: Tensor, layers: Sequence[str], pool: str) -> dict[str, Tensor]:
+        """Pooled activations (B, D) of every layer from one forward pass over patches (B, ...)."""
+
+    def gradients(self, inputs: Tensor, layers: Sequence[str], targets: Sequence[int], pool: str) -> Gradients:
+        """Logits, pooled activations and pooled gradients from one forward and one backward per target."""

@@ -1,0 +1,59 @@
+"""CAV methods by name, and how they are called."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from captum_concepts.cavs.directions import Fit
+from captum_concepts.errors import InputError
+from captum_concepts.text import shown
+
+FitFunction = Callable[..., Fit]
+
+
+def resolve_method(method: str | FitFunction) -> FitFunction:
+    """The fit function of a registered name; a callable is returned as it is."""
+    if callable(method):
+        return method
+    from captum_concepts.plugins.registry import lookup
+
+    return lookup("cav_methods", method).factory
+
+
+def run_fit(
+    fit: FitFunction,
+    activations: Tensor,
+    positives: Tensor,
+    negatives: Tensor,
+    weights: Tensor,
+    options: dict[str, Any],
+) -> Fit:
+    """Call a fit function and bring what it returns to unit directions with biases and scales.
+
+    A plugin may return (directions, biases) of any length, meaning the logit ``f @ directions[k] + biases[k]``.
+
+    Raises:
+        InputError: unknown options, or results of the wrong shape.
+    """
+    try:
+        inspect.signature(fit).bind(activations, positives, negatives, weights, **options)
+    except TypeError as error:
+        raise InputError(f"cav_options={shown(options)}: {error}") from None
+    parts = tuple(fit(activations, positives, negatives, weights, **options))
+    if len(parts) not in (2, 3):
+        raise InputError(f"CAV method {getattr(fit, '__name__', 'custom')}: must give (directions, biases)")
+    directions, biases = parts[:2]
+    k = positives.shape[1]
+    if tuple(directions.shape) != (k, activations.shape[1]) or tuple(biases.shape) != (k,):
+        raise InputError(
+            f"CAV method {getattr(fit, '__name__', 'custom')}: gave shapes {tuple(directions.shape)} and "
+            f"{tuple(biases.shape)}; it must give ({k}, {activations.shape[1]}) and ({k},)"
+        )
+    if len(parts) == 3:
+        return directions, biases, parts[2]
+    lengths = directions.norm(dim=1)
+    return directions / lengths[:, None], biases / lengths, lengths

@@ -1,0 +1,119 @@
+"""Whether concepts differ from their negatives by what they are, or by where all of them come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from captum_concepts.cavs.fit import fit_cavs
+from captum_concepts.cavs.groups import group_weights
+from captum_concepts.diagnostics.random_sets import Fitter, Shuffles
+from captum_concepts.results.diagnostics import is_confounded
+
+RANDOM_SETS = 20
+
+
+@dataclass(frozen=True)
+class DomainCheck:
+    """What sets the concepts as a whole apart from the pool that they are held against.
+
+    Attributes:
+        auc, low, high: held-out AUC of all concept clips together against the pool, with its 95 % interval.
+        random_sets: share of random sets of concept clips, drawn whatever they show, that are told from the pool on
+            held-out groups as surely as a concept must be.
+        common: share of the squared distance between a concept's mean and the pool's that all concepts have in common:
+            the mean inner product of the displacements of two concepts over that of one with itself, each between
+            displacements measured on different groups.
+    """
+
+    auc: float
+    low: float
+    high: float
+    random_sets: float
+    common: float
+
+    @property
+    def confounded(self) -> bool:
+        """Whether a CAV against this pool says where a clip comes from rather than what it shows."""
+        return is_confounded(vars(self))
+
+
+def check_domain(
+    fitter: Fitter,
+    activations: Tensor,
+    positives: np.ndarray,
+    negatives: np.ndarray,
+    groups: np.ndarray,
+    seed: int = 0,
+    folds: int = 5,
+) -> DomainCheck | None:
+    """Tell whether any set of the concepts' clips would be "found", whatever it shows.
+
+    Single notes against a pool of full mixes make every set of notes significant: their CAVs all say "a single note".
+
+    Args:
+        fitter: the CAV method.
+        activations: (N, D).
+        positives, negatives: bool (N, K).
+        groups: (N,).
+        seed: of folds and random sets.
+        folds: of the held-out AUC.
+
+    Returns:
+        None where there is nothing to check: concepts held against each other, fewer than two of them, or fewer than
+        10 groups of either side.
+    """
+    ours: np.ndarray = np.asarray(positives.any(axis=1))
+    pool: np.ndarray = np.asarray(negatives.any(axis=1))
+    if positives.shape[1] < 2 or (ours & pool).any():
+        return None
+    rows = np.flatnonzero(ours | pool)
+    shuffles = Shuffles(groups[rows])
+    shown = shuffles.shown(positives[rows])
+    any_shown: np.ndarray = np.asarray(shown.any(axis=1))
+    members = np.flatnonzero(any_shown)
+    if len(members) < 10 or shuffles.count - len(members) < 10:
+        return None
+    size = int(np.clip(np.median(shown.sum(axis=0)), 5, len(members) // 2))
+    generator = shuffles.generator(seed, "domain")
+    drawn = np.zeros((shuffles.count, 1 + RANDOM_SETS), dtype=bool)
+    drawn[:, 0] = any_shown
+    for column in range(1, 1 + RANDOM_SETS):
+        order = shuffles.order(generator)
+        drawn[order[any_shown[order]][:size], column] = True
+    x = activations[torch.from_numpy(rows).to(activations.device)]
+    marked = drawn[shuffles.index] & ours[rows, None]
+    against = np.repeat((pool[rows] & ~any_shown[shuffles.index])[:, None], drawn.shape[1], axis=1)
+    bank = fit_cavs(
+        x, marked, fitter.fit, groups[rows], negatives=against, folds=folds, seed=seed, layer="", **fitter.options
+    )
+    whole = bank.quality.iloc[0]
+    return DomainCheck(
+        float(whole["auc"]),
+        float(whole["low"]),
+        float(whole["high"]),
+        float((bank.quality["status"].iloc[1:] == "ok").mean()),
+        _common_share(x, positives[rows], against[:, 0], groups[rows], shuffles, seed),
+    )
+
+
+def _common_share(
+    x: Tensor, positives: np.ndarray, pool: np.ndarray, groups: np.ndarray, shuffles: Shuffles, seed: int
+) -> float:
+    """See ``DomainCheck.common``; both means of every displacement are of one half of the groups."""
+    against = np.repeat(pool[:, None], positives.shape[1], axis=1)
+    first = shuffles.halves(positives, against, seed)
+    weights = group_weights(groups)[:, None]
+    moved = []
+    for half in (first, ~first):
+        shares = [weights * (mask & half) for mask in (positives, against)]
+        parts = [torch.from_numpy(share / share.sum(axis=0).clip(1e-300)) for share in shares]
+        moved.append((parts[0] - parts[1]).T @ x.double().cpu())
+    products = moved[0] @ moved[1].T
+    k = len(products)
+    own = float(products.diagonal().mean())
+    others = float((products.sum() - products.diagonal().sum()) / (k * (k - 1)))
+    return others / own if own > 0 else float("nan")

@@ -1,0 +1,259 @@
+"""What to know of concepts before their scores and hierarchy are believed: tables, and a line for each thing found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from captum_concepts.backbones.layers import POSITION_AXES
+from captum_concepts.cavs.bank import ConceptBank
+from captum_concepts.cavs.groups import group_weights
+from captum_concepts.cavs.methods import FitFunction
+from captum_concepts.concepts.overlap import Overlap
+from captum_concepts.diagnostics.domain_shift import RANDOM_SETS, DomainCheck, check_domain
+from captum_concepts.diagnostics.entanglement import (
+    CosineBand,
+    cross_auc,
+    entangled,
+    overlapping,
+    random_directions,
+    random_pair_cosines,
+)
+from captum_concepts.diagnostics.position import (
+    SPLITS,
+    RandomPushes,
+    axes_of,
+    energy_profile,
+    position_dependence,
+)
+from captum_concepts.diagnostics.random_sets import Fitter, RandomSets, Shuffles
+from captum_concepts.diagnostics.stability import Resampler, random_cosines
+from captum_concepts.results.diagnostics import LONGEST, NAMED, Diagnostics
+from captum_concepts.text import counted, shown
+
+
+def diagnose(
+    diagnostics: Diagnostics,
+    bank: ConceptBank,
+    activations: Tensor,
+    rows: ConceptRows,
+    fit: FitFunction,
+    options: dict[str, Any],
+    overlap: Overlap,
+    seed: int,
+    shape: Mapping[str, int] | None = None,
+) -> list[str]:
+    """Add the tables of one layer to ``diagnostics``; the warnings. See ``LayerChecks``."""
+    tables, lines = LayerChecks(rows, fit, options, overlap, seed).check(bank, activations, shape)
+    for name, table in tables.items():
+        diagnostics.append(name, table)
+    return lines
+
+
+@dataclass(frozen=True)
+class ConceptRows:
+    """Which rows show which concept, the same at all layers.
+
+    Attributes:
+        positives, negatives: bool (N, K).
+        groups: (N,) of str.
+    """
+
+    positives: np.ndarray
+    negatives: np.ndarray
+    groups: np.ndarray
+
+
+class LayerChecks:
+    """Checks the concepts of one layer after the other.
+
+    Args:
+        rows: the concept rows.
+        fit, options: the CAV method.
+        overlap: of the concepts' examples.
+        seed: of cuts and random sets. Same seed, same bytes.
+    """
+
+    def __init__(self, rows: ConceptRows, fit: FitFunction, options: dict[str, Any], overlap: Overlap, seed: int):
+        self.rows, self.overlap, self.seed = rows, overlap, seed
+        self.fitter = Fitter(fit, options)
+        self.shuffles = Shuffles(rows.groups)
+        self.resampler = Resampler(self.fitter, self.shuffles, group_weights(rows.groups))
+
+    def check(
+        self, bank: ConceptBank, activations: Tensor, shape: Mapping[str, int] | None = None
+    ) -> tuple[dict[str, pd.DataFrame], list[str]]:
+        """Tables and warnings of one layer, of the concepts that can be told apart there.
+
+        Args:
+            bank: fitted on the rows.
+            activations: (N, D).
+            shape: sizes of the layer's axes if time and frequency are not pooled.
+
+        Returns:
+            name -> rows of ``Diagnostics``, and one line for each kind of thing that was found.
+        """
+        tables: dict[str, pd.DataFrame] = {}
+        lines: list[str] = []
+        usable = np.flatnonzero((bank.quality["status"] == "ok").to_numpy())
+        if len(usable):
+            positives, negatives = self.rows.positives[:, usable], self.rows.negatives[:, usable]
+            part = _Part(bank, usable, bank.directions[usable].to(activations), positives, negatives)
+            sets = RandomSets(positives, negatives, self.rows.groups, range(len(usable)), self.seed)
+            tables["stability"] = self._stability(part, activations, sets, lines)
+            pushes = [RandomPushes.along(a, shape or {}, part.directions, sets.kind_of) for a in axes_of(shape)]
+            band = self._random(activations, sets, pushes)
+            tables["pairs"] = self._pairs(part, activations, band, sets.kind_of, lines)
+            if sets.count and pushes:
+                tables["positions"] = self._positions(part, activations, sets, pushes, lines)
+        found = check_domain(
+            self.fitter, activations, self.rows.positives, self.rows.negatives, self.rows.groups, self.seed
+        )
+        if found is not None:
+            tables["domain"] = pd.DataFrame([{"layer": bank.layer, **vars(found)}])
+            if found.confounded:
+                lines.append(_domain_line(bank.layer, found))
+        return tables, lines
+
+    def _random(self, activations: Tensor, sets: RandomSets, pushes: list[RandomPushes]) -> CosineBand | None:
+        """The band of cosines of random sets; their directions go into ``pushes`` as well."""
+        cosines: list[np.ndarray] = []
+        for directions in random_directions(self.fitter, activations, sets):
+            cosines.append(random_pair_cosines(directions))
+            for along in pushes:
+                along.add(directions.flatten(0, 1))
+        return CosineBand.of(np.concatenate(cosines)) if cosines else None
+
+    def _stability(self, part: _Part, activations: Tensor, sets: RandomSets, lines: list[str]) -> pd.DataFrame:
+        found = self.resampler.cosines(activations, part.positives, part.negatives, self.seed).double().cpu().numpy()
+        chance = np.full(len(found), np.nan)
+        if sets.count:
+            null = random_cosines(self.fitter, activations, sets, self.seed)
+            chance = np.nanquantile(null, 0.95, axis=0)[sets.kind_of]
+        names = [part.bank.names[k] for k in part.usable]
+        table = pd.DataFrame({"layer": part.bank.layer, "concept": names, "cosine": found, "chance": chance})
+        weak = table[table["cosine"] <= table["chance"]].sort_values("cosine", kind="stable")
+        if len(weak):
+            some = [f"{_name(r.concept)} (cosine {r.cosine:.2f}, chance up to {r.chance:.2f})" for r in _first(weak)]
+            lines.append(
+                f"{shown(part.bank.layer)}: the CAVs of {counted(len(weak), 'concept')} are no more repeatable between "
+                f"halves of the groups than those of random sets: {_listed(some, len(weak))}; give more examples"
+            )
+        return table
+
+    def _pairs(
+        self, part: _Part, activations: Tensor, band: CosineBand | None, kinds: np.ndarray, lines: list[str]
+    ) -> pd.DataFrame:
+        columns = np.ix_(part.usable, part.usable)
+        names = tuple(part.bank.names[k] for k in part.usable)
+        overlap = Overlap(names, self.overlap.clips[columns], self.overlap.groups[columns])
+        beyond, total = entangled(part.directions, band, kinds)
+        pairs = beyond[["first", "second"]].to_numpy(np.int64).reshape(-1, 2)
+        known = set(map(tuple, pairs.tolist()))
+        alike = [pair for pair in overlapping(overlap).tolist() if tuple(pair) not in known]
+        pairs = np.concatenate([pairs, np.array(alike, dtype=np.int64).reshape(-1, 2)])
+        a, b = pairs.T
+        directions = part.directions.double().cpu().numpy()
+        cosines = np.einsum("pd,pd->p", directions[a], directions[b])
+        chance = np.full(len(pairs), np.nan)
+        chance[: len(beyond)] = beyond["chance"]
+        aucs = self._cross_aucs(part, activations, pairs)
+        table = pd.DataFrame(
+            {
+                "layer": [part.bank.layer] * len(pairs),
+                "first": [names[i] for i in a],
+                "second": [names[i] for i in b],
+                "cosine": cosines,
+                "chance": chance,
+                "auc_first": aucs[: len(pairs)],
+                "auc_second": aucs[len(pairs) :],
+                "shared_clips": overlap.clips[a, b],
+                "shared_groups": overlap.groups[a, b],
+                "overlap": overlap.group_jaccard[a, b],
+            }
+        )
+        if total:
+            some = [
+                f"{_name(r.first)} and {_name(r.second)} (cosine {r.cosine:.2f}, chance up to {r.chance:.2f}, "
+                f"{_aucs(r.auc_first, r.auc_second)}{counted(r.shared_groups, 'shared group')})"
+                for r in _first(table)
+            ]
+            lines.append(
+                f"{shown(part.bank.layer)}: the CAVs of {counted(total, 'pair')} of concepts point the same way beyond "
+                f"chance, so that their scores and places in the hierarchy are not independent: {_listed(some, total)}"
+            )
+        return table
+
+    def _cross_aucs(self, part: _Part, activations: Tensor, pairs: np.ndarray) -> np.ndarray:
+        """(2 P,): the first one's CAV on the second, then the other way round."""
+        pairs = np.concatenate([pairs, pairs[:, ::-1]])
+        if not len(pairs):
+            return np.zeros(0)
+        involved, place = np.unique(pairs, return_inverse=True)
+        positives, negatives = part.positives[:, involved], part.negatives[:, involved]
+        split = self.resampler.halves(activations, positives, negatives, self.seed)
+        return cross_auc(activations, positives, negatives, self.shuffles, split, place.reshape(-1, 2))
+
+    def _positions(
+        self, part: _Part, activations: Tensor, sets: RandomSets, pushes: list[RandomPushes], lines: list[str]
+    ) -> pd.DataFrame:
+        names = [part.bank.names[k] for k in part.usable]
+        cosines = self.resampler.split_cosines(activations, part.positives, part.negatives, self.seed, SPLITS)
+        tables = []
+        for along in pushes:
+            profiles = energy_profile(part.directions, along.shape, along.axis)
+            generator = self.shuffles.generator(self.seed, f"positions {along.axis}")
+            found, chance = position_dependence(profiles, along, cosines, sets.shuffles.count, generator)
+            axis = POSITION_AXES[along.axis]
+            table = pd.DataFrame({"layer": part.bank.layer, "concept": names, "axis": axis})
+            tables.append(table.assign(unevenness=found, chance=chance))
+            strong = tables[-1][found > chance].sort_values("unevenness", ascending=False, kind="stable")
+            if len(strong):
+                some = [f"{_name(r.concept)} ({r.unevenness:.2f}, chance up to {r.chance:.2f})" for r in _first(strong)]
+                remedy = "pool='time' averages it out" if along.axis == "T" else "pool='time_freq' averages it out"
+                where = f"{shown(part.bank.layer)}: {counted(len(strong), 'CAV depends', 'CAVs depend')}"
+                lines.append(f"{where} on the position in {axis}: {_listed(some, len(strong))}; {remedy}")
+        return pd.concat(tables, ignore_index=True)
+
+
+def _domain_line(layer: str, found: DomainCheck) -> str:
+    return (
+        f"{shown(layer)}: any set of the concepts' clips looks significant, as all differ from the random pool "
+        f"(held-out AUC {found.auc:.2f}; so do {found.random_sets * RANDOM_SETS:.0f} of {RANDOM_SETS} random sets; "
+        f"{found.common:.0%} of what sets a concept apart is common to all); hold them against each other: "
+        "--negatives in-domain (in Python concepts.with_negatives('in-domain'))"
+    )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The concepts of a bank that are checked: their numbers in it, CAVs (K, D), and masks over rows (N, K)."""
+
+    bank: ConceptBank
+    usable: np.ndarray
+    directions: Tensor
+    positives: np.ndarray
+    negatives: np.ndarray
+
+
+def _name(text: Any) -> str:
+    return shown(text, LONGEST)
+
+
+def _first(table: pd.DataFrame) -> Iterator[Any]:
+    return table.head(NAMED).itertuples()
+
+
+def _aucs(first: float, second: float) -> str:
+    """NaN, where one concept's clips are the other's too, is left out."""
+    known = [f"{value:.2f}" for value in (first, second) if value == value]
+    return f"its CAV finds the other with AUC {' and '.join(known)}, " if known else ""
+
+
+def _listed(some: list[str], total: int) -> str:
+    return ", ".join(some) + (f" and {total - len(some)} more" if total > len(some) else "")

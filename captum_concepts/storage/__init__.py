@@ -1,0 +1,11 @@
+"""Activations and weights on disk."""
+
+from captum_concepts.storage.activation_store import ActivationStore
+from captum_concepts.storage.safetensors_files import read_weights, write_weights, written
+
+__all__ = [
+    "ActivationStore",
+    "read_weights",
+    "write_weights",
+    "written",
+]

@@ -1,0 +1,179 @@
+"""The folder of one training run: its card, its last state, its best weights, each written whole or not at all.
+
+``run.json`` says what was asked for and what came of it, ``last.ckpt`` is the state after the last whole epoch (until
+the run is finished), ``model.safetensors`` are the weights of the best epoch, ``logs/`` is for TensorBoard.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import platform
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from torch import Tensor
+
+from captum_concepts.errors import InputError
+from captum_concepts.storage.safetensors_files import write_weights, written
+from captum_concepts.text import shown
+
+FORMAT = 1
+CARD, STATE, WEIGHTS, LOGS = "run.json", "last.ckpt", "model.safetensors", "logs"
+_PARTIAL = ".partial"
+_LOCK = ".lock"
+
+
+class RunFolder:
+    """Where a training run keeps its files.
+
+    Args:
+        folder: is made by `begin`.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        self.card = self.folder / CARD
+        self.state = self.folder / STATE
+        self.weights = self.folder / WEIGHTS
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Make the folder if need be, and keep other runs, also of other processes, out of it within.
+
+        Raises:
+            InputError: another run is at work in it, or it cannot be written to.
+        """
+        lock = FileLock(self.folder / _LOCK)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise InputError(
+                f"{shown(str(self.folder), 200)}: another run is at work in this folder; wait for its end, or give "
+                "another folder"
+            ) from None
+        except OSError as error:
+            raise self._unwritable(error) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def begin(self, card: Mapping[str, Any]) -> dict[str, Any]:
+        """Make the folder for a new run, or go on with the run that it holds; to be called while it is `held`.
+
+        Args:
+            card: ``model``, ``data`` and ``options`` of the run, as JSON knows them.
+
+        Returns:
+            The card on disk: that of the run that is there, or ``card``, now written.
+
+        Raises:
+            InputError: the folder holds another run (the first thing that differs is named), holds weights that no
+                card belongs to, or cannot be written to.
+        """
+        asked: dict[str, Any] = {"format": FORMAT, "finished": False, **card, "versions": _versions()}
+        asked = json.loads(json.dumps(asked))
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for left in self.folder.glob(f".*{_PARTIAL}"):  # of a run that was killed while it wrote
+                left.unlink()
+            if self.card.exists():
+                there = self.read()
+                self._require_same(there, asked)
+                return there
+            if self.weights.exists() or self.state.exists():
+                raise InputError(
+                    f"{shown(str(self.folder), 200)}: has {WEIGHTS} or {STATE}, but no {CARD} to say of which run; "
+                    "give another folder"
+                )
+            self.write(asked)
+        except OSError as error:
+            raise self._unwritable(error) from None
+        return asked
+
+    def read(self) -> dict[str, Any]:
+        """The run card.
+
+        Raises:
+            InputError: there is none, or it is damaged.
+        """
+        try:
+            card = json.loads(self.card.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            card = None
+        if not isinstance(card, dict) or card.get("format") != FORMAT or not isinstance(card.get("options"), dict):
+            raise InputError(
+                f"{shown(str(self.card), 200)}: is not the card of a training run; give the folder of one, or a new one"
+            )
+        return card
+
+    def write(self, card: Mapping[str, Any]) -> None:
+        """Write the card; NaN and infinities, which JSON does not know, become null."""
+        with written(self.card) as path:
+            path.write_text(json.dumps(_finite(card), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+    def load_state(self) -> dict[str, Any] | None:
+        """The state after the last whole epoch, or None before the first.
+
+        Raises:
+            InputError: the file is damaged or holds what is no training state; nothing in it is executed.
+        """
+        if not self.state.exists():
+            return None
+        try:
+            with warnings.catch_warnings():  # torch warns of pickles it did not write before it refuses them
+                warnings.simplefilter("ignore")
+                state = torch.load(self.state, map_location="cpu", weights_only=True)
+        except Exception:  # a damaged file may raise anything
+            state = None
+        if not isinstance(state, dict) or "state_dict" not in state:
+            raise InputError(
+                f"{shown(str(self.state), 200)}: is damaged or no state of a training run; remove it to begin this "
+                "run again"
+            )
+        return state
+
+    def write_weights(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+        """Write the weights of the best epoch; see ``weight_files.write_weights``."""
+        write_weights(self.weights, tensors, metadata)
+
+    def _unwritable(self, error: OSError) -> InputError:
+        return InputError(
+            f"{shown(str(self.folder), 200)}: cannot be written to ({error.strerror}); give another folder"
+        )
+
+    def _require_same(self, there: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+        before = {"model": there.get("model"), **there["options"], "data": there.get("data")}
+        now = {"model": asked["model"], **asked["options"], "data": asked["data"]}
+        for name in [*now, *before]:
+            if before.get(name) != now.get(name) or (name in before) != (name in now):
+                raise InputError(
+                    f"{shown(str(self.folder), 200)}: holds a run with {name}={shown(before.get(name))}, not "
+                    f"{shown(now.get(name))}; give the same, or another folder"
+                )
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, Mapping):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version(), "platform": sys.platform}
+    for name in ("captum-concepts", "torch", "torchaudio", "lightning"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

@@ -1,0 +1,51 @@
+"""Learning-rate schedules and precision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from captum_concepts.errors import InputError
+from captum_concepts.text import shown
+
+Precision = Literal["auto", "32-true", "16-mixed", "bf16-mixed"]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and on what to train.
+
+    Attributes:
+        epochs: at most.
+        seed: of the weights and of everything drawn while training.
+        monitor: the metric (logged by the module) that says which epoch is best.
+        mode: whether the best is its least or its greatest value.
+        patience: epochs without a better value after which training stops; None trains all epochs.
+        clip: largest norm of the gradient of a step; None does not clip.
+        device: "auto", "cpu", "cuda", "cuda:1".
+        precision: "auto" is "16-mixed" on CUDA and "32-true" elsewhere.
+
+    Raises:
+        InputError: a value is out of range.
+    """
+
+    epochs: int = 60
+    seed: int = 0
+    monitor: str = "val_loss"
+    mode: Literal["min", "max"] = "min"
+    patience: int | None = 15
+    clip: float | None = 1.0
+    device: str = "auto"
+    precision: Precision = "auto"
+
+    def __post_init__(self) -> None:
+        for name, least in (("epochs", 1), ("seed", 0), ("patience", 1)):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, int) and value >= least):
+                raise InputError(f"{name}={shown(value)}: give a whole number of at least {least}")
+        if self.clip is not None and not self.clip > 0:
+            raise InputError(f"clip={shown(self.clip)}: give a positive number, or None not to clip")
+        if self.mode not in ("min", "max"):
+            raise InputError(f"mode={shown(self.mode)}: give 'min' or 'max'")
+        if self.precision not in ("auto", "32-true", "16-mixed", "bf16-mixed"):
+            raise InputError(f"precision={shown(self.precision)}: give auto, 32-true, 16-mixed or bf16-mixed")
