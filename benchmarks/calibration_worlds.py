@@ -38,13 +38,13 @@ class Rows:
 def _rows(
     name: str, backbone: Backbone, layer: str, clips: list[Clip], explained: list[Clip], targets: list[int]
 ) -> Rows:
-    heard = extract(backbone, clips, [layer])
+    extracted = extract(backbone, clips, [layer])
     pushed = extract(backbone, explained, [layer], targets=targets)
-    groups = np.array([heard.clips[row].group for row in heard.rows], dtype=object)
+    groups = np.array([extracted.clips[row].group for row in extracted.rows], dtype=object)
     gradients = clip_means(pushed.gradients[layer], torch.from_numpy(pushed.counts))
     # The first patch of each: longer clips among shorter ones need random sets of excerpts of several lengths.
     first = np.sort(np.unique(groups.astype(str), return_index=True)[1])
-    activations = heard.activations[layer][torch.from_numpy(first)]
+    activations = extracted.activations[layer][torch.from_numpy(first)]
     return Rows(name, activations, groups[first], gradients, [clip.group for clip in pushed.clips])
 
 

@@ -129,14 +129,14 @@ def real_data(count: int, patches: int, explained: int) -> tuple[nn.Module, list
     model = backbone.model.eval().requires_grad_(False)  # type: ignore[attr-defined]
     table_of_clips = cc.ConceptSet.from_table(SHARED / "philharmonia" / "clips.csv", column="instrument")
     needed = patches * count + explained
-    heard: list[Tensor] = []
+    extracted: list[Tensor] = []
     for clip in table_of_clips.clips:
         for block in backbone.read(clip):
             with torch.no_grad():
-                heard.append(backbone.frontend(block.inputs))  # type: ignore[attr-defined]
-        if sum(map(len, heard)) >= needed:
+                extracted.append(backbone.frontend(block.inputs))  # type: ignore[attr-defined]
+        if sum(map(len, extracted)) >= needed:
             break
-    rows = torch.cat(heard)
+    rows = torch.cat(extracted)
     rows = rows[torch.arange(needed) % len(rows)]
     return model, list(rows[: patches * count].split(patches)), rows[patches * count :]
 

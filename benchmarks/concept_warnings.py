@@ -34,7 +34,7 @@ from captum_concepts.cavs.pattern import fit_pattern
 from captum_concepts.concepts.overlap import Overlap, shared
 from captum_concepts.diagnostics.layer_diagnostics import ConceptRows, LayerChecks
 from captum_concepts.diagnostics.pushforward import push_forward
-from captum_concepts.diagnostics.random_sets import Shuffles
+from captum_concepts.diagnostics.random_sets import GroupSampler
 
 K, PER, POOL, FRAMES, CHANNELS = 6, 16, 60, 4, 8
 SHIFT = 3.0
@@ -90,7 +90,7 @@ def warned(
     bank = fit_cavs(x, positives, "pattern", groups, negatives=negatives, names=names, layer="layer", seed=seed)
     if admit:
         bank.quality["status"] = "ok"
-    overlap = Overlap(bank.names, shared(positives), shared(Shuffles(groups).shown(positives)))
+    overlap = Overlap(bank.names, shared(positives), shared(GroupSampler(groups).marked(positives)))
     lines = LayerChecks(ConceptRows(positives, negatives, groups), fit_pattern, {}, overlap, seed).check(
         bank, x, shape
     )[1]

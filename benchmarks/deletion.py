@@ -47,10 +47,10 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 pairs = []
                 for number in range(pieces):
-                    heard = generator.clip(number, {concept: True}, genre)
+                    extracted = generator.clip(number, {concept: True}, genre)
                     files = [Path(folder) / f"{number}{end}.wav" for end in ("", "-without")]
                     for file, piece in zip(
-                        files, (heard, generator.without(number, concept, genre=genre)), strict=True
+                        files, (extracted, generator.without(number, concept, genre=genre)), strict=True
                     ):
                         soundfile.write(file, piece.waveform, generator.sample_rate)
                     pairs.append((files[0], files[1]))

@@ -51,18 +51,18 @@ def main() -> None:
     backbone = cc.load_backbone("msd-vgg", weights=str(weights))
     concepts = cc.ConceptSet.from_folders(SHARED / "gtzan_mini" / "genres")
     targets = [list(backbone.classes).index(tag) for tag in OWN]
-    heard = extract(backbone, concepts.clips, LAYERS, targets=targets)
-    counts = torch.from_numpy(heard.counts)
+    extracted = extract(backbone, concepts.clips, LAYERS, targets=targets)
+    counts = torch.from_numpy(extracted.counts)
     ranks = []
     for layer in LAYERS:
-        gradients = clip_means(heard.gradients[layer], counts)
+        gradients = clip_means(extracted.gradients[layer], counts)
         for name, fitted in splits(concepts, options.seeds).items():
-            rows = fitted[heard.rows]
+            rows = fitted[extracted.rows]
             bank = cc.fit_cavs(
-                heard.activations[layer][rows],
-                concepts.labels[heard.rows][rows],
+                extracted.activations[layer][rows],
+                concepts.labels[extracted.rows][rows],
                 options.cav,
-                concepts.groups[heard.rows][rows],
+                concepts.groups[extracted.rows][rows],
                 names=concepts.names,
                 folds=0,
             )
@@ -80,7 +80,7 @@ def main() -> None:
     print(f"\nsplits of {table['split'].nunique()} in which it comes first")
     print(firsts.reindex(columns=list(OWN), fill_value=0).to_string())
     print(f"\nlowest TCAV score of the own genre: {table['score'].min():.2f}")
-    logits = clip_means(heard.logits[:, targets], counts).numpy()
+    logits = clip_means(extracted.logits[:, targets], counts).numpy()
     by_genre = {genre: logits[concepts.labels[:, k]].mean(0) for k, genre in enumerate(concepts.names)}
     print("\nmean logit of each tag over the tracks of each genre")
     print(pd.DataFrame(by_genre, index=list(OWN)).round(2).to_string())

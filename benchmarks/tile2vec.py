@@ -134,8 +134,8 @@ def genres(folder: Path, folds: int, repeats: int, seed: int) -> None:
         for learnt, apart in cut.split(genre, genre):
             model = learn([recordings[index] for index in learnt], GENRES, 1.25, 0.1, folder, options)
             held_out = np.isin(tiles.groups.astype(str), [recordings[index].group for index in apart])
-            heard = [recordings[index] for index in learnt]
-            closed = fit_discriminants(find_tiles(heard, GENRES.seconds, 1.25), GENRES, folder / "cache")
+            extracted = [recordings[index] for index in learnt]
+            closed = fit_discriminants(find_tiles(extracted, GENRES.seconds, 1.25), GENRES, folder / "cache")
             rows_of = inputs(model, tiles, folder / "cache")
             rows_of["discriminants"] = inputs(closed, tiles, folder / "cache")["embedding"]
             for name, rows in rows_of.items():

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 
 
-def shown(value: object, limit: int = 60) -> str:
+def short_repr(value: object, limit: int = 60) -> str:
     """``repr`` of an untrusted value, cut to ``limit`` characters, for use in a one-line message."""
     text = repr(value)
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
-def counted(number: int, one: str, many: str | None = None) -> str:
+def pluralize(number: int, one: str, many: str | None = None) -> str:
     """``1 concept``, ``2 concepts``.
 
     Args:

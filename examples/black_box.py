@@ -35,8 +35,8 @@ def embed(waveforms: np.ndarray) -> np.ndarray:
 
 def main(training: str, instruments: str, music: str, out: str) -> cc.Explanation:
     classes = cc.ConceptSet.from_folders(training)
-    heard = cc.EmbeddingBackbone(embed, SAMPLE_RATE, PATCH_SECONDS)
-    patches = [torch.cat([block.inputs for block in heard.read(clip)]) for clip in classes.clips]
+    extracted = cc.EmbeddingBackbone(embed, SAMPLE_RATE, PATCH_SECONDS)
+    patches = [torch.cat([block.inputs for block in extracted.read(clip)]) for clip in classes.clips]
     rows = np.concatenate([embed(part.numpy()) for part in patches])
     labels = np.repeat(classes.labels.argmax(1), [len(part) for part in patches])
     head = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(rows, labels)

@@ -90,7 +90,7 @@ def _length(part: dict[str, Tensor]) -> int:
     return len(next(iter(part.values())))
 
 
-def heard(
+def extracted(
     backbone: Backbone, clips: Sequence[Clip], todo: Sequence[int], names: ArrayNames, batch_size: int
 ) -> Generator[tuple[int, dict[str, Tensor] | Problem], None, None]:
     """Each clip of ``todo`` with its rows or its problem, in no particular order.
@@ -123,8 +123,8 @@ def heard(
     def result(i: int) -> tuple[int, dict[str, Tensor] | Problem]:
         return i, _checked(clips[i], hearings.pop(i).rows())
 
-    with contextlib.closing(_read_ahead(backbone, clips, todo)) as heard:
-        for i, item in heard:
+    with contextlib.closing(_read_ahead(backbone, clips, todo)) as extracted:
+        for i, item in extracted:
             if isinstance(item, Patches):
                 hearing = hearings.setdefault(i, _Hearing())
                 hearing.waiting += len(item.inputs)
@@ -190,13 +190,13 @@ def _read_ahead(
     def read(indices: Iterable[int]) -> None:
         try:
             for i in indices:
-                heard = False
+                extracted = False
                 try:
                     for block in backbone.read(clips[i]):
-                        heard = heard or len(block.inputs) > 0
+                        extracted = extracted or len(block.inputs) > 0
                         if not offer((i, block)):
                             return
-                    if not heard:
+                    if not extracted:
                         raise AudioError(
                             clips[i].path, "too short", "no patch could be cut from it", "give a longer clip"
                         )

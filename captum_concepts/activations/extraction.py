@@ -18,14 +18,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_concepts.activations.batching import ArrayNames, Problem, heard, problem_of
+from captum_concepts.activations.batching import ArrayNames, Problem, extracted, problem_of
 from captum_concepts.audio.clips import Clip
 from captum_concepts.audio.files import file_digest
 from captum_concepts.backbones.layers import check_pooling
 from captum_concepts.backbones.protocol import Backbone
 from captum_concepts.errors import InputError
 from captum_concepts.storage.activation_store import ActivationStore
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 from captum_concepts.types import Progress
 
 logger = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ def extract(
     pool: str = "time",
     store: ActivationStore | None = None,
     batch_size: int = 32,
-    on_bad: str = "skip",
+    on_error: str = "skip",
     progress: Progress | None = None,
     stage: str = "listening",
 ) -> Extraction:
@@ -101,7 +101,7 @@ def extract(
         pool: "time", "none" or "time_freq".
         store: where results are kept and found again; None keeps nothing.
         batch_size: patches per pass. Results do not depend on it beyond float32 rounding.
-        on_bad: "skip" leaves out clips that cannot be used and reports them in ``problems``; "refuse" raises the first.
+        on_error: "skip" leaves out clips that cannot be used and reports them in ``problems``; "refuse" stops at one.
         progress: called with (stage, clips done, clips in all).
         stage: name for ``progress``.
 
@@ -109,10 +109,10 @@ def extract(
         Extraction, on the CPU.
 
     Raises:
-        InputError: unknown layer, pooling or option; no usable clip; with ``on_bad="refuse"`` the first bad clip.
+        InputError: unknown layer, pooling or option; no usable clip; with ``on_error="refuse"`` the first bad clip.
     """
-    if on_bad not in ("skip", "refuse"):
-        raise InputError(f"on_bad={shown(on_bad)} is not known; use skip or refuse")
+    if on_error not in ("skip", "refuse"):
+        raise InputError(f"on_error={short_repr(on_error)} is not known; use skip or refuse")
     if batch_size < 1:
         raise InputError(f"batch_size={batch_size} must be at least 1")
     check_pooling(pool)
@@ -120,7 +120,7 @@ def extract(
     if not clips:
         raise InputError("clips: none given; pass at least one clip")
     problems: dict[int, Problem] = {}
-    digests, keys = _identify(clips, problems, on_bad)
+    digests, keys = _identify(clips, problems, on_error)
     names = ArrayNames(tuple(dict.fromkeys(layers)), tuple(dict.fromkeys(targets)), pool)
     shelf = _Shelf(store, backbone.fingerprint() if store is not None else None, names)
     wanted = [i for i in range(len(clips)) if i not in problems]
@@ -135,11 +135,11 @@ def extract(
     if progress is not None:
         progress(stage, done, len(clips))
     try:
-        with contextlib.closing(heard(backbone, clips, list(groups), names, batch_size)) as results:
+        with contextlib.closing(extracted(backbone, clips, list(groups), names, batch_size)) as results:
             for i, result in results:
                 for j in groups[i]:
                     if isinstance(result, Problem):
-                        _refuse_or_keep(problems, j, _moved(result, clips[j].path), on_bad)
+                        _refuse_or_keep(problems, j, _moved(result, clips[j].path), on_error)
                 if not isinstance(result, Problem):
                     shelf.add(keys[i], result)
                 done += len(groups[i])
@@ -192,7 +192,7 @@ def shard_of(clips: Sequence[Clip], number: int, total: int) -> list[Clip]:
 
 
 def _identify(
-    clips: Sequence[Clip], problems: dict[int, Problem], on_bad: str
+    clips: Sequence[Clip], problems: dict[int, Problem], on_error: str
 ) -> tuple[dict[str, str], dict[int, str]]:
     """sha256 of every file, and the key of every clip: content, seconds and the file's ending, never the path.
 
@@ -208,7 +208,7 @@ def _identify(
             except InputError as error:
                 faults[clip.path] = problem_of(clip, error)
         if clip.path in faults:
-            _refuse_or_keep(problems, i, faults[clip.path], on_bad)
+            _refuse_or_keep(problems, i, faults[clip.path], on_error)
         else:
             end = None if clip.end is None else float(clip.end)
             keys[i] = f"{digests[clip.path]}{Path(clip.path).suffix.lower()} {float(clip.start)!r} {end!r}"
@@ -264,7 +264,7 @@ def _moved(problem: Problem, path: str) -> Problem:
     return Problem(path, problem.status, problem.message.replace(problem.path, path))
 
 
-def _refuse_or_keep(problems: dict[int, Problem], i: int, problem: Problem, on_bad: str) -> None:
-    if on_bad == "refuse":
+def _refuse_or_keep(problems: dict[int, Problem], i: int, problem: Problem, on_error: str) -> None:
+    if on_error == "refuse":
         raise InputError(problem.message)
     problems[i] = problem

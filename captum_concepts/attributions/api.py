@@ -29,7 +29,7 @@ from captum_concepts.backbones.protocol import Backbone
 from captum_concepts.backbones.torch_backbone import TorchBackbone
 from captum_concepts.errors import InputError
 from captum_concepts.plugins.registry import lookup
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 
 @runtime_checkable
@@ -108,7 +108,7 @@ class Attributions:
             )
             (folder / "attributions.json").write_text(json.dumps(content, indent=1) + "\n", encoding="ascii")
         except OSError as error:
-            raise InputError(f"{shown(str(folder), 200)}: cannot be written ({error.strerror or error})") from None
+            raise InputError(f"{short_repr(str(folder), 200)}: cannot be written ({error.strerror or error})") from None
         return folder
 
 
@@ -138,7 +138,7 @@ def attribute(
     taken = {name for function in chosen.values() for name in inspect.signature(function).parameters}
     for option in options:
         if option not in taken:
-            raise InputError(f"option {shown(option)}: none of {', '.join(chosen)} takes it")
+            raise InputError(f"option {short_repr(option)}: none of {', '.join(chosen)} takes it")
     module, prepare, axes = input_parts(backbone)
     track = clip if isinstance(clip, Clip) else Clip(str(clip))
     name = predicted_class(backbone, track, list(backbone.layers)[:1]) if target is None else target

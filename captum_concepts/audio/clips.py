@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 Channels = Literal["mono", "all"]
 Status = Literal["unreadable", "empty", "silent", "nan", "too short", "truncated", "mislabelled"]
@@ -40,4 +40,4 @@ class AudioError(InputError):
     def __init__(self, path: str, status: Status, what: str, remedy: str) -> None:
         self.path = path
         self.status: Status = status
-        super().__init__(f"{shown(path, 200)}: {status}: {what}; {remedy}")
+        super().__init__(f"{short_repr(path, 200)}: {status}: {what}; {remedy}")

@@ -28,7 +28,7 @@ from captum_concepts.audio._containers import is_cut, mp3_frames_stated
 from captum_concepts.audio._torchaudio import load
 from captum_concepts.audio.clips import AudioError, Channels, Clip
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 SILENCE = 1e-4  # peak of the mono signal, or of the loudest channel where all are read; -80 dBFS
 END_TOLERANCE = 0.1  # seconds; tables round durations, and MP3 encoders pad
@@ -280,10 +280,10 @@ def file_frames(path: str, file: soundfile.SoundFile) -> int:
 @lru_cache(maxsize=1 << 14)
 def _counted_frames(path: str, size: int, changed: int) -> int:
     with soundfile.SoundFile(path) as file:
-        counted = 0
+        counts = 0
         while len(part := _decode(file, path, _READ_FRAMES)):
-            counted += len(part)
-        return _checked(path, file, counted)
+            counts += len(part)
+        return _checked(path, file, counts)
 
 
 def _length(clip: Clip, file: soundfile.SoundFile, channels: Channels) -> tuple[np.ndarray | None, int]:
@@ -297,13 +297,13 @@ def _length(clip: Clip, file: soundfile.SoundFile, channels: Channels) -> tuple[
     return held, _checked(clip.path, file, len(held))
 
 
-def _checked(path: str, file: soundfile.SoundFile, counted: int) -> int:
-    if counted == 0:
+def _checked(path: str, file: soundfile.SoundFile, counts: int) -> int:
+    if counts == 0:
         raise AudioError(path, "empty", "no audio frames can be decoded", "replace the file")
-    short = (file.frames - counted) / file.samplerate
+    short = (file.frames - counts) / file.samplerate
     if short > END_TOLERANCE and mp3_frames_stated(path):
-        raise _truncated(path, counted / file.samplerate, file.frames / file.samplerate)
-    return counted
+        raise _truncated(path, counts / file.samplerate, file.frames / file.samplerate)
+    return counts
 
 
 def _decode(file: soundfile.SoundFile, path: str, count: int, channels: Channels = "mono") -> np.ndarray:
@@ -327,7 +327,8 @@ def _span(clip: Clip, frames: int, rate: int) -> tuple[int, int]:
     end = length if clip.end is None else clip.end
     if not (0 <= clip.start < end <= length + END_TOLERANCE) or clip.start >= length:
         raise InputError(
-            f"{shown(clip.path, 200)}: the clip from {shown(clip.start)} s to {shown(clip.end)} s is not inside the "
+            f"{short_repr(clip.path, 200)}: the clip from {short_repr(clip.start)} s to {short_repr(clip.end)} s is "
+            "not inside the "
             f"file of {length:.3f} s: correct its start and end"
         )
     first = round(clip.start * rate)

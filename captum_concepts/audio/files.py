@@ -10,7 +10,7 @@ from pathlib import Path
 from captum_concepts.audio.clips import Clip
 from captum_concepts.audio.decoding import FORMATS, file_frames, open_audio, require_file
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 
 def duration(path: str | os.PathLike[str]) -> float:
@@ -46,7 +46,7 @@ def find_audio(folder: str | os.PathLike[str]) -> list[str]:
         InputError: ``folder`` is not a folder.
     """
     if not os.path.isdir(folder):
-        raise InputError(f"{shown(str(folder), 200)} is not a folder: give a folder with audio files")
+        raise InputError(f"{short_repr(str(folder), 200)} is not a folder: give a folder with audio files")
     found: list[str] = []
     entered: set[str] = set()
     for where, folders, files in os.walk(folder, followlinks=True):
@@ -71,7 +71,7 @@ def as_clips(clips: Sequence[Clip | str | Path] | str | Path) -> list[Clip]:
         path = Path(clips)
         clips = find_audio(path) if path.is_dir() else [path]
         if not clips:
-            raise InputError(f"clips: no audio file in {shown(str(path))}; give a folder that holds some")
+            raise InputError(f"clips: no audio file in {short_repr(str(path))}; give a folder that holds some")
     found = list(dict.fromkeys(clip if isinstance(clip, Clip) else Clip(str(clip)) for clip in clips))
     if not found:
         raise InputError("clips: none given; pass files or a folder")

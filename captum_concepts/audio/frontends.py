@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from captum_concepts.audio._torchaudio import load
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 Layout = Literal["BTF", "BCTF", "BCFT"]
 Centre = Literal["clip", "patch", "no"]
@@ -291,10 +291,10 @@ def frontend(name_or_module: str | Frontend, **changes: Any) -> Frontend:
     """
     if isinstance(name_or_module, Frontend):
         if changes:
-            raise InputError(f"{shown(sorted(changes))} cannot change a finished front-end: give a preset's name")
+            raise InputError(f"{short_repr(sorted(changes))} cannot change a finished front-end: give a preset's name")
         return name_or_module
     if name_or_module not in PRESETS:
-        raise InputError(f"no front-end is called {shown(name_or_module)}: give one of {', '.join(PRESETS)}")
+        raise InputError(f"no front-end is called {short_repr(name_or_module)}: give one of {', '.join(PRESETS)}")
     if "patch_frames" in changes or "patch_samples" in changes:
         changes = {"patch_frames": None, "patch_samples": None} | changes
     try:
@@ -305,7 +305,7 @@ def frontend(name_or_module: str | Frontend, **changes: Any) -> Frontend:
 
 def _require(condition: bool, name: str, value: object, remedy: str) -> None:
     if not condition:
-        raise InputError(f"front-end: {name} is {shown(value)}: give {remedy}")
+        raise InputError(f"front-end: {name} is {short_repr(value)}: give {remedy}")
 
 
 def _require_numbers(**numbers: object) -> None:

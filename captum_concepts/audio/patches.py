@@ -17,7 +17,7 @@ from torch import Tensor
 from captum_concepts.audio.clips import AudioError, Channels, Clip
 from captum_concepts.audio.decoding import Resampled, Source
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 Short = Literal["repeat", "pad", "skip"]
 SHORTEST = 0.05  # seconds; anything shorter is a click, and a looped click is a tone that nobody played
@@ -76,13 +76,13 @@ def iter_patches(
     """
     for name, value in (("sample_rate", sample_rate), ("patch_samples", patch_samples), ("hop_samples", hop_samples)):
         if value < 1:
-            raise InputError(f"{name} is {shown(value)}: give a positive whole number")
+            raise InputError(f"{name} is {short_repr(value)}: give a positive whole number")
     if min(pad) < 0 or max_patches < 1:
         raise InputError(
-            f"pad is {shown(pad)} and max_patches {shown(max_patches)}: give pad >= 0 and max_patches >= 1"
+            f"pad is {short_repr(pad)} and max_patches {short_repr(max_patches)}: give pad >= 0 and max_patches >= 1"
         )
     if short not in ("repeat", "pad", "skip"):
-        raise InputError(f"short is {shown(short)}: give 'repeat', 'pad' or 'skip'")
+        raise InputError(f"short is {short_repr(short)}: give 'repeat', 'pad' or 'skip'")
     _check_channels(channels)
     most = min(max_patches, max(1, _BLOCK_SAMPLES // max(patch_samples, hop_samples)))
     return _iter_patches(clip, channels, sample_rate, patch_samples, hop_samples, pad, short, most)
@@ -186,4 +186,4 @@ def read_clip(clip: Clip, sample_rate: int, channels: Channels = "mono") -> Tens
 
 def _check_channels(channels: str) -> None:
     if channels not in ("mono", "all"):
-        raise InputError(f"channels is {shown(channels)}: give 'mono' or 'all'")
+        raise InputError(f"channels is {short_repr(channels)}: give 'mono' or 'all'")

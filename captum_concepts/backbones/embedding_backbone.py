@@ -17,7 +17,7 @@ from captum_concepts.backbones.layers import check_pooling, frozen
 from captum_concepts.backbones.options import check_short, check_targets, class_names, resolve_device, whole_samples
 from captum_concepts.backbones.protocol import Gradients
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class EmbeddingBackbone:
         device: str | torch.device = "cpu",
     ):
         if head_output not in ("logits", "probabilities"):
-            raise InputError(f"head_output={shown(head_output)} is not known; use logits or probabilities")
+            raise InputError(f"head_output={short_repr(head_output)} is not known; use logits or probabilities")
         if head is None and classes:
             raise InputError("classes were given but no head; give head= or leave classes empty")
         if head is not None and not classes:
@@ -105,7 +105,7 @@ class EmbeddingBackbone:
             raise InputError(f"layers is empty; {self.name} has one: embedding")
         for layer in layers:
             if layer != "embedding":
-                raise InputError(f"layer {shown(layer)} is not in {self.name}; its only layer is: embedding")
+                raise InputError(f"layer {short_repr(layer)} is not in {self.name}; its only layer is: embedding")
 
     def read(self, clip: Clip) -> Iterator[Patches]:
         """The clip's patches: mono waveforms (P, patch_samples)."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 POOLINGS = ("time", "none", "time_freq")
 # The axes along which an unpooled activation has a position in the patch.
@@ -47,7 +47,7 @@ _RESHAPING = (
 def check_pooling(pool: str) -> None:
     """Raise InputError unless ``pool`` is one of ``POOLINGS``."""
     if pool not in POOLINGS:
-        raise InputError(f"pool={shown(pool)} is not a pooling; use one of {', '.join(POOLINGS)}")
+        raise InputError(f"pool={short_repr(pool)} is not a pooling; use one of {', '.join(POOLINGS)}")
 
 
 def find_layer(model: nn.Module, name: str) -> nn.Module:
@@ -60,7 +60,7 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
     modules = {key: module for key, module in model.named_modules(remove_duplicate=False) if key}
     if not modules:
         raise InputError(
-            f"layer {shown(name)} is not in {type(model).__name__}, which has no layers: wrap it in a module"
+            f"layer {short_repr(name)} is not in {type(model).__name__}, which has no layers: wrap it in a module"
         )
     bare = name.rpartition(":")[0] if name.rpartition(":")[2].isdecimal() and name not in modules else name
     if bare in modules:
@@ -68,7 +68,7 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
     near = difflib.get_close_matches(bare, modules, n=3, cutoff=0.4)
     ordered = near + [key for key in modules if key not in near]
     listed = ", ".join(ordered[:40]) + (f" and {len(ordered) - 40} more" if len(ordered) > 40 else "")
-    raise InputError(f"layer {shown(name)} is not in {type(model).__name__}; its layers are: {listed}")
+    raise InputError(f"layer {short_repr(name)} is not in {type(model).__name__}; its layers are: {listed}")
 
 
 def output_index(name: str) -> int:
@@ -198,21 +198,25 @@ class LayerTap:
         def hook(_module: nn.Module, _inputs: object, output: object) -> object:
             found = tensors_of(output)
             if not found:
-                raise InputError(f"layer {shown(name)} gives no tensor but {type(output).__name__}; choose another")
+                raise InputError(
+                    f"layer {short_repr(name)} gives no tensor but {type(output).__name__}; choose another"
+                )
             if index >= len(found):
                 raise InputError(
-                    f"layer {shown(name)}: its output has {len(found)} tensors; give :0 to :{len(found) - 1}"
+                    f"layer {short_repr(name)}: its output has {len(found)} tensors; give :0 to :{len(found) - 1}"
                 )
             if name in self.tensors:
                 raise InputError(
-                    f"layer {shown(name)} runs more than once in a forward pass; choose one that runs once"
+                    f"layer {short_repr(name)} runs more than once in a forward pass; choose one that runs once"
                 )
             tensor = found[index]
             if not self.differentiable:
                 self.tensors[name] = tensor.clone()
                 return None
             if not tensor.is_floating_point():
-                raise InputError(f"layer {shown(name)} gives {tensor.dtype}, which has no gradient; choose another")
+                raise InputError(
+                    f"layer {short_repr(name)} gives {tensor.dtype}, which has no gradient; choose another"
+                )
             if not tensor.requires_grad:
                 tensor = tensor.detach().requires_grad_(True)
             self.tensors[name] = tensor
@@ -223,7 +227,7 @@ class LayerTap:
     def _keep_logits(self, _module: nn.Module, _inputs: object, output: object) -> None:
         found = tensors_of(output)
         if not found:
-            raise InputError(f"logits={shown(self._logits_layer)} gives no tensor but {type(output).__name__}")
+            raise InputError(f"logits={short_repr(self._logits_layer)} gives no tensor but {type(output).__name__}")
         self._logits = found[0].clone()
 
     def _keep_saturation(self, _module: nn.Module, inputs: tuple[object, ...], output: object) -> None:

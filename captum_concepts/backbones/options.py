@@ -14,7 +14,7 @@ import torch
 from captum_concepts.audio.patches import Short
 from captum_concepts.backbones.protocol import Backbone
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 
 def class_names(classes: Sequence[str]) -> tuple[str, ...]:
@@ -26,7 +26,7 @@ def class_names(classes: Sequence[str]) -> tuple[str, ...]:
     names = tuple(map(str, classes))
     name, times = next(iter(Counter(names).most_common(1)), ("", 0))
     if times > 1:
-        raise InputError(f"classes: {shown(name)} is there {times} times; give each output a name of its own")
+        raise InputError(f"classes: {short_repr(name)} is there {times} times; give each output a name of its own")
     return names
 
 
@@ -37,11 +37,11 @@ def whole_samples(option: str, seconds: float, rate: int) -> int:
         InputError: ``seconds`` is not a positive number, or less than a sample; ``option`` is its name.
     """
     if not 0 < seconds < math.inf:
-        raise InputError(f"{option}={shown(seconds)} must be positive and finite; give seconds")
+        raise InputError(f"{option}={short_repr(seconds)} must be positive and finite; give seconds")
     samples = round(seconds * rate)
     if samples < 1:
         raise InputError(
-            f"{option}={shown(seconds)} is shorter than one sample at {rate} Hz; give more than {1 / rate:.2g}"
+            f"{option}={short_repr(seconds)} is shorter than one sample at {rate} Hz; give more than {1 / rate:.2g}"
         )
     return samples
 
@@ -49,14 +49,16 @@ def whole_samples(option: str, seconds: float, rate: int) -> int:
 def check_targets(targets: Sequence[int], outputs: int, name: str) -> None:
     for target in targets:
         if not hasattr(target, "__index__"):
-            raise InputError(f"target={shown(target)} is not a whole number; {name} has outputs 0 to {outputs - 1}")
+            raise InputError(
+                f"target={short_repr(target)} is not a whole number; {name} has outputs 0 to {outputs - 1}"
+            )
         if not 0 <= target < outputs:
-            raise InputError(f"target={shown(target)} is out of range; {name} has outputs 0 to {outputs - 1}")
+            raise InputError(f"target={short_repr(target)} is out of range; {name} has outputs 0 to {outputs - 1}")
 
 
 def check_short(short: str) -> None:
     if short not in get_args(Short):
-        raise InputError(f"short={shown(short)} is not known; use {', '.join(get_args(Short))}")
+        raise InputError(f"short={short_repr(short)} is not known; use {', '.join(get_args(Short))}")
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -70,15 +72,17 @@ def resolve_device(device: str | torch.device) -> torch.device:
     try:
         chosen = torch.device(device)
     except (RuntimeError, TypeError):
-        raise InputError(f"device={shown(device)} is not a device; use auto, cpu or cuda") from None
+        raise InputError(f"device={short_repr(device)} is not a device; use auto, cpu or cuda") from None
     if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device={shown(str(device))}: PyTorch sees no CUDA GPU here; use device='cpu'")
+        raise InputError(f"device={short_repr(str(device))}: PyTorch sees no CUDA GPU here; use device='cpu'")
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"device={shown(str(device))}: there are {torch.cuda.device_count()} GPUs, counted from 0")
+        raise InputError(
+            f"device={short_repr(str(device))}: there are {torch.cuda.device_count()} GPUs, counted from 0"
+        )
     try:
         torch.zeros(1, device=chosen).item()  # "meta" gives no values
     except (RuntimeError, NotImplementedError, AssertionError):
-        raise InputError(f"device={shown(str(device))} cannot compute here; use auto, cpu or cuda") from None
+        raise InputError(f"device={short_repr(str(device))} cannot compute here; use auto, cpu or cuda") from None
     return chosen
 
 
@@ -90,12 +94,12 @@ def target_index(backbone: Backbone, target: str | int) -> int:
     """
     classes = list(backbone.classes)
     if not classes:
-        raise InputError(f"target={shown(target)}: backbone {backbone.name} has no classes; give no target")
+        raise InputError(f"target={short_repr(target)}: backbone {backbone.name} has no classes; give no target")
     if not isinstance(target, str | bool):
         try:
             number = operator.index(target)  # NumPy's integers too
         except TypeError:
-            raise InputError(f"target={shown(target)}: give a class's name or number") from None
+            raise InputError(f"target={short_repr(target)}: give a class's name or number") from None
         if 0 <= number < len(classes):
             return number
         raise InputError(f"target={number} is out of range; {backbone.name} has classes 0 to {len(classes) - 1}")
@@ -106,4 +110,4 @@ def target_index(backbone: Backbone, target: str | int) -> int:
     rest = [name for name in classes if name.casefold() not in near]
     listed = ", ".join([folded[name] for name in near] + rest[: 20 - len(near)])
     more = f" and {len(classes) - 20} more" if len(classes) > 20 else ""
-    raise InputError(f"target={shown(target)} is not a class of {backbone.name}; its classes: {listed}{more}")
+    raise InputError(f"target={short_repr(target)} is not a class of {backbone.name}; its classes: {listed}{more}")

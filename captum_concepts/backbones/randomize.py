@@ -13,7 +13,7 @@ from captum_concepts.backbones.inference import middle_patch
 from captum_concepts.backbones.protocol import Backbone
 from captum_concepts.errors import InputError
 
-MOST_HEADS = 20  # matrices tried, from the last
+MAX_HEADS = 20  # matrices tried, from the last
 SAME = 1e-6  # relative difference of values that counts as none
 
 
@@ -71,7 +71,7 @@ def head_of(backbone: Backbone, layers: Sequence[str], clips: Sequence[Clip], po
         raise InputError("no clip that is not silent")
     logits, before = _values(backbone, patch, layers, pool)
     matrices = [name for name, p in twin.model.named_parameters() if p.dim() > 1]  # type: ignore[attr-defined]
-    for name in matrices[: -MOST_HEADS - 1 : -1]:
+    for name in matrices[: -MAX_HEADS - 1 : -1]:
         twin = copy_of_model(backbone)
         randomise(twin, name, 1)
         other, after = _values(twin, patch, layers, pool)

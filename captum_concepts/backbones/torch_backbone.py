@@ -18,7 +18,7 @@ from captum_concepts.backbones.layers import LayerTap, check_pooling, find_layer
 from captum_concepts.backbones.options import check_short, check_targets, class_names, resolve_device, whole_samples
 from captum_concepts.backbones.protocol import Gradients
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,9 @@ class TorchBackbone:
         device: str | torch.device | None = None,
     ):
         if not isinstance(model, nn.Module):
-            raise InputError(f"model={shown(model)} is not a torch.nn.Module; wrap black boxes in EmbeddingBackbone")
+            raise InputError(
+                f"model={short_repr(model)} is not a torch.nn.Module; wrap black boxes in EmbeddingBackbone"
+            )
         self.model = model
         self.layers = (layers,) if isinstance(layers, str) else tuple(layers)
         self.frontend = make_frontend(frontend) if isinstance(frontend, str) else frontend
@@ -90,7 +92,9 @@ class TorchBackbone:
         for layer, letters in self._axes.items():
             find_layer(model, layer)
             if len(set(letters)) != len(letters) or set(letters) - set("BCTF") or "B" not in letters:
-                raise InputError(f"axes of layer {shown(layer)}={shown(letters)}: use B and C, T, F, each once at most")
+                raise InputError(
+                    f"axes of layer {short_repr(layer)}={short_repr(letters)}: use B and C, T, F, each once at most"
+                )
         if logits is not None:
             find_layer(model, logits)
         # Where recurrence or attention puts time first, shapes decide which of the first two axes is the batch.
@@ -120,7 +124,9 @@ class TorchBackbone:
         if rate is None:
             raise InputError("sample_rate is missing: give the rate in Hz that the model was trained at")
         if rate < 1:
-            raise InputError(f"sample_rate={shown(rate)} must be positive; give the rate in Hz of the model's training")
+            raise InputError(
+                f"sample_rate={short_repr(rate)} must be positive; give the rate in Hz of the model's training"
+            )
         self.sample_rate = int(rate)
         if stated is not None and self.sample_rate != stated.sample_rate:
             raise InputError(
@@ -242,7 +248,9 @@ class TorchBackbone:
         found = torch.autograd.grad(logits[:, target].sum(), watched, retain_graph=not last, allow_unused=True)
         for layer, gradient in zip(layers, found, strict=True):
             if gradient is None:
-                raise InputError(f"layer {shown(layer)}: target {target} does not depend on it; choose another layer")
+                raise InputError(
+                    f"layer {short_repr(layer)}: target {target} does not depend on it; choose another layer"
+                )
         return list(found)
 
     def model_input(self, inputs: Tensor) -> Tensor:
@@ -270,7 +278,8 @@ class TorchBackbone:
         axes = self._axes.get(layer) or self._guessed_axes(layer, tuple(values.shape), batch)
         if len(axes) != values.dim():
             raise InputError(
-                f"axes of layer {shown(layer)}={shown(axes)}: give one letter for each of the {values.dim()} axes of "
+                f"axes of layer {short_repr(layer)}={short_repr(axes)}: give one letter for each of the "
+                f"{values.dim()} axes of "
                 f"its output {tuple(values.shape)}"
             )
         return axes
@@ -282,8 +291,8 @@ class TorchBackbone:
         axes = self.axes_of(layer, values, batch)
         if values.shape[axes.index("B")] != batch:
             raise InputError(
-                f"layer {shown(layer)}: its output {tuple(values.shape)} read as {axes} is not {batch} rows; give "
-                f"axes={{{shown(layer)}: ...}} with B where the batch is"
+                f"layer {short_repr(layer)}: its output {tuple(values.shape)} read as {axes} is not {batch} rows; give "
+                f"axes={{{short_repr(layer)}: ...}} with B where the batch is"
             )
         return pool_map(values, axes, pool, reduce=reduce)
 
@@ -298,7 +307,7 @@ class TorchBackbone:
             self._read_as[layer] = "BTC" if shape[0] == batch else "TBC"
         if layer not in self._read_as:
             raise InputError(
-                f"layer {shown(layer)}: in its output {shape} either of the first two axes may be the batch; give "
-                f"axes={{{shown(layer)}: 'BTC'}} or 'TBC'"
+                f"layer {short_repr(layer)}: in its output {shape} either of the first two axes may be the batch; give "
+                f"axes={{{short_repr(layer)}: 'BTC'}} or 'TBC'"
             )
         return self._read_as[layer]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 QUALITY_COLUMNS = (
     "concept",
@@ -79,7 +79,7 @@ class ConceptBank:
         """The bank of some of the concepts, in the order given."""
         missing = [name for name in names if name not in self.names]
         if missing:
-            raise InputError(f"concept {shown(missing[0])} is not in the bank of layer {self.layer}")
+            raise InputError(f"concept {short_repr(missing[0])} is not in the bank of layer {self.layer}")
         rows = [self.names.index(name) for name in names]
         quality = self.quality
         if len(quality):

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
-LARGEST_BASIS = 2048
+MAX_BASIS = 2048
 
 
 def fit_logistic(
@@ -40,7 +40,7 @@ def fit_logistic(
         directions (K, D) unit, biases (K,), scales (K,) = ‖w‖.
     """
     if not 0 < C < math.inf:
-        raise InputError(f"C={shown(C)} must be positive and finite")
+        raise InputError(f"C={short_repr(C)} must be positive and finite")
     used = positives | negatives
     kept = used.any(1)
     if not kept.all():
@@ -65,7 +65,7 @@ def _principal(x: Tensor) -> tuple[Tensor, Tensor | None]:
     diagonal preconditioner knows the spread of the data along every axis.
     """
     n, d = x.shape
-    if min(n, d) > LARGEST_BASIS:
+    if min(n, d) > MAX_BASIS:
         return x, None
     rows = x.double()
     spread, axes = torch.linalg.eigh(rows @ rows.T if d > n else rows.T @ rows)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from captum_concepts.cavs.directions import Fit
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 FitFunction = Callable[..., Fit]
 
@@ -42,7 +42,7 @@ def run_fit(
     try:
         inspect.signature(fit).bind(activations, positives, negatives, weights, **options)
     except TypeError as error:
-        raise InputError(f"cav_options={shown(options)}: {error}") from None
+        raise InputError(f"cav_options={short_repr(options)}: {error}") from None
     parts = tuple(fit(activations, positives, negatives, weights, **options))
     if len(parts) not in (2, 3):
         raise InputError(f"CAV method {getattr(fit, '__name__', 'custom')}: must give (directions, biases)")

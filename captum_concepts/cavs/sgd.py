@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 
 def fit_sgd(
@@ -35,7 +35,7 @@ def fit_sgd(
         InputError: scikit-learn is missing, or ``alpha`` is not positive.
     """
     if not 0 < alpha < float("inf"):
-        raise InputError(f"alpha={shown(alpha)} must be positive and finite")
+        raise InputError(f"alpha={short_repr(alpha)} must be positive and finite")
     x, share = activations.detach().cpu().numpy(), weights.detach().cpu().double().numpy()
     found = []
     for positive, negative in zip(positives.T.cpu().numpy(), negatives.T.cpu().numpy(), strict=True):

@@ -16,7 +16,7 @@ from captum_concepts.cli import options as cli_options
 from captum_concepts.cli import saved as cli_saved
 from captum_concepts.cli import timeline as cli_timeline
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 if TYPE_CHECKING:
     from captum_concepts.activations.extraction import Extraction
@@ -248,7 +248,7 @@ def _prepare(out: str, given: dict[str, Any]) -> tuple[list[Any], Any, dict[str,
                 "correction",
             )
         },
-        "on_bad": given["on_bad"],
+        "on_error": given["on_error"],
     }
     return clips, concepts, arguments
 
@@ -288,7 +288,7 @@ def extract(shard: str, as_json: bool, quiet: bool, verbose: bool, **given: Any)
     from captum_concepts.activations.extraction import shard_of
     from captum_concepts.storage.activation_store import ActivationStore
 
-    options = {name: given[name] for name in ("pool", "batch_size", "on_bad")}
+    options = {name: given[name] for name in ("pool", "batch_size", "on_error")}
     counts = {}
     with console.progress_bars(quiet) as progress, console.resumable(folder):
         store = None if folder is None else ActivationStore(folder)
@@ -405,7 +405,7 @@ def _say_warnings(explanation: Explanation, quiet: bool, most: int = 8) -> None:
 def _say_skipped(skipped: Sequence[Skipped], quiet: bool, most: int | None) -> None:
     """Name the rows and files that named no clip, all of them or at most ``most``."""
     for path, status, message in skipped[:most]:
-        console.say(f"skipped: {shown(path, 200)}: {status} ({message})", quiet)
+        console.say(f"skipped: {short_repr(path, 200)}: {status} ({message})", quiet)
     if most is not None and len(skipped) > most:
         console.say(f"skipped: {len(skipped) - most} more; --verbose names them", quiet)
 

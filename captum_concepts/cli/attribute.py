@@ -77,7 +77,7 @@ def attribute(
     cli_options.check_writable(out, "--out")
     from captum_concepts.attributions.api import attribute as run
     from captum_concepts.explanation.explanation import Explanation
-    from captum_concepts.explanation.timeline import hear_timelines
+    from captum_concepts.explanation.timeline import extract_timelines
     from captum_concepts.results.timeline import Timeline
 
     line: Timeline | None = None
@@ -87,7 +87,7 @@ def attribute(
         explanation = Explanation.load(folder)
         layer = (given["layers"] or tuple(explanation.banks))[-1]
         hop = min(0.5, float(getattr(backbone, "patch_seconds", 0.5)))
-        line = hear_timelines(explanation, backbone, track, found.target, hop=hop, layers=[layer])[0]
+        line = extract_timelines(explanation, backbone, track, found.target, hop=hop, layers=[layer])[0]
         names = explanation.banks[layer].names
     found.save(out)
     if not no_plot:

@@ -74,7 +74,7 @@ def check(out: str, as_json: bool, quiet: bool, verbose: bool, **given: Any) -> 
         raise InputError(f"--target is missing: {backbone.name} has {len(backbone.classes)} classes; name some")
     from captum_concepts.sanity.battery import sanity_check as run
 
-    taken = ("cav", "pool", "min_groups", "randomisations", "permutations", "seed", "batch_size", "on_bad")
+    taken = ("cav", "pool", "min_groups", "randomisations", "permutations", "seed", "batch_size", "on_error")
     with console.progress_bars(quiet) as progress, console.resumable(store):
         report = run(
             backbone,

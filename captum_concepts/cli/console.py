@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 PROGRAM = "captum-concepts"
 BAD_INPUT, BUG, INTERRUPTED = 2, 1, 130
-LEAST_SECONDS = 0.05
-MOST_LETTERS = 60  # of a label in a tree
+MIN_SECONDS = 0.05
+MAX_LETTERS = 60  # of a label in a tree
 _BRANCH = re.compile(r"(?P<lead>(?:│  |   )*(?:[├└]─ )?)(?P<label>.*?)(?P<note> \(above\)| \(\+\d+\))?")
 
 
@@ -81,7 +81,7 @@ def _end(error: Exception) -> int:
     if isinstance(error, InputError):
         return _fail(str(error), BAD_INPUT)
     if isinstance(error, OSError) and error.filename is not None:
-        return _fail(f"{shown(str(error.filename), 200)}: {error.strerror}", BAD_INPUT)
+        return _fail(f"{short_repr(str(error.filename), 200)}: {error.strerror}", BAD_INPUT)
     traceback.print_exception(error)
     return _fail("this is a fault of the program, not of your input; please report it with the lines above", BUG)
 
@@ -100,7 +100,7 @@ def resumable(store: Path | None) -> Iterator[None]:
         if store is None:
             raise
         raise Stopped(
-            f"stopped; what was heard so far is kept in {shown(str(store), 200)}; run again to go on"
+            f"stopped; what was heard so far is kept in {short_repr(str(store), 200)}; run again to go on"
         ) from None
 
 
@@ -115,7 +115,7 @@ def resumable_training(out: str | Path) -> Iterator[None]:
         begun = any(True for name in (STATE, WEIGHTS) for _ in Path(out).rglob(name))
         kept = "every whole epoch is kept" if begun else "no epoch was over, so that none is kept"
         then = "to go on" if begun else "to begin anew"
-        raise Stopped(f"stopped; {kept} in {shown(str(out), 200)}: give the same command {then}") from None
+        raise Stopped(f"stopped; {kept} in {short_repr(str(out), 200)}: give the same command {then}") from None
 
 
 # ---------------------------------------------------------------------- stderr
@@ -207,7 +207,7 @@ class _StageLines:
         seconds = time.monotonic() - begun
         parts = [f"{stage}: {done}/{total}"]
         if done > first:
-            speed = f", {(done - first) / seconds:.3g}/s" if seconds >= LEAST_SECONDS else ""
+            speed = f", {(done - first) / seconds:.3g}/s" if seconds >= MIN_SECONDS else ""
             parts.append(f"in {seconds:.1f} s{speed}")
         if first:
             parts.append(f"({first} already there)")
@@ -289,9 +289,9 @@ def print_tree(text: str, most: int | None = None) -> None:
 
 def _branch(line: str) -> str:
     parts = _BRANCH.fullmatch(line)
-    if parts is None or len(parts["label"]) <= MOST_LETTERS:
+    if parts is None or len(parts["label"]) <= MAX_LETTERS:
         return line
-    return f"{parts['lead']}{parts['label'][: MOST_LETTERS - 1]}…{parts['note'] or ''}"
+    return f"{parts['lead']}{parts['label'][: MAX_LETTERS - 1]}…{parts['note'] or ''}"
 
 
 def print_json(content: object) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 if TYPE_CHECKING:
     from captum_concepts.audio.clips import Clip
@@ -155,7 +155,9 @@ keeping = _together(
     ),
     click.option("--no-store", is_flag=True, help="Keep no activations."),
     click.option(
-        "--on-bad",
+        "--on-error",
+        "--on-bad",  # the name before
+        "on_error",
         type=click.Choice(["skip", "refuse"]),
         default="skip",
         show_default=True,
@@ -206,7 +208,7 @@ def parse_options(pairs: Sequence[str], option: str) -> dict[str, Any]:
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
-            raise InputError(f"{option} {shown(pair)}: give KEY=VALUE")
+            raise InputError(f"{option} {short_repr(pair)}: give KEY=VALUE")
         found[key] = _value(value)
     return found
 
@@ -253,7 +255,7 @@ def method_options(kind: str, name: str, pairs: Sequence[str], option: str) -> d
             options[key] = _typed(value, raw[key], known[key].annotation, f"{option} {key}", name)
         elif not takes_any or key in ("name", *CALLS[kind]):
             listed = f"it has {', '.join(known)}" if known else "it has none" if not takes_any else "it is set already"
-            raise InputError(f"{option} {shown(key)}: {name} has no such option; {listed}")
+            raise InputError(f"{option} {short_repr(key)}: {name} has no such option; {listed}")
     return options
 
 
@@ -267,7 +269,7 @@ def _typed(value: Any, raw: str, annotation: Any, option: str, name: str) -> Any
     if "str" in parts:
         return raw
     if plain or "Tensor" in wanted:
-        raise InputError(f"{option}={shown(value)}: {name} wants {wanted} there")
+        raise InputError(f"{option}={short_repr(value)}: {name} wants {wanted} there")
     return value
 
 
@@ -334,7 +336,7 @@ def load_model(given: dict[str, Any]) -> Backbone:
     except (TypeError, ValueError) as error:
         if not options:
             raise
-        raise InputError(f"--option: {name} cannot work with {shown(options)}: {error}") from error
+        raise InputError(f"--option: {name} cannot work with {short_repr(options)}: {error}") from error
     backbone.check_layers(given["layers"] or backbone.layers)
     for target in given["targets"]:
         target_index(backbone, target)
@@ -353,7 +355,7 @@ def read_concepts(given: dict[str, Any]) -> ConceptSet:
     of_tables = {"--concept-column": columns or None, "--concept-separator": separator, "--group-column": group}
     for option, value in of_tables.items():
         if value is not None and not table and (colon or os.path.isdir(spec)):
-            raise InputError(f"{option} {shown(value)}: only a table has columns, {shown(spec, 200)} is none")
+            raise InputError(f"{option} {short_repr(value)}: only a table has columns, {short_repr(spec, 200)} is none")
     if colon and not os.path.exists(spec):
         from captum_concepts.plugins.registry import lookup
 
@@ -361,7 +363,7 @@ def read_concepts(given: dict[str, Any]) -> ConceptSet:
         found = found if parents is None else dataclasses.replace(found, parents=parents)
         return found if given["negatives"] is None else found.with_negatives(given["negatives"])
     if not os.path.exists(spec):
-        raise InputError(f"--concepts {shown(spec, 200)}: no such file or folder; check the path")
+        raise InputError(f"--concepts {short_repr(spec, 200)}: no such file or folder; check the path")
     # What is None is left to from_table; a folder would not know it.
     return ConceptSet.from_spec(
         spec,
@@ -381,17 +383,19 @@ def read_clips(spec: str, group: str | None = None) -> list[Clip]:
 
     if not os.path.exists(spec):
         raise InputError(
-            f"--clips {shown(spec, 200)}: no such file or folder; give audio, a folder of it, or a table of files"
+            f"--clips {short_repr(spec, 200)}: no such file or folder; give audio, a folder of it, or a table of files"
         )
     if os.path.isfile(spec) and spec.lower().endswith(TABLES):
         return read_clip_table(spec, group)
     if group is not None:
-        raise InputError(f"--clip-group-column {shown(group)}: only a table has columns, {shown(spec, 200)} is none")
+        raise InputError(
+            f"--clip-group-column {short_repr(group)}: only a table has columns, {short_repr(spec, 200)} is none"
+        )
     if os.path.isfile(spec):
         return [Clip(spec)]
     found = [Clip(path) for path in find_audio(spec)]
     if not found:
-        raise InputError(f"--clips {shown(spec, 200)}: no audio file in it; give a folder that holds some")
+        raise InputError(f"--clips {short_repr(spec, 200)}: no audio file in it; give a folder that holds some")
     return found
 
 
@@ -421,7 +425,7 @@ def check_writable(folder: str | Path, option: str, remedy: str = "another folde
             pass
     except OSError as error:
         raise InputError(
-            f"{option} {shown(str(folder), 200)}: cannot be written to ({error.strerror}); give {remedy}"
+            f"{option} {short_repr(str(folder), 200)}: cannot be written to ({error.strerror}); give {remedy}"
         ) from None
 
 
@@ -430,5 +434,5 @@ def parse_shard(text: str) -> tuple[int, int]:
     number, slash, total = text.partition("/")
     digits = all(part.isascii() and part.isdigit() and len(part) < 10 for part in (number, total))
     if not (slash and digits and 1 <= int(number) <= int(total)):
-        raise InputError(f"--shard {shown(text)}: give I/N with 1 <= I <= N, e.g. 1/8")
+        raise InputError(f"--shard {short_repr(text)}: give I/N with 1 <= I <= N, e.g. 1/8")
     return int(number), int(total)

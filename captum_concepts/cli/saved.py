@@ -12,7 +12,7 @@ import click
 from captum_concepts.cli import console
 from captum_concepts.cli import options as cli_options
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,7 +82,7 @@ def mine(
     """
     options = cli_options.method_options("miners", given["miner"], given["miner_options"], "--miner-option")
     if out is not None and Path(out).suffix not in WRITERS:
-        raise InputError(f"--out {shown(out, 200)}: give a file that ends in {', '.join(WRITERS)}")
+        raise InputError(f"--out {short_repr(out, 200)}: give a file that ends in {', '.join(WRITERS)}")
     from captum_concepts.miners.api import mine as run
     from captum_concepts.results.files import layer_files
 
@@ -183,7 +183,7 @@ def evaluate(folder: str, reference: str | None, layers: tuple[str, ...], as_jso
     explanation = _load(folder)
     parents = read_parents(reference if reference is not None else explanation.provenance.get("reference"))
     if parents is None:
-        raise InputError(f"--reference is missing: {shown(folder, 200)} keeps none; give a JSON file of parents")
+        raise InputError(f"--reference is missing: {short_repr(folder, 200)} keeps none; give a JSON file of parents")
     roots = {name: _root(name, parents) for name in {*parents, *filter(None, parents.values())}}
     found = {
         layer: evaluate_hierarchy(explanation.hierarchies[layer], parents, roots)
@@ -348,7 +348,7 @@ def _layers(explanation: Explanation, wanted: Sequence[str]) -> list[str]:
     for layer in wanted:
         if layer not in explanation.hierarchies:
             known = ", ".join(explanation.hierarchies) or "none"
-            raise InputError(f"--layer {shown(layer)}: the explanation has no such layer; it has {known}")
+            raise InputError(f"--layer {short_repr(layer)}: the explanation has no such layer; it has {known}")
     return list(dict.fromkeys(wanted)) or list(explanation.hierarchies)
 
 
@@ -357,10 +357,10 @@ def _similarities(explanation: Explanation, layer: str, measure: str | None) -> 
     import numpy as np
 
     if layer not in explanation.similarities or layer not in explanation.banks:
-        raise InputError(f"layer {shown(layer)}: its similarities are not in the explanation; explain again")
+        raise InputError(f"layer {short_repr(layer)}: its similarities are not in the explanation; explain again")
     saved, bank = explanation.similarities[layer], explanation.banks[layer]
     if saved.shape != (len(bank.names), len(bank.names)):
-        raise InputError(f"layer {shown(layer)}: damaged, similarities of shape {saved.shape}; explain again")
+        raise InputError(f"layer {short_repr(layer)}: damaged, similarities of shape {saved.shape}; explain again")
     usable = np.flatnonzero(np.isfinite(saved.diagonal()))
     names = [bank.names[i] for i in usable]
     if measure is None:

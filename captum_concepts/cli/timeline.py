@@ -66,7 +66,7 @@ def timeline(
     console.set_up_logging(quiet, verbose)
     from captum_concepts.explanation.explanation import Explanation
     from captum_concepts.explanation.segments import Segment, strongest_segments, write_segments
-    from captum_concepts.explanation.timeline import add_timelines, hear_timelines
+    from captum_concepts.explanation.timeline import add_timelines, extract_timelines
     from captum_concepts.report.figures import require_matplotlib
 
     explanation = Explanation.load(folder)
@@ -84,7 +84,7 @@ def timeline(
     # Classes are of the explanation, which says better what is wrong with one.
     backbone = cli_options.load_model({**given, "targets": ()})
     with console.progress_bars(quiet) as progress:
-        lines = hear_timelines(
+        lines = extract_timelines(
             explanation,
             backbone,
             track,
@@ -138,12 +138,12 @@ def _scored(explanation: Explanation, line: Timeline) -> list[str]:
 def _draw(explanation: Explanation, line: Timeline, names: Sequence[str], where: Path) -> None:
     import numpy as np
 
-    from captum_concepts.report.figures import MOST, timeline_figure
+    from captum_concepts.report.figures import MAX_CONCEPTS, timeline_figure
     from captum_concepts.results.files import layer_files
 
     bank = list(explanation.banks[line.layer].names)
     strength = {name: np.abs(line.push[:, bank.index(name)]).max(initial=0.0) for name in names}
-    strongest = sorted(names, key=lambda name: -strength[name])[:MOST]
+    strongest = sorted(names, key=lambda name: -strength[name])[:MAX_CONCEPTS]
     figure = timeline_figure(line, bank, strongest)
     number = explanation.targets.index(line.target)
     figure.savefig(where / f"timeline-{layer_files(explanation.layers)[line.layer]}-{number}.png", dpi=150)

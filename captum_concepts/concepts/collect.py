@@ -12,7 +12,7 @@ import numpy as np
 from captum_concepts.audio.clips import Clip
 from captum_concepts.concepts.names import Skipped
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ class Collected:
         known = self.clips.setdefault(key, clip)
         if known.group != clip.group:
             raise InputError(
-                f"{shown(clip.path, 200)}: in group {shown(known.group)} and in group {shown(clip.group)}; "
+                f"{short_repr(clip.path, 200)}: in group {short_repr(known.group)} and in group "
+                f"{short_repr(clip.group)}; "
                 "a clip has one group"
             )
         return self.place.setdefault(key, len(self.place))
@@ -57,9 +58,9 @@ class Collected:
             InputError: no clip has any of the concepts.
         """
         if not any(self.shows[key] for key in names):
-            reason = f" ({shown(self.skipped[0][0], 200)}: {self.skipped[0][2]})" if self.skipped else ""
+            reason = f" ({short_repr(self.skipped[0][0], 200)}: {self.skipped[0][2]})" if self.skipped else ""
             raise InputError(
-                f"{shown(source, 200)}: no clip shows a concept; {len(self.skipped)} rows or files skipped{reason}"
+                f"{short_repr(source, 200)}: no clip shows a concept; {len(self.skipped)} rows or files skipped{reason}"
             )
         columns = {name: column for column, name in enumerate(dict.fromkeys(names.values()))}
         labels = np.zeros((len(self.clips), len(columns)), dtype=bool)

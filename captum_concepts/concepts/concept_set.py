@@ -21,7 +21,7 @@ from captum_concepts.concepts.playlists import read_playlists
 from captum_concepts.concepts.reference import read_parents
 from captum_concepts.concepts.tables import read_table, table_columns
 from captum_concepts.errors import InputError
-from captum_concepts.text import counted, shown
+from captum_concepts.text import pluralize, short_repr
 
 Negatives: TypeAlias = "Literal['random', 'rest', 'in-domain'] | dict[str, list[str]]"
 NEGATIVES = ("random", "rest", "in-domain")
@@ -88,10 +88,10 @@ class ConceptSet:
             raise InputError("negatives='random': there is no random pool; add clips that show none of the concepts")
         if isinstance(negatives, str):
             if negatives not in NEGATIVES:
-                raise InputError(f"negatives={shown(negatives)}: {_NEGATIVES_REMEDY}")
+                raise InputError(f"negatives={short_repr(negatives)}: {_NEGATIVES_REMEDY}")
             return negatives  # type: ignore[return-value]
         if not isinstance(negatives, Mapping):
-            raise InputError(f"negatives={shown(negatives)}: {_NEGATIVES_REMEDY}")
+            raise InputError(f"negatives={short_repr(negatives)}: {_NEGATIVES_REMEDY}")
         known: dict[str, list[str]] = {}
         for concept, against in negatives.items():
             if isinstance(against, str):
@@ -108,9 +108,9 @@ class ConceptSet:
         columns = []
         for name in names:
             if concept_name(name) not in self._column_of:
-                known = ", ".join(shown(other, 30) for other in self.names[:20])
+                known = ", ".join(short_repr(other, 30) for other in self.names[:20])
                 more = "" if len(self.names) <= 20 else f" and {len(self.names) - 20} more"
-                raise InputError(f"{argument}: no concept {shown(name)}; there are {known}{more}")
+                raise InputError(f"{argument}: no concept {short_repr(name)}; there are {known}{more}")
             columns.append(self._column_of[concept_name(name)])
         return columns
 
@@ -122,7 +122,7 @@ class ConceptSet:
         return len(self.names)
 
     def __repr__(self) -> str:
-        few = ", ".join(shown(name, 24) for name in self.names[:6]) + (", …" if len(self.names) > 6 else "")
+        few = ", ".join(short_repr(name, 24) for name in self.names[:6]) + (", …" if len(self.names) > 6 else "")
         negatives = self.negatives if isinstance(self.negatives, str) else "named"
         return (
             f"ConceptSet({len(self.names)} concepts, {len(self.clips)} clips in {len(self.group_names)} groups, "
@@ -184,7 +184,7 @@ class ConceptSet:
         mask = self._matched.copy() if in_domain else self._allowed()
         without = np.flatnonzero(~mask.any(axis=0))
         if len(without) == len(self.names) or (len(without) and not in_domain):
-            which = ", ".join(shown(self.names[column], 30) for column in without[:5])
+            which = ", ".join(short_repr(self.names[column], 30) for column in without[:5])
             raise InputError(
                 f"negatives: {len(without)} of {len(self.names)} concepts have none ({which}); "
                 "give a random pool, name their negatives, or leave these concepts out (in Python: subset())"
@@ -236,9 +236,9 @@ class ConceptSet:
         problems = {}
         for name, shows, opposite in zip(self.names, self.n_groups(), against, strict=True):
             if shows < min_groups:
-                problems[name] = f"shown in {counted(int(shows), 'group')}, {min_groups} needed"
+                problems[name] = f"shown in {pluralize(int(shows), 'group')}, {min_groups} needed"
             elif opposite < min_groups:
-                problems[name] = f"negatives in {counted(int(opposite), 'group')}, {min_groups} needed"
+                problems[name] = f"negatives in {pluralize(int(opposite), 'group')}, {min_groups} needed"
         return problems
 
     # Splits ---------------------------------------------------------------------------------------------------
@@ -256,7 +256,9 @@ class ConceptSet:
             InputError: ``k`` is below 2 or above the number of groups.
         """
         if not 2 <= k <= len(self.group_names):
-            raise InputError(f"folds: k={shown(k)}, but it must be between 2 and the {len(self.group_names)} groups")
+            raise InputError(
+                f"folds: k={short_repr(k)}, but it must be between 2 and the {len(self.group_names)} groups"
+            )
         return self._parts([1 / k] * k, seed)
 
     def split(self, fraction: float, seed: int = 0) -> np.ndarray:
@@ -266,7 +268,7 @@ class ConceptSet:
             InputError: ``fraction`` is not between 0 and 1, or there are fewer than 2 groups.
         """
         if not 0 < fraction < 1:
-            raise InputError(f"split: fraction={shown(fraction)}, but it must lie between 0 and 1")
+            raise InputError(f"split: fraction={short_repr(fraction)}, but it must lie between 0 and 1")
         if len(self.group_names) < 2:
             raise InputError("split: all clips are of one group, which cannot be cut; give more groups")
         return np.asarray(self._parts([fraction, 1 - fraction], seed) == 0)
@@ -292,11 +294,13 @@ class ConceptSet:
         lines = []
         if self.skipped:
             path, status, message = self.skipped[0]
-            lines.append(f"{len(self.skipped)} rows or files skipped, the first {shown(path)}: {status} ({message})")
+            lines.append(
+                f"{len(self.skipped)} rows or files skipped, the first {short_repr(path)}: {status} ({message})"
+            )
         dropped = self.dropped_negatives()
         for column in np.flatnonzero(dropped):
             lines.append(
-                f"{shown(self.names[column])}: {dropped[column]} negative clips left out, "
+                f"{short_repr(self.names[column])}: {dropped[column]} negative clips left out, "
                 "because another clip of their group shows the concept"
             )
         if self.negatives == "in-domain":
@@ -307,8 +311,8 @@ class ConceptSet:
         for pair in np.argsort(-jaccard[firsts, seconds], kind="stable"):
             i, j = firsts[pair], seconds[pair]
             lines.append(
-                f"{shown(self.names[i])} and {shown(self.names[j])} share "
-                f"{counted(int(overlap.groups[i, j]), 'group')}, {jaccard[i, j]:.0%} of those that show either"
+                f"{short_repr(self.names[i])} and {short_repr(self.names[j])} share "
+                f"{pluralize(int(overlap.groups[i, j]), 'group')}, {jaccard[i, j]:.0%} of those that show either"
             )
         return lines
 
@@ -330,7 +334,9 @@ class ConceptSet:
             for concept, against in negatives.items():
                 lost = [name for name in against if name not in kept]
                 if lost:
-                    raise InputError(f"subset: {shown(concept)} is held against {shown(lost[0])}; keep that one too")
+                    raise InputError(
+                        f"subset: {short_repr(concept)} is held against {short_repr(lost[0])}; keep that one too"
+                    )
         needed = (self._candidates(self.labels, self.pool)[:, columns] | self.labels[:, columns]).any(
             axis=1
         ) | self.pool
@@ -453,10 +459,10 @@ class ConceptSet:
         if Path(text).is_dir():
             return cls.from_folders(text, **options)
         if not Path(text).is_file():
-            raise InputError(f"concepts: {shown(str(text), 200)} is neither a folder nor a table; check the path")
+            raise InputError(f"concepts: {short_repr(str(text), 200)} is neither a folder nor a table; check the path")
         if not column:
             raise InputError(
-                f"{shown(str(text), 200)}: say which column holds concepts; there are {table_columns(text)}"
+                f"{short_repr(str(text), 200)}: say which column holds concepts; there are {table_columns(text)}"
             )
         return cls.from_table(text, column=column, **options)
 
@@ -469,5 +475,5 @@ def _check_names(names: tuple[str, ...]) -> None:
         if not name:
             raise InputError("names: a concept has an empty name; give it one")
         if name in seen:
-            raise InputError(f"names: {shown(name)} is given twice; join the two columns of labels")
+            raise InputError(f"names: {short_repr(name)} is given twice; join the two columns of labels")
         seen.add(name)

@@ -11,7 +11,7 @@ from captum_concepts.audio.files import file_digest, find_audio
 from captum_concepts.concepts.collect import Collected, LabelledClips
 from captum_concepts.concepts.names import Skipped, concept_name
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 POOL_FOLDER = "random"
 
@@ -25,17 +25,18 @@ def read_folders(
     """See :meth:`captum_concepts.ConceptSet.from_folders`."""
     root = Path(root)
     if not root.is_dir():
-        raise InputError(f"{shown(str(root), 200)}: no such folder; give one with a subfolder per concept")
+        raise InputError(f"{short_repr(str(root), 200)}: no such folder; give one with a subfolder per concept")
     if not callable(group) and group not in ("file", "folder"):
-        raise InputError(f"group={shown(group)}: use 'file', 'folder' or a function from path to group")
+        raise InputError(f"group={short_repr(group)}: use 'file', 'folder' or a function from path to group")
     folders = sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     pools = [folder for folder in folders if folder.name == POOL_FOLDER]
     if pool is not None:
         chosen = root / pool if (root / pool).is_dir() else Path(pool)
         if not chosen.is_dir():
-            known = ", ".join(shown(folder.name, 30) for folder in folders[:20])
+            known = ", ".join(short_repr(folder.name, 30) for folder in folders[:20])
             raise InputError(
-                f"pool={shown(str(pool))}: no such folder, by itself or in {shown(str(root), 200)}, which has {known}"
+                f"pool={short_repr(str(pool))}: no such folder, by itself or in {short_repr(str(root), 200)}, which "
+                f"has {known}"
             )
         pools.append(chosen)
     pool_paths = {folder.resolve() for folder in pools}

@@ -37,8 +37,8 @@ def stratified_parts(
     labels_of = [np.flatnonzero(row) for row in shows]
     groups_of: list[list[int]] = [[] for _ in names]
     for group in order:
-        for shown in labels_of[group]:
-            groups_of[shown].append(group)
+        for marked in labels_of[group]:
+            groups_of[marked].append(group)
 
     left = shows.sum(axis=0).astype(np.int64)
     share = np.asarray(shares, dtype=np.float64)

@@ -12,7 +12,7 @@ from captum_concepts.audio.clips import Clip
 from captum_concepts.audio.decoding import Source
 from captum_concepts.errors import InputError
 from captum_concepts.seeding import random_key, without_common_folder
-from captum_concepts.text import counted, shown
+from captum_concepts.text import pluralize, short_repr
 
 logger = logging.getLogger(__name__)
 DURATION_STEP = 0.5  # octaves of duration in one cell
@@ -105,9 +105,9 @@ def imbalance_lines(
     order = np.argsort(-worst, kind="stable")[: int((worst > BALANCED).sum())]
     if not len(order):
         return []
-    some = ", ".join(f"{shown(names[k], 30)} {worst[k]:.1f}" for k in order[:3]) + ", ..." * (len(order) > 3)
+    some = ", ".join(f"{short_repr(names[k], 30)} {worst[k]:.1f}" for k in order[:3]) + ", ..." * (len(order) > 3)
     return [
-        f"in-domain negatives of {counted(len(order), 'concept')} are not as long or loud as the concept's own clips "
+        f"in-domain negatives of {pluralize(len(order), 'concept')} are not as long or loud as the concept's own clips "
         f"(by standard deviations: {some}); there are too few like them"
     ]
 

@@ -10,7 +10,7 @@ from captum_concepts.audio.clips import Clip
 from captum_concepts.concepts.collect import Collected, LabelledClips
 from captum_concepts.concepts.names import concept_name
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 
 def read_playlists(
@@ -24,7 +24,7 @@ def read_playlists(
 
     def rows_of(tracks: Iterable[str | Path | Clip]) -> set[int]:
         if isinstance(tracks, (str, Path, Clip)):
-            raise InputError(f"playlists: {shown(tracks)} is one track; give a list of tracks")
+            raise InputError(f"playlists: {short_repr(tracks)} is one track; give a list of tracks")
         rows = set()
         for track in tracks:
             if isinstance(track, Clip) or os.path.isfile(track):

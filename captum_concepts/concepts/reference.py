@@ -9,7 +9,7 @@ from typing import Any
 
 from captum_concepts.concepts.names import concept_name
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 
 def read_parents(parents: Any) -> dict[str, str | None] | None:
@@ -31,12 +31,12 @@ def read_parents(parents: Any) -> dict[str, str | None] | None:
             parents = json.loads(Path(parents).read_text(encoding="utf-8-sig"), object_pairs_hook=_each_once)
         except (OSError, ValueError, RecursionError) as error:
             raise InputError(
-                f"{shown(source, 200)}: cannot read the map of parents: {' '.join(str(error).split())}"
+                f"{short_repr(source, 200)}: cannot read the map of parents: {' '.join(str(error).split())}"
             ) from None
     if isinstance(parents, Mapping) and isinstance(parents.get("parent"), Mapping):
         parents = parents["parent"]
     if not isinstance(parents, Mapping):
-        raise InputError(f"{shown(source, 200)}: {shown(parents)} is not a map from child to parent")
+        raise InputError(f"{short_repr(source, 200)}: {short_repr(parents)} is not a map from child to parent")
     if all(isinstance(parent, str) or parent is None for parent in parents.values()):
         pairs = [(child, parent) for child, parent in parents.items() if parent is not None and parent.strip()]
     else:
@@ -46,7 +46,8 @@ def read_parents(parents: Any) -> dict[str, str | None] | None:
         child, parent = concept_name(child), concept_name(parent)
         if found.setdefault(child, parent) != parent:
             raise InputError(
-                f"{shown(source, 200)}: {shown(child)} has two parents, {shown(found[child])} and {shown(parent)}"
+                f"{short_repr(source, 200)}: {short_repr(child)} has two parents, {short_repr(found[child])} and "
+                f"{short_repr(parent)}"
             )
     _refuse_circles(found, source)
     linked = {*found, *found.values()}
@@ -59,7 +60,7 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{shown(twice)} stands in it twice; give each name once")
+        raise ValueError(f"{short_repr(twice)} stands in it twice; give each name once")
     return found
 
 
@@ -70,7 +71,8 @@ def _nested_pairs(tree: Any, source: str) -> Iterable[tuple[str, str]]:
             children = [children] if isinstance(children, str) else children or []
             if not isinstance(children, (Mapping, list, tuple)) or not all(isinstance(c, str) for c in children):
                 raise InputError(
-                    f"{shown(source, 200)}: {shown(children)} under {shown(parent)} is neither names nor a tree"
+                    f"{short_repr(source, 200)}: {short_repr(children)} under {short_repr(parent)} is neither names "
+                    "nor a tree"
                 )
             yield from ((child, parent) for child in children)
             if isinstance(children, Mapping):
@@ -84,7 +86,7 @@ def _refuse_circles(parents: Mapping[str, str], source: str) -> None:
         node = start
         while node in parents and node not in clear:
             if node in path:
-                raise InputError(f"{shown(source, 200)}: {shown(node)} is its own ancestor")
+                raise InputError(f"{short_repr(source, 200)}: {short_repr(node)} is its own ancestor")
             path[node] = None
             node = parents[node]
         clear.update(path)

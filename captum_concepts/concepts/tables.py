@@ -15,7 +15,7 @@ from captum_concepts.audio.clips import Clip
 from captum_concepts.concepts.collect import Collected, LabelledClips
 from captum_concepts.concepts.names import concept_name
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,13 +37,13 @@ def read_table(
     table = _load_table(path)
     columns = list(dict.fromkeys([column] if isinstance(column, str) else column))
     if not columns:
-        raise InputError(f"{shown(str(path), 200)}: say which column holds concepts; there are {_listed(table)}")
+        raise InputError(f"{short_repr(str(path), 200)}: say which column holds concepts; there are {_listed(table)}")
     file = file or next((name for name in FILE_COLUMNS if name in table), FILE_COLUMNS[0])
     if group == file or (group == FILE_COLUMNS[0] and group not in table):
         group = None
     for name in [file, *columns, *(name for name in (group, start, end) if name is not None)]:
         if name not in table:
-            raise InputError(f"{shown(str(path), 200)}: no column {shown(name)}; there are {_listed(table)}")
+            raise InputError(f"{short_repr(str(path), 200)}: no column {short_repr(name)}; there are {_listed(table)}")
     collected = Collected()
     rows = list(_clips_of_rows(table, Path(path).parent, file, group, start, end, collected))
     _note_concepts(table, columns, separator, rows, collected)
@@ -74,7 +74,7 @@ def _clips_of_rows(
             collected.skipped.append((path, "missing", "no such file"))
             yield None
         elif times is None:
-            collected.skipped.append((path, "bad time", f"start {shown(first)}, end {shown(last)}"))
+            collected.skipped.append((path, "bad time", f"start {short_repr(first)}, end {short_repr(last)}"))
             yield None
         else:
             yield collected.add(Clip(path, *times, group=str(of)))
@@ -141,7 +141,7 @@ def read_clip_table(path: str | Path, group: str | None = None) -> list[Clip]:
     file = next((name for name in FILE_COLUMNS if name in table), None)
     if file is None or (group is not None and group not in table):
         wanted = group if file is not None else " or ".join(FILE_COLUMNS)
-        raise InputError(f"{shown(str(path), 200)}: no column {wanted}; there are {_listed(table)}")
+        raise InputError(f"{short_repr(str(path), 200)}: no column {wanted}; there are {_listed(table)}")
     nothing = [""] * len(table)
     clips = []
     rows = zip(
@@ -151,12 +151,13 @@ def read_clip_table(path: str | Path, group: str | None = None) -> list[Clip]:
         times = _times(first, last)
         if times is None or not str(name).strip():
             raise InputError(
-                f"{shown(str(path), 200)}: row {number}: file {shown(name)}, start {shown(first)}, end {shown(last)}; "
+                f"{short_repr(str(path), 200)}: row {number}: file {short_repr(name)}, start {short_repr(first)}, "
+                f"end {short_repr(last)}; "
                 "give a file and seconds with start before end"
             )
         clips.append(Clip(os.path.join(Path(path).parent, str(name).strip()), *times, group=str(of)))
     if not clips:
-        raise InputError(f"{shown(str(path), 200)}: the table has no rows; give at least one clip")
+        raise InputError(f"{short_repr(str(path), 200)}: the table has no rows; give at least one clip")
     return list(dict.fromkeys(clips))
 
 
@@ -166,7 +167,7 @@ def table_columns(path: str | Path) -> str:
 
 
 def _listed(table: pd.DataFrame) -> str:
-    return ", ".join(shown(name, 30) for name in table)
+    return ", ".join(short_repr(name, 30) for name in table)
 
 
 def _load_table(path: str | Path) -> pd.DataFrame:
@@ -174,7 +175,7 @@ def _load_table(path: str | Path) -> pd.DataFrame:
     import pandas as pd
 
     if not os.path.isfile(path):
-        raise InputError(f"{shown(str(path), 200)}: no such table; check the path")
+        raise InputError(f"{short_repr(str(path), 200)}: no such table; check the path")
     try:
         if str(path).lower().endswith((".parquet", ".pq")):
             table = pd.read_parquet(path).reset_index(drop=True)
@@ -183,7 +184,7 @@ def _load_table(path: str | Path) -> pd.DataFrame:
         with open(path, encoding="utf-8-sig", newline="") as stream:
             header = stream.readline()
         if not header.strip():
-            raise InputError(f"{shown(str(path), 200)}: the table is empty; it needs a header and rows")
+            raise InputError(f"{short_repr(str(path), 200)}: the table is empty; it needs a header and rows")
         sep = max("\t;,", key=header.count)
         table = pd.read_csv(
             path,
@@ -195,16 +196,18 @@ def _load_table(path: str | Path) -> pd.DataFrame:
             skip_blank_lines=True,
         )
     except UnicodeDecodeError as error:
-        raise InputError(f"{shown(str(path), 200)}: not UTF-8 text ({error.reason}); save the table as UTF-8") from None
+        raise InputError(
+            f"{short_repr(str(path), 200)}: not UTF-8 text ({error.reason}); save the table as UTF-8"
+        ) from None
     except ImportError:
         raise InputError(
-            f"{shown(str(path), 200)}: reading parquet needs pyarrow; install it, or save the table as csv"
+            f"{short_repr(str(path), 200)}: reading parquet needs pyarrow; install it, or save the table as csv"
         ) from None
     except (pd.errors.ParserError, OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(
-            f"{shown(str(path), 200)}: cannot read the table: {' '.join(str(error).split())[:200]}"
+            f"{short_repr(str(path), 200)}: cannot read the table: {' '.join(str(error).split())[:200]}"
         ) from None
     table.columns = [str(name).strip() for name in table.columns]
     return table.fillna("")

@@ -29,7 +29,7 @@ from captum_concepts.errors import InputError
 from captum_concepts.hierarchy.concept_hierarchy import ConceptHierarchy
 from captum_concepts.results.tables import empty_shares, share_table
 from captum_concepts.significance.sensitivity import clip_means
-from captum_concepts.text import counted, shown
+from captum_concepts.text import pluralize, short_repr
 
 if TYPE_CHECKING:
     from captum_concepts.activations.extraction import Extraction
@@ -209,21 +209,21 @@ def branch_shares(
 def share_warnings(table: pd.DataFrame) -> list[str]:
     """What a table of shares of one layer, columns ``SHARE_COLUMNS``, does not say of classes, in a line each."""
     classes = table.drop_duplicates("target")
-    layer = shown(table["layer"].iloc[0])
+    layer = short_repr(table["layer"].iloc[0])
     lost = classes.loc[classes["explained"] <= 0, "target"].tolist()
     useless = classes.loc[classes["completeness"] <= 0]
     lines = []
     if lost:
         lines.append(
-            f"{layer}: no shares for {counted(len(lost), 'class', 'classes')} "
-            f"({', '.join(shown(t, 30) for t in lost[:5])}): "
+            f"{layer}: no shares for {pluralize(len(lost), 'class', 'classes')} "
+            f"({', '.join(short_repr(t, 30) for t in lost[:5])}): "
             "on held-out groups the layer does not tell their logit linearly"
         )
     if len(useless):
         some = zip(useless["target"][:5], useless["completeness"], strict=False)
         lines.append(
-            f"{layer}: shares say nothing of {counted(len(useless), 'class', 'classes')} (completeness of "
-            f"{', '.join(f'{shown(t, 30)} {worth:.2f}' for t, worth in some)}): on held-out groups the concepts "
+            f"{layer}: shares say nothing of {pluralize(len(useless), 'class', 'classes')} (completeness of "
+            f"{', '.join(f'{short_repr(t, 30)} {worth:.2f}' for t, worth in some)}): on held-out groups the concepts "
             "together predict their logit no better than chance; explain more clips, or give other concepts"
         )
     return lines
@@ -235,7 +235,7 @@ def _mean_and_error(draws: Tensor, weights: Tensor) -> tuple[float, float]:
     return mean, abs(0.0 * mean) if len(draws) == 1 else float(draws.std()) / len(draws) ** 0.5
 
 
-def share_out(
+def contributions_of_layers(
     banks: Mapping[str, ConceptBank],
     hierarchies: Mapping[str, ConceptHierarchy],
     explained: Extraction,

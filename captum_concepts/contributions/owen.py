@@ -13,9 +13,9 @@ from torch import Tensor
 
 from captum_concepts.errors import InputError
 from captum_concepts.hierarchy.concept_hierarchy import ConceptHierarchy
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
-MOST_EXACT = 4096  # coalitions, beyond which orders are drawn
+MAX_EXACT = 4096  # coalitions, beyond which orders are drawn
 ORDERS = 500
 Along = Callable[[Tensor], Tensor]
 
@@ -48,7 +48,7 @@ def coalitions(hierarchy: ConceptHierarchy, names: Sequence[str]) -> Union:
     index = {name: i for i, name in enumerate(names)}
     absent = [name for name in names if name not in hierarchy]
     if absent or not names:
-        raise InputError(f"hierarchy: {shown(absent)} is not in it; share out among the concepts that were mined")
+        raise InputError(f"hierarchy: {short_repr(absent)} is not in it; share out among the concepts that were mined")
     below: dict[str, list[str]] = {name: [] for name in hierarchy.names}
     for name in hierarchy.names:
         parents = hierarchy.parents(name)
@@ -68,7 +68,7 @@ def coalitions(hierarchy: ConceptHierarchy, names: Sequence[str]) -> Union:
 
 
 def owen_values(
-    along: Along, structure: Union, *, orders: int = ORDERS, most_exact: int = MOST_EXACT, seed: int = 0
+    along: Along, structure: Union, *, orders: int = ORDERS, most_exact: int = MAX_EXACT, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
     """Owen values of a game with nested coalitions.
 
@@ -119,7 +119,7 @@ def _coalition_count(structure: Union) -> int:
         if not union.parts:
             return above
         here = above * 2 ** (len(union.parts) - 1)
-        return sum(count(part, here) for part in union.parts) if here <= MOST_EXACT else here
+        return sum(count(part, here) for part in union.parts) if here <= MAX_EXACT else here
 
     return 2 * count(structure, 1)
 

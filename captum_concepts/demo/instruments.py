@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from scipy.signal import butter, sosfilt
 
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 FloatArray = NDArray[np.float64]
 Synthesis = Callable[[float, int, int, np.random.Generator], FloatArray]
@@ -181,11 +181,11 @@ def note(instrument: str, pitch: int, sample_rate: int = 16000) -> NDArray[np.fl
     :raises InputError: for an unknown instrument or a pitch out of range.
     """
     if instrument not in _SYNTHESES:
-        raise InputError(f"instrument: {shown(instrument)} is not one of {', '.join(_SYNTHESES)}")
+        raise InputError(f"instrument: {short_repr(instrument)} is not one of {', '.join(_SYNTHESES)}")
     percussive = instrument in PERCUSSION
     low, high = (0, HIT_VARIANTS - 1) if percussive else (24, 96)
     if not low <= pitch <= high:
-        raise InputError(f"pitch: {shown(pitch)} for {instrument} must be from {low} to {high}")
+        raise InputError(f"pitch: {short_repr(pitch)} for {instrument} must be from {low} to {high}")
     rng = np.random.default_rng([crc32(instrument.encode()), pitch])
     hertz = 180.0 * 1.12**pitch if percussive else frequency(pitch)
     samples = round((HIT_SECONDS if percussive else NOTE_SECONDS) * sample_rate)

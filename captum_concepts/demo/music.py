@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 from captum_concepts.demo.instruments import FAMILIES, MELODIC, PARENTS, PERCUSSION
 from captum_concepts.demo.rendering import Arrangement, render
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 GENERATOR_VERSION: Final = "1"
 SLOTS: Final[dict[str, tuple[str, ...]]] = {
@@ -86,9 +86,9 @@ class Composition:
     @property
     def truth(self) -> dict[str, bool]:
         """{concept: is it heard}, for every name in `CONCEPTS`."""
-        heard = {value for value in self.values.values() if value}
-        heard |= {PARENTS[value] for value in heard if value in PARENTS}
-        return {concept: concept in heard for concept in CONCEPTS}
+        extracted = {value for value in self.values.values() if value}
+        extracted |= {PARENTS[value] for value in extracted if value in PARENTS}
+        return {concept: concept in extracted for concept in CONCEPTS}
 
 
 def base_rate(concept: str) -> float:
@@ -130,19 +130,21 @@ class MusicGenerator:
             ("strength", strength, 0.0, 1.0),
         ):
             if not low <= value <= high:
-                raise InputError(f"{name}: {shown(value)} must be from {low} to {high}")
+                raise InputError(f"{name}: {short_repr(value)} must be from {low} to {high}")
         self.seed, self.sample_rate, self.duration, self.strength = seed, sample_rate, duration, strength
         self.genres = {genre: dict(causes) for genre, causes in genres.items()}
         self.distractors = tuple(distractors)
         self.confounds = dict(confounds or {})
         for name in self.distractors:
             if name not in DISTRACTORS:
-                raise InputError(f"distractors: {shown(name)} is not one of {', '.join(DISTRACTORS)}")
+                raise InputError(f"distractors: {short_repr(name)} is not one of {', '.join(DISTRACTORS)}")
         for causes in self.genres.values():
             _options({concept: sign > 0 for concept, sign in causes.items()})
         for name, added in self.confounds.items():
             if name not in self.genres and _slot_of(name) == _slot_of(added):
-                raise InputError(f"confounds: {shown(name)} and {shown(added)} share a slot; choose another pair")
+                raise InputError(
+                    f"confounds: {short_repr(name)} and {short_repr(added)} share a slot; choose another pair"
+                )
             _slot_of(added)
 
     def draw(
@@ -201,19 +203,19 @@ class MusicGenerator:
         if not players and concept != "drone":
             _slot_of(concept)
             raise InputError(
-                f"concept: {shown(concept)} has no sound of its own; choose an instrument, a family or drone"
+                f"concept: {short_repr(concept)} has no sound of its own; choose an instrument, a family or drone"
             )
         forced = dict(concepts) if isinstance(concepts, Mapping) else dict.fromkeys(concepts, True)
         composition = self.compose(index, {**forced, concept: concept != "drone"}, genre)
         score = composition.arrangement
         kept = replace(score, notes=tuple(note for note in score.notes if note.instrument not in players))
-        heard = {**composition.truth, **dict.fromkeys([concept, *players, *(PARENTS[p] for p in players)], False)}
-        return Piece(render(kept, self.sample_rate, self._stream(index, "recording")), heard, genre)
+        extracted = {**composition.truth, **dict.fromkeys([concept, *players, *(PARENTS[p] for p in players)], False)}
+        return Piece(render(kept, self.sample_rate, self._stream(index, "recording")), extracted, genre)
 
     def _enforce(self, genre: str, index: int, settled: set[str], options: dict[str, tuple[str, ...]]) -> None:
         """Narrow `options` to the causes of `genre`, each with probability `strength`."""
         if genre not in self.genres:
-            raise InputError(f"genre: {shown(genre)} is not one of {', '.join(self.genres)}")
+            raise InputError(f"genre: {short_repr(genre)} is not one of {', '.join(self.genres)}")
         for concept, sign in self.genres[genre].items():
             slot = _slot_of(concept)
             if slot not in settled and self._stream(index, f"cause {concept}").random() < self.strength:
@@ -221,13 +223,13 @@ class MusicGenerator:
 
     def _stream(self, index: int, part: str) -> np.random.Generator:
         if index < 0:
-            raise InputError(f"index: {shown(index)} must be 0 or more")
+            raise InputError(f"index: {short_repr(index)} must be 0 or more")
         return np.random.default_rng([self.seed, index, crc32(part.encode())])
 
 
 def _slot_of(concept: str) -> str:
     if concept not in _SLOT_OF:
-        raise InputError(f"concept: {shown(concept)} is not one of {', '.join(CONCEPTS)}")
+        raise InputError(f"concept: {short_repr(concept)} is not one of {', '.join(CONCEPTS)}")
     return _SLOT_OF[concept]
 
 
@@ -242,5 +244,5 @@ def _options(forced: Mapping[str, bool]) -> dict[str, tuple[str, ...]]:
         slot = _slot_of(concept)
         options[slot] = tuple(value for value in options[slot] if _shows(value, concept) == wanted)
         if not options[slot]:
-            raise InputError(f"concepts: {shown(dict(forced))} leave no value for {slot}; drop one of them")
+            raise InputError(f"concepts: {short_repr(dict(forced))} leave no value for {slot}; drop one of them")
     return options

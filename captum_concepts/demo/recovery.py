@@ -12,7 +12,7 @@ import networkx as nx
 import pandas as pd
 
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 Causes = Mapping[str, Mapping[str, int] | Iterable[str]]
 _COLUMNS = ("layer", "target", "concept", "magnitude")
@@ -59,7 +59,7 @@ def causal_auc(scores: pd.DataFrame, causes: Causes, parents: Mapping[str, str] 
     """
     missing = [column for column in _COLUMNS if column not in scores.columns]
     if missing:
-        raise InputError(f"scores: no column {', '.join(missing)}; there are {shown(list(scores.columns))}")
+        raise InputError(f"scores: no column {', '.join(missing)}; there are {short_repr(list(scores.columns))}")
     if not causes:
         raise InputError("causes: {} names no target; give the causes of at least one")
     parents = parents or {}
@@ -68,11 +68,13 @@ def causal_auc(scores: pd.DataFrame, causes: Causes, parents: Mapping[str, str] 
         for target, given in causes.items():
             signs = dict(given) if isinstance(given, Mapping) else dict.fromkeys(given, 1)
             of_target = of_layer[of_layer["target"] == target]
-            magnitudes = _magnitudes(of_target, f"layer {shown(layer)}, target {shown(target)}", signs)
+            magnitudes = _magnitudes(of_target, f"layer {short_repr(layer)}, target {short_repr(target)}", signs)
             related = set(signs).union(*(_relatives(cause, parents) for cause in signs))
             others = [value for concept, value in magnitudes.items() if concept not in related]
             if not others:
-                raise InputError(f"scores: target {shown(target)} has no concepts but its causes; score more concepts")
+                raise InputError(
+                    f"scores: target {short_repr(target)} has no concepts but its causes; score more concepts"
+                )
             wins = [_win(sign * magnitudes[cause], sign * other) for cause, sign in signs.items() for other in others]
             rows.append((layer, target, sum(wins) / len(wins), len(signs), len(others)))
     table = pd.DataFrame(rows, columns=["layer", "target", "auc", "n_causes", "n_others"])
@@ -94,9 +96,11 @@ def ancestor_recovery(mined: nx.DiGraph, parents: Mapping[str, str]) -> Ancestor
     planted = nx.DiGraph([(parent, child) for child, parent in parents.items()])
     absent = sorted(set(planted) - set(mined))
     if absent or not planted:
-        raise InputError(f"parents: {shown(absent)} not in the mined hierarchy; mine a hierarchy of these concepts")
+        raise InputError(
+            f"parents: {short_repr(absent)} not in the mined hierarchy; mine a hierarchy of these concepts"
+        )
     if not nx.is_directed_acyclic_graph(mined):
-        raise InputError(f"mined: the hierarchy has the cycle {shown(nx.find_cycle(mined))}; break it first")
+        raise InputError(f"mined: the hierarchy has the cycle {short_repr(nx.find_cycle(mined))}; break it first")
     true = _ancestor_pairs(planted, set(planted))
     found = _ancestor_pairs(mined, set(planted))
     hits = len(true & found)
@@ -111,7 +115,9 @@ def _magnitudes(rows: pd.DataFrame, place: str, causes: Mapping[str, int]) -> di
         raise InputError(f"scores: {place} scores a concept twice; keep one row per layer, target and concept")
     absent = [cause for cause in causes if cause not in magnitudes]
     if absent or not causes:
-        raise InputError(f"scores: {place} has no row for the causes {shown(absent)}; explain it with these concepts")
+        raise InputError(
+            f"scores: {place} has no row for the causes {short_repr(absent)}; explain it with these concepts"
+        )
     return magnitudes
 
 

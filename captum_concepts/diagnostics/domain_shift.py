@@ -10,7 +10,7 @@ from torch import Tensor
 
 from captum_concepts.cavs.fit import fit_cavs
 from captum_concepts.cavs.groups import group_weights
-from captum_concepts.diagnostics.random_sets import Fitter, Shuffles
+from captum_concepts.diagnostics.random_sets import Fitter, GroupSampler
 from captum_concepts.results.diagnostics import is_confounded
 
 RANDOM_SETS = 20
@@ -71,13 +71,13 @@ def check_domain(
     if positives.shape[1] < 2 or (ours & pool).any():
         return None
     rows = np.flatnonzero(ours | pool)
-    shuffles = Shuffles(groups[rows])
-    shown = shuffles.shown(positives[rows])
-    any_shown: np.ndarray = np.asarray(shown.any(axis=1))
+    shuffles = GroupSampler(groups[rows])
+    marked = shuffles.marked(positives[rows])
+    any_shown: np.ndarray = np.asarray(marked.any(axis=1))
     members = np.flatnonzero(any_shown)
     if len(members) < 10 or shuffles.count - len(members) < 10:
         return None
-    size = int(np.clip(np.median(shown.sum(axis=0)), 5, len(members) // 2))
+    size = int(np.clip(np.median(marked.sum(axis=0)), 5, len(members) // 2))
     generator = shuffles.generator(seed, "domain")
     drawn = np.zeros((shuffles.count, 1 + RANDOM_SETS), dtype=bool)
     drawn[:, 0] = any_shown
@@ -101,7 +101,7 @@ def check_domain(
 
 
 def _common_share(
-    x: Tensor, positives: np.ndarray, pool: np.ndarray, groups: np.ndarray, shuffles: Shuffles, seed: int
+    x: Tensor, positives: np.ndarray, pool: np.ndarray, groups: np.ndarray, shuffles: GroupSampler, seed: int
 ) -> float:
     """See ``DomainCheck.common``; both means of every displacement are of one half of the groups."""
     against = np.repeat(pool[:, None], positives.shape[1], axis=1)

@@ -14,11 +14,11 @@ from captum_concepts.cavs.groups import group_means
 from captum_concepts.cavs.quality import auc_with_interval
 from captum_concepts.concepts.overlap import Overlap
 from captum_concepts.diagnostics.leakage import SHARED
-from captum_concepts.diagnostics.random_sets import Fitter, RandomSets, Shuffles
+from captum_concepts.diagnostics.random_sets import Fitter, GroupSampler, RandomSets
 from captum_concepts.diagnostics.stability import Halves
 
 ALPHA = 0.05
-MOST_PAIRS = 500
+MAX_PAIRS = 500
 BLOCK_VALUES = 2**24
 
 
@@ -77,7 +77,7 @@ def random_pair_cosines(directions: Tensor) -> np.ndarray:
     return np.asarray((exact[:, 0] @ exact[:, 1].transpose(1, 2)).cpu().numpy())
 
 
-def entangled(directions: Tensor, band: CosineBand | None, kinds: np.ndarray) -> tuple[pd.DataFrame, int]:
+def correlated_pairs(directions: Tensor, band: CosineBand | None, kinds: np.ndarray) -> tuple[pd.DataFrame, int]:
     """Pairs of CAVs that point the same way more than random sets do (Nicolson et al., arXiv 2404.03713).
 
     The family are all pairs, the correction is Benjamini-Hochberg's at 0.05. Works in blocks of rows, so that thousands
@@ -89,7 +89,7 @@ def entangled(directions: Tensor, band: CosineBand | None, kinds: np.ndarray) ->
         kinds: int (K,), the kind of each concept.
 
     Returns:
-        the ``MOST_PAIRS`` strongest (columns first, second: numbers of concepts; cosine; chance, the upper end of the
+        the ``MAX_PAIRS`` strongest (columns first, second: numbers of concepts; cosine; chance, the upper end of the
         band), and how many there are in all.
     """
     if band is None:
@@ -109,7 +109,7 @@ def entangled(directions: Tensor, band: CosineBand | None, kinds: np.ndarray) ->
         numbers = band.exceeded(cosines, kinds[rows][:, None], kinds[None, :])
         a, b = np.nonzero(later & (numbers <= beyond))
         part = pd.DataFrame({"first": rows[a], "second": b, "cosine": cosines[a, b]})
-        found = [pd.concat([*found, part]).sort_values("cosine", ascending=False, kind="stable").head(MOST_PAIRS)]
+        found = [pd.concat([*found, part]).sort_values("cosine", ascending=False, kind="stable").head(MAX_PAIRS)]
     table = found[0].reset_index(drop=True) if found else pd.DataFrame({"first": [], "second": [], "cosine": []})
     table = table.astype({"first": np.int64, "second": np.int64, "cosine": np.float64})
     table["chance"] = band.upper(beyond, kinds[table["first"]], kinds[table["second"]])
@@ -130,7 +130,7 @@ def overlapping(overlap: Overlap, share: float = SHARED) -> np.ndarray:
     """int (P, 2): pairs whose shared groups are at least ``share`` of the groups that show either, most alike first."""
     jaccard = np.triu(overlap.group_jaccard, 1)
     first, second = np.nonzero(jaccard >= share)
-    order = np.argsort(-jaccard[first, second], kind="stable")[:MOST_PAIRS]
+    order = np.argsort(-jaccard[first, second], kind="stable")[:MAX_PAIRS]
     return np.stack([first[order], second[order]], 1)
 
 
@@ -138,7 +138,7 @@ def cross_auc(
     activations: Tensor,
     positives: np.ndarray,
     negatives: np.ndarray,
-    shuffles: Shuffles,
+    shuffles: GroupSampler,
     split: Halves,
     pairs: np.ndarray,
 ) -> np.ndarray:
@@ -160,7 +160,7 @@ def cross_auc(
     index = torch.from_numpy(shuffles.index).to(activations.device)
     size = max(1, BLOCK_VALUES // len(activations))
     found = []
-    shows = shuffles.shown(positives)[shuffles.index]
+    shows = shuffles.marked(positives)[shuffles.index]
     for start in range(0, len(pairs), size):
         own, other = pairs[start : start + size].T
         used = positives[:, own] | negatives[:, own]

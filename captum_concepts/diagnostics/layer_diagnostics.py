@@ -18,8 +18,8 @@ from captum_concepts.concepts.overlap import Overlap
 from captum_concepts.diagnostics.domain_shift import RANDOM_SETS, DomainCheck, check_domain
 from captum_concepts.diagnostics.entanglement import (
     CosineBand,
+    correlated_pairs,
     cross_auc,
-    entangled,
     overlapping,
     random_directions,
     random_pair_cosines,
@@ -31,10 +31,10 @@ from captum_concepts.diagnostics.position import (
     energy_profile,
     position_dependence,
 )
-from captum_concepts.diagnostics.random_sets import Fitter, RandomSets, Shuffles
+from captum_concepts.diagnostics.random_sets import Fitter, GroupSampler, RandomSets
 from captum_concepts.diagnostics.stability import Resampler, random_cosines
 from captum_concepts.results.diagnostics import LONGEST, NAMED, Diagnostics
-from captum_concepts.text import counted, shown
+from captum_concepts.text import pluralize, short_repr
 
 
 def diagnose(
@@ -82,7 +82,7 @@ class LayerChecks:
     def __init__(self, rows: ConceptRows, fit: FitFunction, options: dict[str, Any], overlap: Overlap, seed: int):
         self.rows, self.overlap, self.seed = rows, overlap, seed
         self.fitter = Fitter(fit, options)
-        self.shuffles = Shuffles(rows.groups)
+        self.shuffles = GroupSampler(rows.groups)
         self.resampler = Resampler(self.fitter, self.shuffles, group_weights(rows.groups))
 
     def check(
@@ -141,7 +141,8 @@ class LayerChecks:
         if len(weak):
             some = [f"{_name(r.concept)} (cosine {r.cosine:.2f}, chance up to {r.chance:.2f})" for r in _first(weak)]
             lines.append(
-                f"{shown(part.bank.layer)}: the CAVs of {counted(len(weak), 'concept')} are no more repeatable between "
+                f"{short_repr(part.bank.layer)}: the CAVs of {pluralize(len(weak), 'concept')} are no more "
+                "repeatable between "
                 f"halves of the groups than those of random sets: {_listed(some, len(weak))}; give more examples"
             )
         return table
@@ -152,7 +153,7 @@ class LayerChecks:
         columns = np.ix_(part.usable, part.usable)
         names = tuple(part.bank.names[k] for k in part.usable)
         overlap = Overlap(names, self.overlap.clips[columns], self.overlap.groups[columns])
-        beyond, total = entangled(part.directions, band, kinds)
+        beyond, total = correlated_pairs(part.directions, band, kinds)
         pairs = beyond[["first", "second"]].to_numpy(np.int64).reshape(-1, 2)
         known = set(map(tuple, pairs.tolist()))
         alike = [pair for pair in overlapping(overlap).tolist() if tuple(pair) not in known]
@@ -180,11 +181,12 @@ class LayerChecks:
         if total:
             some = [
                 f"{_name(r.first)} and {_name(r.second)} (cosine {r.cosine:.2f}, chance up to {r.chance:.2f}, "
-                f"{_aucs(r.auc_first, r.auc_second)}{counted(r.shared_groups, 'shared group')})"
+                f"{_aucs(r.auc_first, r.auc_second)}{pluralize(r.shared_groups, 'shared group')})"
                 for r in _first(table)
             ]
             lines.append(
-                f"{shown(part.bank.layer)}: the CAVs of {counted(total, 'pair')} of concepts point the same way beyond "
+                f"{short_repr(part.bank.layer)}: the CAVs of {pluralize(total, 'pair')} of concepts point the same "
+                "way beyond "
                 f"chance, so that their scores and places in the hierarchy are not independent: {_listed(some, total)}"
             )
         return table
@@ -216,14 +218,14 @@ class LayerChecks:
             if len(strong):
                 some = [f"{_name(r.concept)} ({r.unevenness:.2f}, chance up to {r.chance:.2f})" for r in _first(strong)]
                 remedy = "pool='time' averages it out" if along.axis == "T" else "pool='time_freq' averages it out"
-                where = f"{shown(part.bank.layer)}: {counted(len(strong), 'CAV depends', 'CAVs depend')}"
+                where = f"{short_repr(part.bank.layer)}: {pluralize(len(strong), 'CAV depends', 'CAVs depend')}"
                 lines.append(f"{where} on the position in {axis}: {_listed(some, len(strong))}; {remedy}")
         return pd.concat(tables, ignore_index=True)
 
 
 def _domain_line(layer: str, found: DomainCheck) -> str:
     return (
-        f"{shown(layer)}: any set of the concepts' clips looks significant, as all differ from the random pool "
+        f"{short_repr(layer)}: any set of the concepts' clips looks significant, as all differ from the random pool "
         f"(held-out AUC {found.auc:.2f}; so do {found.random_sets * RANDOM_SETS:.0f} of {RANDOM_SETS} random sets; "
         f"{found.common:.0%} of what sets a concept apart is common to all); hold them against each other: "
         "--negatives in-domain (in Python concepts.with_negatives('in-domain'))"
@@ -242,7 +244,7 @@ class _Part:
 
 
 def _name(text: Any) -> str:
-    return shown(text, LONGEST)
+    return short_repr(text, LONGEST)
 
 
 def _first(table: pd.DataFrame) -> Iterator[Any]:

@@ -15,7 +15,7 @@ SHARED = 0.5
 
 
 def shared_with_explained(
-    concepts: ConceptSet, clips: Sequence[Clip], heard: dict[str, str], explained: dict[str, str]
+    concepts: ConceptSet, clips: Sequence[Clip], extracted: dict[str, str], explained: dict[str, str]
 ) -> pd.DataFrame:
     """Explained clips of a group, or a file, that concept clips are of as well: their scores are not on unseen audio.
 
@@ -32,7 +32,7 @@ def shared_with_explained(
     by_digest: dict[str, list[int]] = {}
     for number, clip in enumerate(concepts.clips):
         by_group.setdefault(clip.group, []).append(number)
-        digest = heard.get(os.path.abspath(clip.path))
+        digest = extracted.get(os.path.abspath(clip.path))
         if digest is not None:
             by_digest.setdefault(digest, []).append(number)
     found: dict[str, list[Clip]] = {}

@@ -23,12 +23,12 @@ from captum_concepts.backbones.layers import (
 from captum_concepts.backbones.torch_backbone import TorchBackbone
 from captum_concepts.cavs.bank import ConceptBank
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 COLUMNS = ("layer", "next_layer", "concept", "cosine", "chance")
 RANDOM_PUSHES = 19
 STEP = 0.02
-MOST_PATCHES = 64
+MAX_PATCHES = 64
 
 
 def push_forward(
@@ -66,7 +66,7 @@ def push_forward(
         InputError: no model to move, fewer than two layers, different concepts, or no patch or too many.
     """
     if not isinstance(backbone, TorchBackbone):
-        raise InputError(f"backbone={shown(backbone)}: push_forward moves layers of a TorchBackbone only")
+        raise InputError(f"backbone={short_repr(backbone)}: push_forward moves layers of a TorchBackbone only")
     if len(banks) < 2:
         raise InputError(f"banks: {len(banks)} layers; give the banks of at least two layers")
     patches = _patches(backbone, inputs)
@@ -100,8 +100,8 @@ def push_forward(
 def _patches(backbone: TorchBackbone, inputs: Tensor | Sequence[Clip]) -> Tensor:
     if not isinstance(inputs, Tensor):
         inputs = torch.cat([next(iter(backbone.read(clip))).inputs[:1] for clip in inputs] or [torch.zeros(0)])
-    if not 0 < len(inputs) <= MOST_PATCHES:
-        raise InputError(f"inputs: {len(inputs)} patches; give 1 to {MOST_PATCHES}")
+    if not 0 < len(inputs) <= MAX_PATCHES:
+        raise InputError(f"inputs: {len(inputs)} patches; give 1 to {MAX_PATCHES}")
     return inputs
 
 

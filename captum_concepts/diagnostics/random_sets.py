@@ -15,7 +15,7 @@ from captum_concepts.cavs.groups import group_weights, index_groups
 from captum_concepts.cavs.methods import FitFunction, run_fit
 from captum_concepts.seeding import random_key, without_common_folder
 
-MOST_KINDS = 16
+MAX_KINDS = 16
 REPLICATES = 1024  # pairs of random sets over all kinds of concepts, at least 32 of each kind
 FIT_VALUES = 2**25
 
@@ -51,7 +51,7 @@ class Fitter:
         return found
 
 
-class Shuffles:
+class GroupSampler:
     """Random orders of groups that depend on a seed and the set of group names only.
 
     Args:
@@ -78,7 +78,7 @@ class Shuffles:
         """int (count,): the groups in random order."""
         return np.asarray(self._order[generator.permutation(self.count)])
 
-    def shown(self, mask: np.ndarray) -> np.ndarray:
+    def marked(self, mask: np.ndarray) -> np.ndarray:
         """bool (N, K) -> bool (count, K): whether any row of the group is marked."""
         result = np.zeros((self.count, mask.shape[1]), dtype=bool)
         rows, columns = np.nonzero(mask)
@@ -96,8 +96,8 @@ class Shuffles:
             bool (N, K), True in the first half; meaningless for rows that are neither.
         """
         order = self.order(self.generator(seed, "halves"))
-        shows = self.shown(positives)[order]
-        against = self.shown(negatives)[order]
+        shows = self.marked(positives)[order]
+        against = self.marked(negatives)[order]
         rank = np.where(shows, np.cumsum(shows, axis=0, dtype=np.int32), np.cumsum(against, axis=0, dtype=np.int32))
         first = np.empty(shows.shape, dtype=bool)
         first[order] = rank % 2 == 1
@@ -127,7 +127,7 @@ class RandomSets:
     Args:
         positives, negatives: bool (N, K).
         groups: (N,) of str.
-        columns: the concepts to stand for; at most ``MOST_KINDS`` of them, evenly by size, give the kinds.
+        columns: the concepts to stand for; at most ``MAX_KINDS`` of them, evenly by size, give the kinds.
         seed: with the set of group names it decides all draws.
 
     Attributes:
@@ -144,34 +144,34 @@ class RandomSets:
         eligible = negatives.any(axis=1) if in_pool else (positives | negatives).any(axis=1)
         self.rows = np.flatnonzero(eligible)
         self.weights = group_weights(groups[self.rows]) if len(self.rows) else np.zeros(0)
-        self.shuffles = Shuffles(groups[self.rows])
+        self.shuffles = GroupSampler(groups[self.rows])
         self._seed = seed
-        everything = Shuffles(groups)
-        sizes = [everything.shown(mask[:, list(columns)]).sum(axis=0) for mask in (positives, negatives)]
+        everything = GroupSampler(groups)
+        sizes = [everything.marked(mask[:, list(columns)]).sum(axis=0) for mask in (positives, negatives)]
         order = np.lexsort((sizes[1], sizes[0]))
-        picked = order[np.unique(np.linspace(0, len(order) - 1, min(MOST_KINDS, len(order))).round().astype(int))]
+        picked = order[np.unique(np.linspace(0, len(order) - 1, min(MAX_KINDS, len(order))).round().astype(int))]
         self.kinds = np.asarray(columns, dtype=np.int64)[picked]
         ladder = np.stack([np.log(size[picked].clip(1)) for size in sizes], 1)
         points = np.stack([np.log(size.clip(1)) for size in sizes], 1)
         self.kind_of = np.abs(points[:, None] - ladder[None]).sum(2).argmin(1)
         self._plan(sizes[0][picked], sizes[1][picked], self.shuffles.count, in_pool)
 
-    def _plan(self, shown: np.ndarray, against: np.ndarray, total: int, in_pool: bool) -> None:
+    def _plan(self, marked: np.ndarray, against: np.ndarray, total: int, in_pool: bool) -> None:
         """How many groups each pseudo-concept gets, and how many it is held against."""
         self._parts: tuple[int, int] | None = None
         if in_pool:
-            ratio = (shown / against.clip(1)).clip(max=1.0)
+            ratio = (marked / against.clip(1)).clip(max=1.0)
             held = int(total / (1 + 2 * ratio.max()))
             part = (total - held) // 2
             self._parts = (part, held)
             self._shown = np.round(ratio * held).astype(int).clip(2, max(part, 2))
-            self._against = np.full(len(shown), held)
+            self._against = np.full(len(marked), held)
             enough = part >= 2 and held >= 4
         else:
-            self._shown = shown.clip(max=max(total - 2, 1))
+            self._shown = marked.clip(max=max(total - 2, 1))
             self._against = np.minimum(against, total - self._shown)
             enough = total >= 6
-        self.count = min(256, max(32, REPLICATES // len(shown))) if enough else 0
+        self.count = min(256, max(32, REPLICATES // len(marked))) if enough else 0
 
     def batches(self, most: int | None = None) -> Iterator[Replicates]:
         """The first ``most`` replicates, or all ``count``, in batches of bounded memory; the same at every pass."""
@@ -194,10 +194,10 @@ class RandomSets:
             part, _ = self._parts
             negatives[:, :, mixed[2 * part :]] = True
         for version in range(2):
-            for kind, (shown, against) in enumerate(zip(self._shown, self._against, strict=True)):
+            for kind, (marked, against) in enumerate(zip(self._shown, self._against, strict=True)):
                 if self._parts is not None:
                     drawn = generator.permutation(mixed[version * part : (version + 1) * part])
                 else:
                     drawn = self.shuffles.order(generator)
-                    negatives[version, kind, drawn[shown : shown + against]] = True
-                positives[version, kind, drawn[:shown]] = True
+                    negatives[version, kind, drawn[marked : marked + against]] = True
+                positives[version, kind, drawn[:marked]] = True

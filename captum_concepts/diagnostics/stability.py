@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_concepts.diagnostics.random_sets import Fitter, RandomSets, Shuffles
+from captum_concepts.diagnostics.random_sets import Fitter, GroupSampler, RandomSets
 
 SPLITS = 4
 NULLS = 512  # random sets over all kinds, at least 24 of each
@@ -19,7 +19,7 @@ class Halves:
     """CAVs of two halves of the groups, fitted apart.
 
     Attributes:
-        first: bool (N, K), see ``Shuffles.halves``.
+        first: bool (N, K), see ``GroupSampler.halves``.
         directions: (2, K, D), of the first half and of the second.
     """
 
@@ -38,7 +38,7 @@ class Resampler:
     """
 
     fitter: Fitter
-    shuffles: Shuffles
+    shuffles: GroupSampler
     weights: np.ndarray
 
     def halves(self, activations: Tensor, positives: np.ndarray, negatives: np.ndarray, seed: int) -> Halves:

@@ -13,10 +13,10 @@ EXAMPLES = 3
 
 
 def examples(
-    bank: ConceptBank, usable: list[str], heard: Extraction, activations: Tensor, positives: np.ndarray
+    bank: ConceptBank, usable: list[str], extracted: Extraction, activations: Tensor, positives: np.ndarray
 ) -> dict[str, list[Clip]]:
     """For each concept its own clips that lie farthest along the CAV, cut to their best patch."""
-    rows = heard.rows
+    rows = extracted.rows
     projections = (activations @ bank.directions.T).numpy()
     found: dict[str, list[Clip]] = {}
     for name in usable:
@@ -24,8 +24,8 @@ def examples(
         own = np.flatnonzero(positives[:, k])
         chosen: dict[str, Clip] = {}
         for row in own[np.argsort(-projections[own, k], kind="stable")]:
-            clip = heard.clips[rows[row]]
-            start, end = heard.spans[row]
+            clip = extracted.clips[rows[row]]
+            start, end = extracted.spans[row]
             chosen.setdefault(clip.group, Clip(clip.path, float(start), float(end), clip.group))
             if len(chosen) == EXAMPLES:
                 break

@@ -27,7 +27,7 @@ from captum_concepts.cavs.fit import fit_cavs
 from captum_concepts.cavs.groups import group_weights
 from captum_concepts.cavs.methods import FitFunction, resolve_method
 from captum_concepts.concepts.concept_set import ConceptSet
-from captum_concepts.contributions.completeness import check_groups, share_out
+from captum_concepts.contributions.completeness import check_groups, contributions_of_layers
 from captum_concepts.diagnostics.layer_diagnostics import ConceptRows, diagnose
 from captum_concepts.diagnostics.leakage import shared_with_explained
 from captum_concepts.errors import InputError
@@ -52,7 +52,7 @@ from captum_concepts.similarities.api import find_measure
 from captum_concepts.similarities.api import similarity as compute_similarity
 from captum_concepts.storage.activation_store import ActivationStore
 from captum_concepts.tcav.relative_scores import relative_directions, relative_scores
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 from captum_concepts.types import Progress
 
 
@@ -81,7 +81,7 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
         seed: of folds, pseudo-concepts and bootstrap. Same seed, same bytes.
         store: an ``ActivationStore``, a folder for one, or None to keep nothing.
         batch_size: patches per pass.
-        on_bad: "skip" reports clips that cannot be used and goes on; "refuse" stops at the first.
+        on_error: "skip" reports clips that cannot be used and goes on; "refuse" stops at the first.
         progress: called with (stage, done, in all).
 
     Raises:
@@ -109,13 +109,15 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
         seed: int = 0,
         store: ActivationStore | str | Path | None = None,
         batch_size: int = 32,
-        on_bad: str = "skip",
+        on_error: str = "skip",
         progress: Progress | None = None,
     ):
         super().__init__(getattr(backbone, "model", None))
         # Not isinstance(): that reads every attribute, and the number of classes can cost a pass.
         if not all(callable(getattr(backbone, name, None)) for name in ("read", "activations", "gradients")):
-            raise InputError(f"backbone={shown(backbone)} is none; wrap a model in TorchBackbone or EmbeddingBackbone")
+            raise InputError(
+                f"backbone={short_repr(backbone)} is none; wrap a model in TorchBackbone or EmbeddingBackbone"
+            )
         check_pooling(pool)
         chosen = backbone.layers if layers is None else (layers,) if isinstance(layers, str) else layers
         self.layers = tuple(dict.fromkeys(chosen))
@@ -145,7 +147,7 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
         self.seed = seed
         self.store = ActivationStore(store) if isinstance(store, (str, Path)) else store
         self.batch_size = batch_size
-        self.on_bad = on_bad
+        self.on_error = on_error
         self.progress = progress
         self._fit = resolve_method(cav)
         _check_options("cav_options", self._fit, 4, self.cav_options)
@@ -177,7 +179,9 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
         """
         chosen = self._targets(targets)
         if not chosen and "gradients" in find_measure(self.similarity).needs:
-            raise InputError(f"similarity {shown(self.similarity)}: needs classes, and {self.backbone.name} has none")
+            raise InputError(
+                f"similarity {short_repr(self.similarity)}: needs classes, and {self.backbone.name} has none"
+            )
         to_explain = as_clips(clips) if chosen else []
         if self.shares and chosen:
             check_groups([clip.group for clip in to_explain])
@@ -186,11 +190,11 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
         if len(few) == len(concepts):
             name, why = next(iter(few.items()))
             raise InputError(
-                f"concepts: none of {len(few)} has enough groups ({shown(name)}: {why}); give more examples"
+                f"concepts: none of {len(few)} has enough groups ({short_repr(name)}: {why}); give more examples"
             )
         if chosen:
             check_nulls(self.n_nulls, len(concepts) - len(few), self.correction)
-        heard = self._pass(concepts.clips, (), "listening to concepts")
+        extracted = self._pass(concepts.clips, (), "listening to concepts")
         explained = self._pass(to_explain, chosen, "explaining clips") if chosen else None
         result = Explanation(
             backbone=self.backbone.name,
@@ -205,15 +209,15 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
             clips=explained.clips if explained else (),
             warnings=[
                 *concept_warnings(concepts, self.min_groups),
-                *pass_warnings(heard, explained),
-                *lost_warnings(concepts, heard, self.min_groups),
+                *pass_warnings(extracted, explained),
+                *lost_warnings(concepts, extracted, self.min_groups),
             ],
-            provenance=self._provenance(concepts, heard, explained),
+            provenance=self._provenance(concepts, extracted, explained),
         )
         if explained is not None:
-            shared = shared_with_explained(concepts, explained.clips, heard.digests, explained.digests)
+            shared = shared_with_explained(concepts, explained.clips, extracted.digests, explained.digests)
             result.diagnostics.append("shared", shared)
-        tables = [self._explain_layer(layer, concepts, heard, explained, result) for layer in self.layers]
+        tables = [self._explain_layer(layer, concepts, extracted, explained, result) for layer in self.layers]
         if not result.hierarchies:
             raise InputError(
                 f"concepts: none of {len(concepts)} can be told apart on held-out groups at {', '.join(self.layers)}; "
@@ -223,7 +227,7 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
             result.scores = pd.concat(tables, ignore_index=True)
             result.timelines = timelines(self.layers, chosen, result.targets, explained, result.banks)
             if self.shares:
-                result.shares, lost = share_out(
+                result.shares, lost = contributions_of_layers(
                     result.banks,
                     result.hierarchies,
                     explained,
@@ -233,7 +237,7 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
                 )
                 result.warnings += lost
         elif self.backbone.classes == ():
-            result.warnings.append(f"{shown(self.backbone.name)} has no classes, so there are no scores")
+            result.warnings.append(f"{short_repr(self.backbone.name)} has no classes, so there are no scores")
         get_plugin_manager().hook.captum_concepts_explanation_ready(explanation=result)
         return result
 
@@ -285,14 +289,14 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
 
     def _concept_rows(self, concept: Concept) -> dict[str, Tensor]:
         if concept.data_iter is None:
-            raise InputError(f"concept {shown(concept.name)} has no data_iter; give it a DataLoader of inputs")
+            raise InputError(f"concept {short_repr(concept.name)} has no data_iter; give it a DataLoader of inputs")
         parts: dict[str, list[Tensor]] = {layer: [] for layer in self.layers}
         for batch in concept.data_iter:
             batch = batch[0] if isinstance(batch, (list, tuple)) else batch
             for layer, values in self.backbone.activations(batch, self.layers, self.pool).items():
                 parts[layer].append(values)
         if not parts[self.layers[0]]:
-            raise InputError(f"concept {shown(concept.name)} gives no examples; its data_iter is empty")
+            raise InputError(f"concept {short_repr(concept.name)} gives no examples; its data_iter is empty")
         return {layer: torch.cat(values) for layer, values in parts.items()}
 
     def _targets(self, targets: Sequence[str | int] | str | int | None) -> list[int]:
@@ -318,22 +322,22 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
             pool=self.pool,
             store=self.store,
             batch_size=self.batch_size,
-            on_bad=self.on_bad,
+            on_error=self.on_error,
             progress=self.progress,
             stage=stage,
         )
 
     def _explain_layer(
-        self, layer: str, concepts: ConceptSet, heard: Extraction, explained: Extraction | None, result: Explanation
+        self, layer: str, concepts: ConceptSet, extracted: Extraction, explained: Extraction | None, result: Explanation
     ) -> pd.DataFrame:
         """Fill in what ``result`` says of one layer; the layer's scores."""
-        kept, rows = heard.kept, heard.rows
+        kept, rows = extracted.kept, extracted.rows
         data = LayerData(
-            activations=heard.activations[layer].to(self.backbone.device),
+            activations=extracted.activations[layer].to(self.backbone.device),
             positives=concepts.positives()[kept][rows],
             negatives=concepts.negative_mask()[kept][rows],
             groups=concepts.groups[kept][rows],
-            order=heard.order,
+            order=extracted.order,
         )
         mined = data
         if self.correction == "hierarchical":
@@ -344,7 +348,7 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
         usable = [name for name, status in zip(bank.names, bank.quality["status"], strict=True) if status == "ok"]
         result.similarities[layer] = np.full((len(bank), len(bank)), np.nan, dtype=np.float32)
         result.examples[layer] = examples(
-            bank, usable, heard, heard.activations[layer], concepts.positives()[kept][rows]
+            bank, usable, extracted, extracted.activations[layer], concepts.positives()[kept][rows]
         )
         tree = bank if mined is data else self._fit_bank(layer, concepts, mined)
         alike = [name for name, status in zip(tree.names, tree.quality["status"], strict=True) if status == "ok"]
@@ -366,7 +370,9 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
         if alike:
             self._mine_layer(layer, tree, alike, mined, gradients, result)
         else:
-            result.warnings.append(f"{shown(layer)}: no concept can be told apart on held-out groups, so no hierarchy")
+            result.warnings.append(
+                f"{short_repr(layer)}: no concept can be told apart on held-out groups, so no hierarchy"
+            )
         return self._score_layer(layer, bank, data, concepts.negatives, gradients, explained, result)
 
     def _fit_bank(self, layer: str, concepts: ConceptSet, data: LayerData) -> ConceptBank:
@@ -450,7 +456,7 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
         get_plugin_manager().hook.captum_concepts_hierarchy_mined(hierarchy=hierarchy)
         result.hierarchies[layer] = hierarchy
 
-    def _provenance(self, concepts: ConceptSet, heard: Extraction, explained: Extraction | None) -> dict[str, Any]:
+    def _provenance(self, concepts: ConceptSet, extracted: Extraction, explained: Extraction | None) -> dict[str, Any]:
         names = (
             "similarity",
             "miner",
@@ -465,7 +471,7 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
             "max_parents",
             "shares",
         )
-        more = ("min_groups", "on_bad", "batch_size", "layers")
+        more = ("min_groups", "on_error", "batch_size", "layers")
         return {
             "versions": versions(),
             "backbone": {
@@ -479,7 +485,7 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
                 "negatives": plain_value(concepts.negatives),
             },
             "tests": {**TESTS, "correction": CORRECTIONS[self.correction], "smallest p_value": {}},
-            **pass_record(heard, explained),
+            **pass_record(extracted, explained),
             "concepts": concept_record(concepts),
             "reference": concepts.parents,
         }
@@ -493,7 +499,7 @@ def _check_options(argument: str, function: Callable[..., Any], positional: int,
     try:
         signature.bind(*[None] * positional, **options)
     except TypeError as error:
-        raise InputError(f"{argument}={shown(options)}: {error}") from None
+        raise InputError(f"{argument}={short_repr(options)}: {error}") from None
 
 
 def _unique_concepts(experimental_sets: Sequence[Sequence[Concept]]) -> dict[int, Concept]:

@@ -18,7 +18,7 @@ from captum_concepts.report.page import write_report
 from captum_concepts.results.explanation_data import ExplanationData
 from captum_concepts.results.files import load_explanation, save_explanation
 from captum_concepts.similarities.combine import combine
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 
 class Explanation(ExplanationData):
@@ -77,7 +77,7 @@ class Explanation(ExplanationData):
         """
         layer = self.layers[-1] if layer is None else layer
         if layer not in self.layers:
-            raise InputError(f"layer {shown(layer)} was not explained; choose one of {', '.join(self.layers)}")
+            raise InputError(f"layer {short_repr(layer)} was not explained; choose one of {', '.join(self.layers)}")
         rows = self.scores[(self.scores["layer"] == layer) & (self.scores["status"] == "ok")]
         ranked = rows.sort_values("magnitude", ascending=False, kind="stable")
         ranked = ranked.sort_values(
@@ -100,9 +100,13 @@ class Explanation(ExplanationData):
         chosen = list(self.hierarchies) if layers is None else list(layers)
         for layer in chosen:
             if layer not in self.hierarchies:
-                raise InputError(f"layer {shown(layer)} has no hierarchy; choose from {', '.join(self.hierarchies)}")
+                raise InputError(
+                    f"layer {short_repr(layer)} has no hierarchy; choose from {', '.join(self.hierarchies)}"
+                )
             if layer not in self.similarities or layer not in self.banks:
-                raise InputError(f"layer {shown(layer)}: its similarities are not in the explanation; explain again")
+                raise InputError(
+                    f"layer {short_repr(layer)}: its similarities are not in the explanation; explain again"
+                )
         at = {layer: {name: i for i, name in enumerate(self.banks[layer].names)} for layer in chosen}
         usable = [
             name
@@ -129,7 +133,7 @@ class Explanation(ExplanationData):
             layer = next((name for name in reversed(self.layers) if name in self.supports), self.layers[-1])
         if layer not in self.supports:
             remedy = f"choose from {', '.join(self.supports)}" if self.supports else "explain with support=200"
-            raise InputError(f"layer {shown(layer)} has no support; {remedy}")
+            raise InputError(f"layer {short_repr(layer)} has no support; {remedy}")
         return self.supports[layer].consensus(least)
 
     def why(self, concept: str, layer: str | None = None, candidates: int = 3) -> str:
@@ -144,7 +148,7 @@ class Explanation(ExplanationData):
         if layer is None:
             layer = next((name for name in reversed(self.layers) if name in self.hierarchies), "")
         if layer not in self.hierarchies:
-            raise InputError(f"layer {shown(layer)} has no hierarchy; choose from {', '.join(self.hierarchies)}")
+            raise InputError(f"layer {short_repr(layer)} has no hierarchy; choose from {', '.join(self.hierarchies)}")
         hierarchy, bank = self.hierarchies[layer], self.banks[layer]
         order = [bank.names.index(name) for name in hierarchy.names if name in bank.names]
         matrix = self.similarities[layer][np.ix_(order, order)] if len(order) == len(hierarchy) else None

@@ -35,12 +35,12 @@ def concept_record(concepts: ConceptSet) -> dict[str, Any]:
     }
 
 
-def pass_record(heard: Extraction, explained: Extraction | None) -> dict[str, Any]:
+def pass_record(extracted: Extraction, explained: Extraction | None) -> dict[str, Any]:
     """How much was heard, sha256 of every file, and what was left out."""
-    passes = [heard] if explained is None else [heard, explained]
+    passes = [extracted] if explained is None else [extracted, explained]
     return {
         "patches": {
-            "concepts": int(heard.counts.sum()),
+            "concepts": int(extracted.counts.sum()),
             "explained": int(explained.counts.sum()) if explained else 0,
         },
         "clips": {path: digest for part in passes for path, digest in sorted(part.digests.items())},

@@ -16,7 +16,7 @@ from captum_concepts.audio.clips import Clip
 from captum_concepts.audio.decoding import Resampled, Source
 from captum_concepts.errors import InputError
 from captum_concepts.results.timeline import Timeline
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 FADE = 0.02
 OURS = re.compile(r"[0-9]{3,}_[A-Za-z0-9._-]+_[0-9.]+-[0-9.]+\.wav")
@@ -63,11 +63,11 @@ def strongest_segments(
         InputError: k below 1, or an unknown concept.
     """
     if k < 1:
-        raise InputError(f"k={shown(k)}: give at least 1 segment per concept")
+        raise InputError(f"k={short_repr(k)}: give at least 1 segment per concept")
     found = []
     for concept in names if concepts is None else dict.fromkeys(concepts):
         if concept not in names:
-            raise InputError(f"concept {shown(concept)} is not in this timeline; it has {', '.join(names[:20])}")
+            raise InputError(f"concept {short_repr(concept)} is not in this timeline; it has {', '.join(names[:20])}")
         column = list(names).index(concept)
         for rank, patch in enumerate(_apart(line, line.push[:, column], k), 1):
             presence = np.nan if line.presence is None else float(line.presence[patch, column])
@@ -108,7 +108,7 @@ def write_segments(segments: Sequence[Segment], folder: str | Path, *, fade: flo
         InputError: a source cannot be read, the folder cannot be written, or a negative fade.
     """
     if not fade >= 0:
-        raise InputError(f"fade={shown(fade)}: give seconds, 0 or more")
+        raise InputError(f"fade={short_repr(fade)}: give seconds, 0 or more")
     folder = Path(folder)
     index = folder / "segments.csv"
     try:
@@ -122,7 +122,7 @@ def write_segments(segments: Sequence[Segment], folder: str | Path, *, fade: flo
             for path in Path(made).iterdir():
                 path.replace(folder / path.name)
     except OSError as error:
-        raise InputError(f"{shown(str(folder), 200)}: cannot be written ({error.strerror or error})") from None
+        raise InputError(f"{short_repr(str(folder), 200)}: cannot be written ({error.strerror or error})") from None
     return index
 
 

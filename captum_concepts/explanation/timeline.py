@@ -28,13 +28,13 @@ from captum_concepts.explanation.examples import EXAMPLES
 from captum_concepts.explanation.explanation import Explanation
 from captum_concepts.results.timeline import Timeline
 from captum_concepts.significance.sensitivity import clip_means, sensitivities
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 from captum_concepts.types import Progress
 
 HOP = 0.5
 
 
-def hear_timelines(
+def extract_timelines(
     explanation: Explanation,
     backbone: Backbone,
     clip: Clip | str | Path,
@@ -73,7 +73,7 @@ def hear_timelines(
     for layer in chosen:
         if layer not in explanation.banks:
             raise InputError(
-                f"layer {shown(layer)} was not explained; choose one of {', '.join(explanation.banks) or 'none'}"
+                f"layer {short_repr(layer)} was not explained; choose one of {', '.join(explanation.banks) or 'none'}"
             )
     check_model(explanation, backbone)
     close = with_hop(backbone, hop)
@@ -81,27 +81,27 @@ def hear_timelines(
     track = replace(track, path=os.path.abspath(track.path))
     if targets is None:
         names = [predicted_class(backbone, track, chosen[:1], batch_size)]
-        remedy = f"the model takes {shown(track.path, 200)} for it; name another target, or explain that class too"
+        remedy = f"the model takes {short_repr(track.path, 200)} for it; name another target, or explain that class too"
     else:
         names = [targets] if isinstance(targets, str) else list(dict.fromkeys(targets))
         remedy = f"choose among {', '.join(explanation.targets[:20]) or 'none'}"
     for name in names:
         if name not in explanation.targets:
-            raise InputError(f"target {shown(name)} was not explained: {remedy}")
-    heard = extract(
+            raise InputError(f"target {short_repr(name)} was not explained: {remedy}")
+    extracted = extract(
         close,
         [track],
         chosen,
         targets=[target_index(backbone, name) for name in names],
         pool=explanation.provenance["options"]["pool"],
         batch_size=batch_size,
-        on_bad="refuse",
+        on_error="refuse",
         progress=progress,
         stage="listening closely",
     )
-    patches = np.arange(len(heard.spans))
+    patches = np.arange(len(extracted.spans))
     return [
-        replace(timeline_of(layer, name, position, heard, patches, explanation.banks[layer]), close=True)
+        replace(timeline_of(layer, name, position, extracted, patches, explanation.banks[layer]), close=True)
         for layer in chosen
         for position, name in enumerate(names)
     ]
@@ -131,7 +131,7 @@ def with_hop(backbone: Backbone, hop: float) -> Backbone:
     if not hasattr(backbone, "hop_samples") or not rate or not length:
         raise InputError(f"{backbone.name} does not cut audio into patches itself, so there is no hop to choose")
     if not hop > 0 or hop > length or round(hop * rate) < 1:
-        raise InputError(f"hop={shown(hop)}: give seconds above 0, and at most the {length:.2f} s of a patch")
+        raise InputError(f"hop={short_repr(hop)}: give seconds above 0, and at most the {length:.2f} s of a patch")
     close: Any = copy.copy(backbone)
     close.hop_samples = round(hop * rate)
     return cast(Backbone, close)
@@ -143,7 +143,8 @@ def check_model(explanation: Explanation, backbone: Backbone) -> None:
     given = backbone.fingerprint()
     if backbone.name != explanation.backbone or (None not in (explained, given) and explained != given):
         raise InputError(
-            f"backbone {shown(backbone.name)} is not the model that was explained ({shown(explanation.backbone)}): "
+            f"backbone {short_repr(backbone.name)} is not the model that was explained "
+            f"({short_repr(explanation.backbone)}): "
             "give the same weights and options"
         )
 
@@ -168,12 +169,12 @@ def timelines(
 
 
 def timeline_of(
-    layer: str, target: str, position: int, heard: Extraction, patches: np.ndarray, bank: ConceptBank
+    layer: str, target: str, position: int, extracted: Extraction, patches: np.ndarray, bank: ConceptBank
 ) -> Timeline:
     """Presence and push of every concept along patches (row numbers) of one clip; ``position`` of the target among
     those that were heard for."""
-    clip = heard.clips[heard.rows[patches[0]]]
-    push = sensitivities(heard.gradients[layer][patches, position], bank.directions)
-    presence = bank.presence(heard.activations[layer][patches])
-    spans = heard.spans[patches]
+    clip = extracted.clips[extracted.rows[patches[0]]]
+    push = sensitivities(extracted.gradients[layer][patches, position], bank.directions)
+    presence = bank.presence(extracted.activations[layer][patches])
+    spans = extracted.spans[patches]
     return Timeline(layer, target, clip, spans[:, 0], spans[:, 1], push.numpy(), presence.numpy())

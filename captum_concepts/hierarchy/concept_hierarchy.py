@@ -14,7 +14,7 @@ import networkx as nx
 
 from captum_concepts.errors import InputError
 from captum_concepts.hierarchy import formats
-from captum_concepts.text import one_line, shown
+from captum_concepts.text import one_line, short_repr
 
 SCHEMA = 1
 
@@ -46,7 +46,9 @@ class ConceptHierarchy:
         index = {name: i for i, name in enumerate(names)}
         unknown = next((node for node in self.graph.nodes if node not in index), None)
         if unknown is not None:
-            raise InputError(f"hierarchy: the graph has {shown(unknown)}, which is not among the names; add it there")
+            raise InputError(
+                f"hierarchy: the graph has {short_repr(unknown)}, which is not among the names; add it there"
+            )
         ordered = nx.DiGraph()
         ordered.add_nodes_from(names)
         edges = sorted(self.graph.edges(data=True), key=lambda edge: (index[edge[1]], index[edge[0]]))
@@ -70,7 +72,9 @@ class ConceptHierarchy:
             support = edge[3] if len(edge) > 3 else math.nan
             for end in (parent, child):
                 if end not in known:
-                    raise InputError(f"hierarchy: an edge names the unknown concept {shown(end)}; add it to the names")
+                    raise InputError(
+                        f"hierarchy: an edge names the unknown concept {short_repr(end)}; add it to the names"
+                    )
             graph.add_edge(parent, child, weight=weight, support=support)
         return cls(graph, names) if names else cls(graph)
 
@@ -84,7 +88,8 @@ class ConceptHierarchy:
         for child, parent in parents.items():
             if parent is not None and not isinstance(parent, str):
                 raise InputError(
-                    f"parents: {shown(child)} has {shown(parent)}; give one name, or a networkx.DiGraph for several"
+                    f"parents: {short_repr(child)} has {short_repr(parent)}; give one name, or a networkx.DiGraph "
+                    "for several"
                 )
         names = dict.fromkeys(parents)
         names.update(dict.fromkeys(parent for parent in parents.values() if parent))
@@ -100,7 +105,7 @@ class ConceptHierarchy:
 
     def _known(self, concept: str) -> str:
         if concept not in self._index:
-            raise InputError(f"hierarchy: no concept {shown(concept)}; it has {len(self.names)}, see .names")
+            raise InputError(f"hierarchy: no concept {short_repr(concept)}; it has {len(self.names)}, see .names")
         return concept
 
     def _in_order(self, concepts: Iterable[str]) -> list[str]:
@@ -247,7 +252,7 @@ class ConceptHierarchy:
     def from_dict(cls, data: Mapping) -> ConceptHierarchy:
         """The inverse of :meth:`to_dict`."""
         if not isinstance(data, Mapping) or data.get("schema") != SCHEMA:
-            raise InputError(f"hierarchy: schema must be {SCHEMA}, got {shown(data)}; write it with to_dict()")
+            raise InputError(f"hierarchy: schema must be {SCHEMA}, got {short_repr(data)}; write it with to_dict()")
         try:
             names = [str(name) for name in data["names"]]
             edges = [
@@ -318,20 +323,24 @@ def _check_names(names: tuple[str, ...]) -> None:
     seen: set[str] = set()
     for name in names:
         if not isinstance(name, str) or not name:
-            raise InputError(f"names: {shown(name)} is no concept name; names are non-empty strings")
+            raise InputError(f"names: {short_repr(name)} is no concept name; names are non-empty strings")
         if name in seen:
-            raise InputError(f"names: {shown(name)} occurs twice; make the names unique")
+            raise InputError(f"names: {short_repr(name)} occurs twice; make the names unique")
         seen.add(name)
 
 
 def _edge_numbers(parent: str, child: str, data: Mapping) -> tuple[float, float]:
     if parent == child:
-        raise InputError(f"hierarchy: {shown(child)} is its own parent; remove that link")
+        raise InputError(f"hierarchy: {short_repr(child)} is its own parent; remove that link")
     weight, support = float(data.get("weight", 1.0)), float(data.get("support", math.nan))
     if not math.isfinite(weight):
-        raise InputError(f"hierarchy: weight {weight} on {shown(parent)} -> {shown(child)}; give a finite number")
+        raise InputError(
+            f"hierarchy: weight {weight} on {short_repr(parent)} -> {short_repr(child)}; give a finite number"
+        )
     if not (math.isnan(support) or 0 <= support <= 1):
-        raise InputError(f"hierarchy: support {support} on {shown(parent)} -> {shown(child)}; give a share in [0, 1]")
+        raise InputError(
+            f"hierarchy: support {support} on {short_repr(parent)} -> {short_repr(child)}; give a share in [0, 1]"
+        )
     return weight, support
 
 
@@ -339,7 +348,7 @@ def _check_acyclic(graph: nx.DiGraph) -> None:
     if nx.is_directed_acyclic_graph(graph):
         return
     cycle = [edge[0] for edge in nx.find_cycle(graph)]
-    text = " -> ".join(shown(name, 30) for name in (*cycle[:4], *(["..."] if len(cycle) > 4 else []), cycle[0]))
+    text = " -> ".join(short_repr(name, 30) for name in (*cycle[:4], *(["..."] if len(cycle) > 4 else []), cycle[0]))
     raise InputError(f"hierarchy: the links run in a circle ({text}); remove one of them")
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from captum_concepts.errors import InputError
 from captum_concepts.hierarchy.strength import ROUNDING, is_inner_products, link_strengths
-from captum_concepts.text import counted, one_line
+from captum_concepts.text import one_line, pluralize
 
 if TYPE_CHECKING:
     from captum_concepts.hierarchy.concept_hierarchy import ConceptHierarchy
@@ -62,7 +62,7 @@ def describe(
     if len(path) > 2:
         lines.append(f"The way up: {' < '.join(map(one_line, path))}.")
     below = len(hierarchy.descendants(concept))
-    lines.append(f"Below it: {counted(below, 'concept')}, {len(hierarchy.children(concept))} of them next.")
+    lines.append(f"Below it: {pluralize(below, 'concept')}, {len(hierarchy.children(concept))} of them next.")
     return "\n".join(lines)
 
 

@@ -11,10 +11,10 @@ import numpy as np
 
 from captum_concepts.errors import InputError
 from captum_concepts.hierarchy.concept_hierarchy import ConceptHierarchy
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 TRIPLETS = 200_000
-MOST_BRANCHES = 10
+MAX_BRANCHES = 10
 
 
 def evaluate_hierarchy(
@@ -170,7 +170,7 @@ def _branches(above: np.ndarray) -> Counter[bytes]:
 def _adjusted_rand(mined: ConceptHierarchy, truth: ConceptHierarchy) -> float:
     least = max(2, len(mined.roots), len(truth.roots))
     values = []
-    for k in range(least, min(MOST_BRANCHES, len(truth.names) - 1) + 1):
+    for k in range(least, min(MAX_BRANCHES, len(truth.names) - 1) + 1):
         heads, right = mined.cut(k), truth.cut(k)
         table = Counter((heads[name], right[name]) for name in truth.names)
         pairs = sum(math.comb(n, 2) for n in table.values())
@@ -184,7 +184,9 @@ def _same_cluster(mined: ConceptHierarchy, clusters: Mapping[str, object]) -> di
     labelled = [name for name in mined.names if name in clusters]
     for name in labelled:
         if not isinstance(clusters[name], Hashable):
-            raise InputError(f"clusters: {shown(name)} has {shown(clusters[name])}; give one label, e.g. a string")
+            raise InputError(
+                f"clusters: {short_repr(name)} has {short_repr(clusters[name])}; give one label, e.g. a string"
+            )
     edges = [(p, c) for p, c, _, _ in mined.edges if p in clusters and c in clusters]
     sizes = Counter(clusters[name] for name in labelled)
     n = len(labelled)

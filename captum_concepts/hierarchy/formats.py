@@ -12,7 +12,7 @@ import re
 import networkx as nx
 
 from captum_concepts.errors import InputError
-from captum_concepts.text import escape, one_line, shown
+from captum_concepts.text import escape, one_line, short_repr
 
 # Everything that XML 1.0 cannot carry, and the carriage return, which its parsers turn into a newline.
 _NOT_XML = re.compile("[^\t\n\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -39,7 +39,7 @@ def newick(graph: nx.DiGraph) -> str:
     """
     several = next((name for name in graph if graph.in_degree(name) > 1), None)
     if several is not None:
-        raise InputError(f"newick: {shown(several)} has several parents, which the format cannot say; use GraphML")
+        raise InputError(f"newick: {short_repr(several)} has several parents, which the format cannot say; use GraphML")
     written: dict[str, str] = {}
     for name in reversed(list(nx.topological_sort(graph))):
         below = ",".join(written.pop(child) for child in _children(graph)[name])

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from captum_concepts.errors import InputError
 from captum_concepts.hierarchy.concept_hierarchy import ConceptHierarchy
-from captum_concepts.miners.matrix import LARGEST
+from captum_concepts.miners.matrix import MAX_SIMILARITY
 from captum_concepts.miners.several_parents import add_parents, check_parent_options
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 Miner = Callable[..., ConceptHierarchy]
 
@@ -54,12 +54,14 @@ def mine(
     try:
         inspect.signature(function).bind(similarity, names, **options)
     except TypeError as error:
-        raise InputError(f"miner {shown(miner)}: {error}; see its documentation for the options") from None
+        raise InputError(f"miner {short_repr(miner)}: {error}; see its documentation for the options") from None
     if len(names) == 1:
         return ConceptHierarchy.from_edges(names, [])
     mined = function(similarity, names, **options)
     if not isinstance(mined, ConceptHierarchy) or mined.names[: len(names)] != names:
-        raise InputError(f"miner {shown(miner)}: must return a ConceptHierarchy over all {len(names)} names in order")
+        raise InputError(
+            f"miner {short_repr(miner)}: must return a ConceptHierarchy over all {len(names)} names in order"
+        )
     if max_parents > 1:
         if len(mined) > len(names):
             raise InputError("max_parents: needs a hierarchy whose nodes are all concepts; leave out inner='unnamed'")
@@ -83,7 +85,7 @@ def _checked(similarity: Tensor | np.ndarray, names: tuple[str, ...]) -> Tensor:
     try:
         similarity = similarity if isinstance(similarity, Tensor) else torch.from_numpy(np.array(similarity))
     except (TypeError, ValueError) as error:
-        raise InputError(f"similarity: {shown(str(error))}; give a matrix of numbers") from None
+        raise InputError(f"similarity: {short_repr(str(error))}; give a matrix of numbers") from None
     if similarity.shape != (len(names), len(names)):
         raise InputError(
             f"similarity: shape {tuple(similarity.shape)} for {len(names)} names; give ({len(names)}, {len(names)})"
@@ -95,9 +97,11 @@ def _checked(similarity: Tensor | np.ndarray, names: tuple[str, ...]) -> Tensor:
     if len(bad):
         row, column = bad[0].tolist()
         raise InputError(
-            f"similarity: {similarity[row, column].item()} at {shown(names[row])}, {shown(names[column])}"
+            f"similarity: {similarity[row, column].item()} at {short_repr(names[row])}, {short_repr(names[column])}"
             f" ({len(bad)} such entries); leave out concepts without a usable vector"
         )
-    if similarity.abs().amax() > LARGEST:
-        raise InputError(f"similarity: beyond {LARGEST:g}, where squares are infinite; divide it by its largest entry")
+    if similarity.abs().amax() > MAX_SIMILARITY:
+        raise InputError(
+            f"similarity: beyond {MAX_SIMILARITY:g}, where squares are infinite; divide it by its largest entry"
+        )
     return similarity

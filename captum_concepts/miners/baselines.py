@@ -18,7 +18,7 @@ from torch import Tensor
 from captum_concepts.errors import InputError
 from captum_concepts.hierarchy.concept_hierarchy import ConceptHierarchy
 from captum_concepts.miners.api import mine
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 GRAPHS = ("random_top", "random_pairs", "similarity", "matching", "top1")
 METRICS = ("euclidean", "cosine")
@@ -97,7 +97,7 @@ def _links(
     elif kind == "random_top":
         partner = (np.arange(k) + draw.integers(1, max(k, 2), k)) % k
     else:
-        raise InputError(f"graph {shown(kind)}: unknown; use one of {', '.join(GRAPHS)}")
+        raise InputError(f"graph {short_repr(kind)}: unknown; use one of {', '.join(GRAPHS)}")
     linked[np.arange(k), partner] = True
     return linked
 
@@ -205,10 +205,11 @@ def _points(
     for name, row in zip(names, rows, strict=True):
         if row.shape != rows[0].shape:
             raise InputError(
-                f"vectors: {shown(name)} has {len(row)} numbers, {shown(names[0])} {len(rows[0])}; give equal lengths"
+                f"vectors: {short_repr(name)} has {len(row)} numbers, {short_repr(names[0])} {len(rows[0])}; give "
+                "equal lengths"
             )
         if not np.isfinite(row).all():
-            raise InputError(f"vectors: {shown(name)} has NaN or infinity; leave the concept out")
+            raise InputError(f"vectors: {short_repr(name)} has NaN or infinity; leave the concept out")
     return names, np.stack(rows)
 
 
@@ -216,7 +217,7 @@ def _row(name: str, vector: Sequence[float] | np.ndarray | Tensor) -> np.ndarray
     try:
         return np.asarray(vector.detach().cpu() if isinstance(vector, Tensor) else vector, dtype=np.float64).ravel()
     except (TypeError, ValueError):
-        raise InputError(f"vectors: {shown(name)} has {shown(vector)}; give a vector of numbers") from None
+        raise InputError(f"vectors: {short_repr(name)} has {short_repr(vector)}; give a vector of numbers") from None
 
 
 def _unit(points: np.ndarray) -> np.ndarray:
@@ -228,7 +229,7 @@ def _unit(points: np.ndarray) -> np.ndarray:
 
 def _check_metric(metric: str) -> None:
     if metric not in METRICS:
-        raise InputError(f"metric {shown(metric)}: unknown; use {' or '.join(METRICS)}")
+        raise InputError(f"metric {short_repr(metric)}: unknown; use {' or '.join(METRICS)}")
 
 
 def _pairwise(points: np.ndarray, metric: str) -> np.ndarray:

@@ -11,7 +11,7 @@ from captum_concepts.errors import InputError
 from captum_concepts.hierarchy.concept_hierarchy import ConceptHierarchy
 from captum_concepts.miners.centrality.api import betweenness
 from captum_concepts.miners.matrix import ROUNDING, incoming, largest_positions, per_concept
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 # ---------------------------------------------------------------------- the paper's miner
 
@@ -68,7 +68,7 @@ def heymann(
 def _centrality(similarity: Tensor, centrality: str | Tensor | np.ndarray, threshold: float) -> np.ndarray:
     if isinstance(centrality, str):
         if centrality != "betweenness":
-            raise InputError(f"centrality: no {shown(centrality)}; give 'betweenness' or one number per concept")
+            raise InputError(f"centrality: no {short_repr(centrality)}; give 'betweenness' or one number per concept")
         linked = similarity.detach().double() > threshold
         linked = linked | linked.T
         linked.fill_diagonal_(False)

@@ -9,16 +9,18 @@ import torch
 from torch import Tensor
 
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
-LARGEST = 1e100
+MAX_SIMILARITY = 1e100
 ROUNDING = 1e-12  # relative; between concepts of equal betweenness sums leave about 1e-15
 
 
 def check_symmetric(similarity: Tensor, miner: str) -> None:
     scale = float(similarity.abs().max())
     if float((similarity - similarity.T).abs().max()) > 1e-5 * scale:
-        raise InputError(f"miner {shown(miner)}: needs a symmetric similarity; give (S + S.T) / 2 or another miner")
+        raise InputError(
+            f"miner {short_repr(miner)}: needs a symmetric similarity; give (S + S.T) / 2 or another miner"
+        )
 
 
 def as_float64(similarity: Tensor, transposed: bool = False) -> np.ndarray:
@@ -39,7 +41,7 @@ def per_concept(what: str, values: Tensor | np.ndarray | Sequence[float], k: int
     try:
         array = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, dtype=np.float64)
     except (TypeError, ValueError):
-        raise InputError(f"{what}: {shown(values)}; give one finite number for each of {k} concepts") from None
+        raise InputError(f"{what}: {short_repr(values)}; give one finite number for each of {k} concepts") from None
     if array.shape != (k,) or not np.isfinite(array).all():
         raise InputError(f"{what}: shape {array.shape} for {k} concepts; give one finite number for each")
     return array

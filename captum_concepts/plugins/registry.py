@@ -22,7 +22,7 @@ import pluggy
 from captum_concepts._version import __version__
 from captum_concepts.errors import InputError
 from captum_concepts.plugins import hookspecs
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 if TYPE_CHECKING:
     import click
@@ -104,7 +104,7 @@ def registered(kind: str) -> dict[str, Entry]:
     `get_plugin_manager` does.
     """
     if kind not in CALLS:
-        raise InputError(f"unknown kind of plugin {shown(kind)}; known: {', '.join(CALLS)}")
+        raise InputError(f"unknown kind of plugin {short_repr(kind)}; known: {', '.join(CALLS)}")
     return dict(_table(_checked(), kind))
 
 
@@ -116,7 +116,7 @@ def lookup(kind: str, name: str) -> Entry:
     known = ", ".join(entries) or f"none (install a plugin that provides {_words(kind)})"
     close = difflib.get_close_matches(str(name), entries, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
-    raise InputError(f"unknown {_singular(kind)} {shown(name)}; known: {known}{hint}")
+    raise InputError(f"unknown {_singular(kind)} {short_repr(name)}; known: {known}{hint}")
 
 
 def list_plugins() -> list[PluginInfo]:
@@ -152,7 +152,9 @@ def add_commands(cli: click.Group) -> None:
             raise PluginError(f"{_described(loaded, name)} cannot add its commands: {_reason(error)}") from error
         for command in before:
             if cli.commands.get(command) is not before[command]:
-                raise PluginError(f"{_described(loaded, name)} replaces the command {shown(command)}; rename its own")
+                raise PluginError(
+                    f"{_described(loaded, name)} replaces the command {short_repr(command)}; rename its own"
+                )
 
 
 @functools.cache
@@ -174,7 +176,8 @@ def _register(loaded: _Loaded, entry_point: importlib.metadata.EntryPoint) -> No
     origin = (distribution.name, distribution.version) if distribution is not None else ("", "")
     if name in loaded.origins:
         raise PluginError(
-            f"two plugins are called {shown(name)}: one of {loaded.origins[name][0]}, one of {origin[0]}; uninstall one"
+            f"two plugins are called {short_repr(name)}: one of {loaded.origins[name][0]}, one of {origin[0]}; "
+            "uninstall one"
         )
     loaded.origins[name] = origin
     try:
@@ -231,7 +234,7 @@ def _collect(loaded: _Loaded, kind: str) -> dict[str, Entry]:
         for name, factory in _items(loaded, kind, plugin, implementation.function):
             if name in entries:
                 raise PluginError(
-                    f"{_described(loaded, plugin)} provides the {_singular(kind)} {shown(name)}, but "
+                    f"{_described(loaded, plugin)} provides the {_singular(kind)} {short_repr(name)}, but "
                     f"{_described(loaded, entries[name].plugin)} already does; rename it or uninstall one"
                 )
             entries[name] = Entry(factory, plugin, *loaded.origins.get(plugin, ("", "")))
@@ -247,12 +250,12 @@ def _items(
     except Exception as error:  # a plugin may raise anything
         raise PluginError(f"{where} failed: {_reason(error)}; {REMEDY}") from error
     if not isinstance(result, dict):
-        raise PluginError(f"{where} must return a dict of name -> factory, not {shown(result)}")
+        raise PluginError(f"{where} must return a dict of name -> factory, not {short_repr(result)}")
     for name, factory in result.items():
         if not isinstance(name, str) or not name:
-            raise PluginError(f"{where} must use non-empty text as names, not {shown(name)}")
+            raise PluginError(f"{where} must use non-empty text as names, not {short_repr(name)}")
         if not callable(factory):
-            raise PluginError(f"{where}: {shown(name)} must be callable, not {shown(factory)}")
+            raise PluginError(f"{where}: {short_repr(name)} must be callable, not {short_repr(factory)}")
         try:
             signature = inspect.signature(factory)
         except ValueError:  # some callables written in C do not tell
@@ -263,7 +266,7 @@ def _items(
         except TypeError as error:
             expected = ", ".join(CALLS[kind])
             raise PluginError(
-                f"{where}: {shown(name)} must be callable as ({expected}, **options), but has the signature "
+                f"{where}: {short_repr(name)} must be callable as ({expected}, **options), but has the signature "
                 f"{signature} ({error})"
             ) from error
         yield name, factory

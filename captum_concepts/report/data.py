@@ -19,7 +19,7 @@ import pandas as pd
 from captum_concepts.audio.clips import Clip
 from captum_concepts.errors import InputError
 from captum_concepts.report.diagnostics import checks
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 if TYPE_CHECKING:
     from captum_concepts.results.explanation_data import ExplanationData
@@ -154,7 +154,7 @@ def _tree(explanation: ExplanationData, layer: str, index: dict[str, int]) -> di
         return {"parent": [], "child": [], "weight": [], "support": [], "below": below, "members": []}
     graph: nx.DiGraph = explanation.hierarchies[layer].graph
     if not nx.is_directed_acyclic_graph(graph):
-        raise InputError(f"the hierarchy of layer {shown(layer)} has a cycle: mine it again or remove an edge")
+        raise InputError(f"the hierarchy of layer {short_repr(layer)} has a cycle: mine it again or remove an edge")
     reach: dict[int, int] = {}  # descendants as bits of one integer: exact in a DAG, fast at thousands of nodes
     for name in reversed(list(nx.topological_sort(graph))):
         node = index[str(name)]

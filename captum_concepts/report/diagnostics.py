@@ -12,7 +12,7 @@ from captum_concepts.results.diagnostics import is_confounded
 if TYPE_CHECKING:
     from captum_concepts.results.explanation_data import ExplanationData
 
-MOST_ROWS = 50
+MAX_ROWS = 50
 
 
 def checks(explanation: ExplanationData, index: dict[str, int]) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def checks(explanation: ExplanationData, index: dict[str, int]) -> dict[str, Any
         index: of every name on the page.
     """
     found = explanation.diagnostics
-    shared = found.shared.head(MOST_ROWS)
+    shared = found.shared.head(MAX_ROWS)
     return {
         "layers": [_layer(explanation, layer, index) for layer in explanation.layers],
         "shared": shared.to_numpy(object).tolist(),
@@ -65,7 +65,7 @@ def _number(value: float) -> float | None:
 def _rows(table: pd.DataFrame, columns: list[str], index: dict[str, int]) -> list[list[Any]]:
     """The first rows; concepts as indices, numbers to four digits, None for what is not a number."""
     rows = []
-    for row in table[columns].head(MOST_ROWS).itertuples(index=False):
+    for row in table[columns].head(MAX_ROWS).itertuples(index=False):
         cells: list[Any] = []
         for column, value in zip(columns, row, strict=True):
             if column in ("first", "second", "concept"):

@@ -10,7 +10,7 @@ import numpy as np
 
 from captum_concepts.errors import InputError
 from captum_concepts.results.timeline import Timeline
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from captum_concepts.attributions.api import Attributions
 
-MOST = 12
+MAX_CONCEPTS = 12
 
 
 def require_matplotlib() -> None:
@@ -42,7 +42,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def timeline_figure(
-    line: Timeline, names: Sequence[str], concepts: Sequence[str] | None = None, *, most: int = MOST
+    line: Timeline, names: Sequence[str], concepts: Sequence[str] | None = None, *, most: int = MAX_CONCEPTS
 ) -> Figure:
     """Presence and push of concepts along a track, a row per concept.
 
@@ -94,7 +94,7 @@ def _columns(line: Timeline, names: Sequence[str], concepts: Sequence[str] | Non
     if concepts is not None:
         for name in concepts:
             if name not in names:
-                raise InputError(f"concept {shown(name)} is not in this timeline; it has {', '.join(names[:20])}")
+                raise InputError(f"concept {short_repr(name)} is not in this timeline; it has {', '.join(names[:20])}")
         chosen = [list(names).index(name) for name in concepts]
     else:
         strength = np.abs(line.push).max(axis=0, initial=0.0)
@@ -125,7 +125,9 @@ def attribution_figure(found: Attributions, line: Timeline | None = None, names:
         InputError: matplotlib is not installed, or the timeline is of another track or class.
     """
     if line is not None and (Path(line.clip.path).name, line.target) != (Path(found.clip.path).name, found.target):
-        raise InputError(f"timeline: of {shown(line.clip.path, 200)} for {shown(line.target)}; give that of the same")
+        raise InputError(
+            f"timeline: of {short_repr(line.clip.path, 200)} for {short_repr(line.target)}; give that of the same"
+        )
     maps = {"what the model gets": found.inputs, **found.values}
     rows = len(maps) + (line is not None)
     figure = new_figure(9.0, 1.0 + 1.6 * rows)

@@ -17,7 +17,7 @@ from markupsafe import Markup
 from captum_concepts.errors import InputError
 from captum_concepts.report.audio import Sound, encode_all
 from captum_concepts.report.data import page_data
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 if TYPE_CHECKING:
     from captum_concepts.results.explanation_data import ExplanationData
@@ -71,13 +71,13 @@ def write_report(explanation: ExplanationData, path: str | Path, *, limit_mb: fl
             (folder / f"{sound.digest}.mp3").write_bytes(sound.data)
         path.write_text(parts.beside(folder.name), encoding="utf-8", newline="\n")
     except OSError as error:
-        raise InputError(f"cannot write the report to {shown(str(path))}: {error.strerror}") from error
+        raise InputError(f"cannot write the report to {short_repr(str(path))}: {error.strerror}") from error
     return path
 
 
 def _limit(limit_mb: float) -> float:
     if not limit_mb > 0:
-        raise InputError(f"limit_mb must be a positive number of megabytes, not {shown(limit_mb)}")
+        raise InputError(f"limit_mb must be a positive number of megabytes, not {short_repr(limit_mb)}")
     return limit_mb * MEGABYTE
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from captum_concepts.text import counted, shown
+from captum_concepts.text import pluralize, short_repr
 
 NAMED = 3
 LONGEST = 40
@@ -79,7 +79,7 @@ class Diagnostics:
 
         def count(rows: pd.DataFrame, one: str, many: str) -> None:
             for layer, number in rows.groupby("layer", sort=False).size().items():
-                found.setdefault(str(layer), []).append(counted(int(number), one, many))
+                found.setdefault(str(layer), []).append(pluralize(int(number), one, many))
 
         for row in self.domain.to_dict("records"):
             if is_confounded(row):
@@ -96,7 +96,7 @@ class Diagnostics:
             "CAV that does not lead to that of the next layer",
             "CAVs that do not lead to those of the next layer",
         )
-        return [f"{shown(layer)}: {', '.join(parts)}" for layer, parts in found.items()]
+        return [f"{short_repr(layer)}: {', '.join(parts)}" for layer, parts in found.items()]
 
     def append(self, name: str, rows: pd.DataFrame) -> None:
         """Add rows to a table."""

@@ -28,7 +28,7 @@ from captum_concepts.results.diagnostics import COLUMNS, Diagnostics, typed
 from captum_concepts.results.explanation_data import ExplanationData
 from captum_concepts.results.tables import SHARE_COLUMNS
 from captum_concepts.results.timeline import Timeline
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 SCHEMA = 2
 
@@ -128,7 +128,7 @@ def save_explanation(explanation: ExplanationData, folder: Path) -> Path:
                 os.replace(path, folder / path.name)
     except OSError as error:
         raise InputError(
-            f"{shown(str(folder))}: cannot be written ({error.strerror or error}); choose another folder"
+            f"{short_repr(str(folder))}: cannot be written ({error.strerror or error}); choose another folder"
         ) from None
     return folder
 
@@ -138,7 +138,8 @@ def load_explanation(folder: Path) -> ExplanationData:
     content = _read_json(folder / "explanation.json")
     if content.get("schema") != SCHEMA:
         raise InputError(
-            f"{shown(str(folder / 'explanation.json'))}: schema {shown(content.get('schema'))}, here {SCHEMA}; "
+            f"{short_repr(str(folder / 'explanation.json'))}: schema {short_repr(content.get('schema'))}, here "
+            f"{SCHEMA}; "
             "explain again"
         )
     try:
@@ -157,10 +158,10 @@ def load_explanation(folder: Path) -> ExplanationData:
         return explanation
     except FileNotFoundError as error:
         raise InputError(
-            f"{shown(str(folder))}: {Path(error.filename or '').name or 'a file'} is missing; explain again"
+            f"{short_repr(str(folder))}: {Path(error.filename or '').name or 'a file'} is missing; explain again"
         ) from None
     except (SafetensorError, csv.Error, KeyError, IndexError, TypeError, ValueError, AttributeError, OSError) as error:
-        raise InputError(f"{shown(str(folder))}: damaged ({shown(str(error))}); explain again") from None
+        raise InputError(f"{short_repr(str(folder))}: damaged ({short_repr(str(error))}); explain again") from None
 
 
 def _assemble(content: dict[str, Any], arrays: dict[str, np.ndarray], scores: pd.DataFrame) -> ExplanationData:
@@ -242,11 +243,15 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{shown(str(path), 200)}: no such file; give the folder that explain --out wrote") from None
+        raise InputError(
+            f"{short_repr(str(path), 200)}: no such file; give the folder that explain --out wrote"
+        ) from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise InputError(
-            f"{shown(str(path), 200)}: not readable as JSON ({shown(str(error))}); explain again"
+            f"{short_repr(str(path), 200)}: not readable as JSON ({short_repr(str(error))}); explain again"
         ) from None
     if not isinstance(content, dict):
-        raise InputError(f"{shown(str(path), 200)}: holds no JSON object; give the folder that explain --out wrote")
+        raise InputError(
+            f"{short_repr(str(path), 200)}: holds no JSON object; give the folder that explain --out wrote"
+        )
     return content

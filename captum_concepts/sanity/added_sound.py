@@ -20,22 +20,22 @@ from captum_concepts.backbones.inference import middle_patch
 from captum_concepts.backbones.protocol import Backbone
 from captum_concepts.concepts.concept_set import ConceptSet
 from captum_concepts.errors import InputError
-from captum_concepts.sanity.checks import ALPHA, FALSE_ALARM, Check, View, impossible
+from captum_concepts.sanity.checks import ALPHA, FALSE_ALARM, Check, LayerView, impossible
 from captum_concepts.seeding import random_key
 from captum_concepts.significance.sensitivity import clip_means
 from captum_concepts.types import Progress
 
 DONORS = 24  # groups of each concept whose sound is added, at most
-FEWEST_DONORS = 8  # so that chance alone gives p below 0.01
+MIN_DONORS = 8  # so that chance alone gives p below 0.01
 HOSTS = 2  # explained clips that each donor is added to
-MOST_PER_TARGET = 3  # significant concepts tried for each class
+MAX_PER_TARGET = 3  # significant concepts tried for each class
 FLIPS = 4999
 NAME = "added sound"
-FEWEST_CONCEPTS = 5  # with fewer, a rise that is not beyond chance says nothing against the explanation
+MIN_CONCEPTS = 5  # with fewer, a rise that is not beyond chance says nothing against the explanation
 MEASURED = "rise of the class by the concept's sound over other sound, in standard deviations of the logit"
 
 
-class Cell(NamedTuple):
+class SignificantPair(NamedTuple):
     """A concept that an explanation says speaks for a class."""
 
     concept: str
@@ -49,19 +49,19 @@ def mix(host: Tensor, donor: Tensor) -> Tensor:
     return (host + donor * (loudness / other.clamp_min(torch.finfo(donor.dtype).tiny))) / 2**0.5
 
 
-def cells_of(view: View) -> list[Cell]:
+def cells_of(view: LayerView) -> list[SignificantPair]:
     """For each class the strongest significant concepts that raise it."""
     table = view.table
     found = []
     for number, target in enumerate(view.targets):
         rows = table[(table["target"] == target) & (table["status"] == "ok")]
         rows = rows[(rows["q_value"] < ALPHA) & (rows["magnitude"] > 0)]
-        best = rows.sort_values("magnitude", ascending=False, kind="stable").head(MOST_PER_TARGET)
-        found += [Cell(str(concept), number) for concept in best["concept"]]
+        best = rows.sort_values("magnitude", ascending=False, kind="stable").head(MAX_PER_TARGET)
+        found += [SignificantPair(str(concept), number) for concept in best["concept"]]
     return found
 
 
-class Rises:
+class AddedSoundEffects:
     """How much more a concept's sound raises the classes than other sound does; each concept is heard once.
 
     Args:
@@ -113,7 +113,7 @@ class Rises:
         ours = self._donors(self._positives[:, k], f"with {concept}")
         theirs = self._donors(self._negatives[:, k], f"without {concept}")
         count = min(len(ours), len(theirs))
-        if count < FEWEST_DONORS or not self._hosts:
+        if count < MIN_DONORS or not self._hosts:
             return None
         hosts = torch.stack([self._hosts[i % len(self._hosts)] for i in range(count * HOSTS)])
         rises = torch.zeros(count, len(self.targets))
@@ -156,7 +156,9 @@ class Rises:
         return torch.cat(parts)[:, self.targets]
 
 
-def check_added_sound(views: Sequence[View], rises: Rises, seed: int, progress: Progress | None) -> list[Check]:
+def check_added_sound(
+    views: Sequence[LayerView], rises: AddedSoundEffects, seed: int, progress: Progress | None
+) -> list[Check]:
     """Whether adding the sound of concepts that are significant for a class raises it, by more than other sound does.
 
     Returns:
@@ -175,13 +177,13 @@ def check_added_sound(views: Sequence[View], rises: Rises, seed: int, progress: 
     return [_verdict(view, wanted[view.layer], rises, seed, level) for view in views]
 
 
-def _verdict(view: View, cells: list[Cell], rises: Rises, seed: int, level: float) -> Check:
+def _verdict(view: LayerView, cells: list[SignificantPair], rises: AddedSoundEffects, seed: int, level: float) -> Check:
     if not cells:
         return impossible(NAME, view.layer, "no concept is significant with a positive effect", MEASURED)
     measured, spread = {cell: rises(cell.concept) for cell in cells}, rises.spread
     usable = [cell for cell in cells if measured[cell] is not None and spread[cell.target] > 0]
     if not usable:
-        return impossible(NAME, view.layer, f"fewer than {FEWEST_DONORS} groups of any significant concept", MEASURED)
+        return impossible(NAME, view.layer, f"fewer than {MIN_DONORS} groups of any significant concept", MEASURED)
     values = {cell: np.asarray(measured[cell])[:, cell.target] / spread[cell.target] for cell in usable}
     means = np.array([value.mean() for value in values.values()])
     observed = float(means.mean())
@@ -201,7 +203,7 @@ def _verdict(view: View, cells: list[Cell], rises: Rises, seed: int, level: floa
         f"more than adding other sound as loud (p = {p_value:.2g}); {np.mean(means > 0):.0%} of {len(values)} pairs of "
         "concept and class rise."
     )
-    if not passed and observed > 0 and len(own) < FEWEST_CONCEPTS:
+    if not passed and observed > 0 and len(own) < MIN_CONCEPTS:
         rose = f"the class rises by {observed:+.2f}, p = {p_value:.2g}"
         reason = f"{len(own)} significant concepts are too few to tell ({rose})"
         return impossible(NAME, view.layer, reason, MEASURED)

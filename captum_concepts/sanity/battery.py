@@ -38,10 +38,10 @@ from captum_concepts.concepts.concept_set import ConceptSet
 from captum_concepts.errors import InputError
 from captum_concepts.report.sanity_page import check_html, check_markdown
 from captum_concepts.results.plain import plain_value, versions
-from captum_concepts.sanity.added_sound import Rises, check_added_sound
+from captum_concepts.sanity.added_sound import AddedSoundEffects, check_added_sound
 from captum_concepts.sanity.checks import (
     Check,
-    View,
+    LayerView,
     check_negative_pool,
     check_permuted_labels,
     check_randomised,
@@ -52,8 +52,8 @@ from captum_concepts.significance.sensitivity import clip_means
 from captum_concepts.storage.activation_store import ActivationStore
 from captum_concepts.types import Progress
 
-LEAST_PERMUTATIONS = 100
-MOST_CLASSES = 20  # taken without being named
+MIN_PERMUTATIONS = 100
+MAX_CLASSES = 20  # taken without being named
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def sanity_check(
     seed: int = 0,
     store: ActivationStore | str | Path | None = None,
     batch_size: int = 32,
-    on_bad: str = "skip",
+    on_error: str = "skip",
     progress: Progress | None = None,
 ) -> SanityReport:
     """Put a model, its concepts and clips through the sanity battery.
@@ -175,7 +175,7 @@ def sanity_check(
 
     Args:
         backbone, clips, concepts, targets: as in ``ConceptHierarchyExplainer.explain``; default targets: all classes.
-        layers, cav, cav_options, pool, min_groups, seed, store, batch_size, on_bad: as in
+        layers, cav, cav_options, pool, min_groups, seed, store, batch_size, on_error: as in
             ``ConceptHierarchyExplainer``.
         n_nulls: pseudo-concepts per concept size.
         randomisations: copies with weights drawn anew, at least 3.
@@ -192,13 +192,13 @@ def sanity_check(
         ("n_nulls", n_nulls, 99),
         ("min_groups", min_groups, 2),
         ("randomisations", randomisations, 3),
-        ("permutations", permutations, LEAST_PERMUTATIONS),
+        ("permutations", permutations, MIN_PERMUTATIONS),
     ):
         if value < least:
             raise InputError(f"{name}={value} must be at least {least}")
     label = cav if isinstance(cav, str) else getattr(cav, "__name__", "custom")
     settings = Settings(label, dict(cav_options or {}), pool, n_nulls, min_groups, randomisations, permutations, seed)
-    hearing = {"pool": pool, "batch_size": batch_size, "on_bad": on_bad, "progress": progress}
+    hearing = {"pool": pool, "batch_size": batch_size, "on_error": on_error, "progress": progress}
     shelf = ActivationStore(store) if isinstance(store, (str, Path)) else store
     return _Battery(backbone, clips, concepts, targets, layers, resolve_method(cav), settings, hearing).run(shelf)
 
@@ -223,7 +223,7 @@ class _Battery:
         self.layers = tuple(dict.fromkeys(chosen))
         backbone.check_layers(self.layers)
         asked = [targets] if isinstance(targets, (str, int)) else targets
-        if asked is None and len(backbone.classes) > MOST_CLASSES:
+        if asked is None and len(backbone.classes) > MAX_CLASSES:
             raise InputError(
                 f"no target given: {backbone.name} has {len(backbone.classes)} classes; name those to check"
             )
@@ -253,9 +253,9 @@ class _Battery:
     def run(self, store: ActivationStore | None) -> SanityReport:
         seconds: dict[str, float] = {}
         begun = time.monotonic()
-        heard = self._hear_concepts(self.backbone, "", store)
+        extracted = self._hear_concepts(self.backbone, "", store)
         explained = self._hear_clips(self.backbone, "", store)
-        views = self._views(heard, explained)
+        views = self._views(extracted, explained)
         seconds["listening"] = time.monotonic() - begun
         checks: list[Check] = []
         stages: dict[str, Callable[[], list[Check]]] = {
@@ -291,9 +291,9 @@ class _Battery:
     def _hear_concepts(self, backbone: Backbone, prefix: str, store: ActivationStore | None) -> Extraction:
         placed = [replace(clip, path=os.path.abspath(clip.path)) for clip in self.concepts.clips]
         stage = f"{prefix}listening to concepts"
-        heard = extract(backbone, placed, self.layers, store=store, stage=stage, **self.hearing)
-        self.heard_patches += int(heard.counts.sum())
-        return heard
+        extracted = extract(backbone, placed, self.layers, store=store, stage=stage, **self.hearing)
+        self.heard_patches += int(extracted.counts.sum())
+        return extracted
 
     def _hear_clips(self, backbone: Backbone, prefix: str, store: ActivationStore | None) -> Extraction:
         stage = f"{prefix}explaining clips"
@@ -303,18 +303,18 @@ class _Battery:
         self.heard_patches += int(explained.counts.sum())
         return explained
 
-    def _views(self, heard: Extraction, explained: Extraction) -> list[View]:
-        kept, rows = heard.kept, heard.rows
+    def _views(self, extracted: Extraction, explained: Extraction) -> list[LayerView]:
+        kept, rows = extracted.kept, extracted.rows
         return [
-            View(
+            LayerView(
                 layer=layer,
                 names=self.names,
                 targets=tuple(self.backbone.classes[t] for t in self.targets),
-                activations=heard.activations[layer].to(self.backbone.device),
+                activations=extracted.activations[layer].to(self.backbone.device),
                 positives=self.concepts.positives()[kept][rows][:, self.columns],
                 negatives=self.concepts.negative_mask()[kept][rows][:, self.columns],
                 groups=self.concepts.groups[kept][rows],
-                order=heard.order,
+                order=extracted.order,
                 gradients=_of_clips(explained, layer),
                 clip_groups=[clip.group for clip in explained.clips],
                 plan=self.plan,
@@ -322,7 +322,7 @@ class _Battery:
             for layer in self.layers
         ]
 
-    def _each(self, function: Callable[[View, int, int], Check], views: list[View]) -> list[Check]:
+    def _each(self, function: Callable[[LayerView, int, int], Check], views: list[LayerView]) -> list[Check]:
         found = []
         for number, view in enumerate(views, 1):
             found.append(function(view, self.settings.permutations, len(views)))
@@ -335,24 +335,24 @@ class _Battery:
         for number in range(1, self.settings.randomisations + 1):
             yield self.settings.seed * 1000 + number, copy_of_model(self.backbone)
 
-    def _random_weights(self, views: list[View]) -> list[Check]:
+    def _random_weights(self, views: list[LayerView]) -> list[Check]:
         name = "randomised weights"
-        copies: list[list[View]] = []
+        copies: list[list[LayerView]] = []
         try:
             for number, (seed, twin) in enumerate(self._copies(), 1):
                 randomise(twin, None, seed)
                 prefix = f"random weights {number}: "
                 # Nothing of a random model is worth keeping, and its fingerprint is not what is asked here.
-                heard, explained = self._hear_concepts(twin, prefix, None), self._hear_clips(twin, prefix, None)
-                copies.append(self._views(heard, explained))
+                extracted, explained = self._hear_concepts(twin, prefix, None), self._hear_clips(twin, prefix, None)
+                copies.append(self._views(extracted, explained))
         except InputError as error:
             return [impossible(name, view.layer, str(error)) for view in views]
         return [check_randomised(name, view, of) for view, of in zip(views, zip(*copies, strict=True), strict=True)]
 
-    def _random_head(self, views: list[View]) -> list[Check]:
+    def _random_head(self, views: list[LayerView]) -> list[Check]:
         """As above with the last weights only: the layers are as they were, so concepts need not be heard again."""
         name = "randomised head"
-        copies: list[list[View]] = []
+        copies: list[list[LayerView]] = []
         try:
             head = head_of(self.backbone, self.layers, self.clips, self.settings.pool)
             for number, (seed, twin) in enumerate(self._copies(), 1):
@@ -363,8 +363,8 @@ class _Battery:
             return [impossible(name, view.layer, str(error)) for view in views]
         return [check_randomised(name, view, of) for view, of in zip(views, zip(*copies, strict=True), strict=True)]
 
-    def _added(self, views: list[View], explained: Extraction) -> list[Check]:
-        rises = Rises(
+    def _added(self, views: list[LayerView], explained: Extraction) -> list[Check]:
+        rises = AddedSoundEffects(
             self.backbone,
             self.concepts,
             explained,

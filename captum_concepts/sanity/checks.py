@@ -20,14 +20,14 @@ from captum_concepts.cavs.groups import group_weights, index_groups
 from captum_concepts.cavs.methods import run_fit
 from captum_concepts.errors import InputError
 from captum_concepts.significance.null_concepts import LayerData, NullPlan
-from captum_concepts.significance.null_draws import pseudo_concepts
+from captum_concepts.significance.null_draws import draw_null_concepts
 from captum_concepts.significance.rank_tests import rank_test
 from captum_concepts.significance.scores import score_layer
 
 ALPHA = 0.05  # the level at which rejections are counted
 FALSE_ALARM = 0.01  # of what a check decides by a p-value, all layers together
 UNRELATED = 0.5  # mean rank correlation with randomised weights below which effects count as changed
-FEWEST_CONCEPTS = 5  # for a rank correlation to mean anything
+MIN_CONCEPTS = 5  # for a rank correlation to mean anything
 SPLITS = 20  # ways to cut the pool of negatives in two
 RESAMPLES = 200
 CHANCE = 999
@@ -67,7 +67,7 @@ def impossible(check: str, layer: str, reason: str, measured: str = "") -> Check
 
 
 @dataclass(frozen=True)
-class View:
+class LayerView:
     """One layer as an explanation sees it.
 
     Attributes:
@@ -136,7 +136,7 @@ class View:
         for (size, _), columns in alike.items():
             pool = pools[:, columns[0]]
             try:
-                drawn = pseudo_concepts(self.groups, pool, size, self.nulls, self.plan.seed)
+                drawn = draw_null_concepts(self.groups, pool, size, self.nulls, self.plan.seed)
             except InputError:
                 continue  # too few groups to draw from: such concepts have no p-value in an explanation either
             null = self.effects(drawn, ~drawn & pool[:, None])
@@ -182,7 +182,7 @@ class View:
 # ------------------------------------------------------------------ randomised weights
 
 
-def check_randomised(name: str, view: View, copies: Sequence[View]) -> Check:
+def check_randomised(name: str, view: LayerView, copies: Sequence[LayerView]) -> Check:
     """Whether the effects of concepts on classes are others once weights are random.
 
     The figure is the rank correlation, over concepts, of their effects on a class in the model and in its randomised
@@ -195,8 +195,8 @@ def check_randomised(name: str, view: View, copies: Sequence[View]) -> Check:
     if not np.any(own):
         sentence = f"The effect of every concept is exactly 0: the classes do not depend on layer {view.layer}."
         return Check(name, view.layer, "failed", measured, np.nan, np.nan, np.nan, "effects other than 0", sentence)
-    if len(view.names) < FEWEST_CONCEPTS:
-        return impossible(name, view.layer, f"{len(view.names)} concepts, {FEWEST_CONCEPTS} needed", measured)
+    if len(view.names) < MIN_CONCEPTS:
+        return impossible(name, view.layer, f"{len(view.names)} concepts, {MIN_CONCEPTS} needed", measured)
     # (copies, T)
     found = np.array([_rank_correlations(own, twin.own_effects.double().numpy()) for twin in copies])
     if not np.isfinite(found).all():
@@ -220,7 +220,7 @@ def check_randomised(name: str, view: View, copies: Sequence[View]) -> Check:
     return Check(name, view.layer, verdict, measured, value, low, high, bound, sentence, details)
 
 
-def _repeated(view: View, copies: Sequence[View]) -> dict[str, float]:
+def _repeated(view: LayerView, copies: Sequence[LayerView]) -> dict[str, float]:
     """How many verdicts (significant, with a sign) of the model come up again in its copies."""
     own, *others = (one.verdicts for one in (view, *copies))
     certain = own != 0
@@ -252,7 +252,7 @@ def _unit_ranks(values: np.ndarray) -> np.ndarray:
 # ------------------------------------------------------------------ permuted labels
 
 
-def check_permuted_labels(view: View, permutations: int, layers: int) -> Check:
+def check_permuted_labels(view: LayerView, permutations: int, layers: int) -> Check:
     """Whether concepts whose labels are drawn at random, by group, get uniform p-values.
 
     Every draw takes one concept in turn, gives its label to as many groups drawn from all, holds them against the
@@ -321,7 +321,7 @@ def _uniformity(name: str, measured: str, layer: str, p_values: np.ndarray, null
 # ------------------------------------------------------------------ second negative pool
 
 
-def check_negative_pool(view: View, _permutations: int, layers: int) -> Check:
+def check_negative_pool(view: LayerView, _permutations: int, layers: int) -> Check:
     """Whether two disjoint halves of the negatives, cut by group, rank the concepts alike.
 
     The figure is the rank correlation, over concepts, of the magnitudes for a class with one half and with the other,
@@ -340,9 +340,9 @@ def check_negative_pool(view: View, _permutations: int, layers: int) -> Check:
     # (N, SPLITS, K)
     sides = [(view.negatives[:, None, :] & side[:, :, None]) for side in (first, ~first)]
     kept = np.flatnonzero(np.all([side.any(0).all(0) for side in sides], axis=0))
-    if len(kept) < FEWEST_CONCEPTS:
+    if len(kept) < MIN_CONCEPTS:
         return impossible(
-            name, view.layer, f"{len(kept)} concepts with negatives in both halves, {FEWEST_CONCEPTS} needed", measured
+            name, view.layer, f"{len(kept)} concepts with negatives in both halves, {MIN_CONCEPTS} needed", measured
         )
     positives = np.repeat(view.positives[:, None, kept], SPLITS, axis=1).reshape(len(index), -1)
     shape = (len(view.targets) * SPLITS, len(kept))

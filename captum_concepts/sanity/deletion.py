@@ -27,11 +27,11 @@ from captum_concepts.cavs.groups import index_groups
 from captum_concepts.errors import InputError
 from captum_concepts.significance.intervals import mean_interval
 from captum_concepts.significance.sensitivity import clip_means
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 from captum_concepts.types import Progress
 
 FLIPS = 4999
-FEWEST_GROUPS = 5
+MIN_GROUPS = 5
 COLUMNS = ("target", "fall", "low", "high", "p_value", "spread", "n_groups")
 Pair = tuple[Clip | str | Path, Clip | str | Path]
 
@@ -55,7 +55,7 @@ def paired_clips(whole: str | Path, without: str | Path) -> list[tuple[Clip, Cli
         for path in find_audio(folder):
             name = os.path.splitext(os.path.relpath(path, folder))[0]
             if name in found:
-                raise InputError(f"{folder}: two recordings are called {shown(name, 200)}; rename one of them")
+                raise InputError(f"{folder}: two recordings are called {short_repr(name, 200)}; rename one of them")
             found[name] = path
         if not found:
             raise InputError(f"{folder}: no audio file in it; give a folder that holds some")
@@ -63,7 +63,7 @@ def paired_clips(whole: str | Path, without: str | Path) -> list[tuple[Clip, Cli
     for (ours, theirs), folder in zip((named, named[::-1]), (without, whole), strict=True):
         alone = sorted(ours.keys() - theirs.keys())
         if alone:
-            raise InputError(f"{folder}: no counterpart of {shown(alone[0], 200)}; add it or take the other away")
+            raise InputError(f"{folder}: no counterpart of {short_repr(alone[0], 200)}; add it or take the other away")
     return [(Clip(named[0][name], group=name), Clip(named[1][name], group=name)) for name in sorted(named[0])]
 
 
@@ -107,14 +107,14 @@ def deletion_effects(
     cut = [clip if isinstance(clip, Clip) else Clip(str(clip)) for _, clip in pairs]
     groups = [clip.group for clip in whole]
     names, index = index_groups(groups) if groups else ([], np.zeros(0, dtype=int))
-    if len(names) < FEWEST_GROUPS:
-        raise InputError(f"pairs: {len(names)} groups of recordings; give at least {FEWEST_GROUPS}")
+    if len(names) < MIN_GROUPS:
+        raise InputError(f"pairs: {len(names)} groups of recordings; give at least {MIN_GROUPS}")
     placed = [replace(clip, path=os.path.abspath(clip.path)) for clip in (*whole, *cut)]
-    heard = extract(
-        backbone, placed, backbone.layers[:1], targets=chosen[:1], batch_size=batch_size, on_bad="refuse",
+    extracted = extract(
+        backbone, placed, backbone.layers[:1], targets=chosen[:1], batch_size=batch_size, on_error="refuse",
         progress=progress, stage="hearing what is left out",
     )  # fmt: skip
-    logits = clip_means(cast(Tensor, heard.logits), torch.from_numpy(heard.counts))[:, chosen].double().cpu()
+    logits = clip_means(cast(Tensor, extracted.logits), torch.from_numpy(extracted.counts))[:, chosen].double().cpu()
     falls = logits[: len(whole)] - logits[len(whole) :]
     low, high = mean_interval(falls, groups, seed=seed)
     signs = np.random.default_rng([seed, 0xDE1]).choice([-1.0, 1.0], size=(FLIPS, len(names)))

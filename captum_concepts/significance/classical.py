@@ -17,7 +17,7 @@ from torch import Tensor
 from captum_concepts.cavs.groups import group_weights
 from captum_concepts.cavs.methods import FitFunction, run_fit
 from captum_concepts.errors import InputError
-from captum_concepts.significance.null_draws import pseudo_concepts
+from captum_concepts.significance.null_draws import draw_null_concepts
 from captum_concepts.significance.sensitivity import sensitivities, tcav_score
 
 
@@ -99,8 +99,8 @@ def refit_scores(
         InputError: a pool too small for the random sets.
     """
     size = len(set(groups[positives[:, 0]]))
-    against = pseudo_concepts(groups, pool, size, runs, seed)
-    other = pseudo_concepts(groups, pool, size, runs, seed + 1) & ~against
+    against = draw_null_concepts(groups, pool, size, runs, seed)
+    other = draw_null_concepts(groups, pool, size, runs, seed + 1) & ~against
     weights = torch.from_numpy(group_weights(groups)).to(activations)
 
     def scores(shows: np.ndarray, negatives: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from scipy.stats import false_discovery_control
 
 from captum_concepts.errors import InputError
 from captum_concepts.hierarchy.concept_hierarchy import ConceptHierarchy
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 #: The bound of Yekutieli (JASA 2008) on the FDR over a whole tree whose families of siblings are each tested at level
 #: q: 2 d q, with d <= 1.44. So each family is tested at alpha / TREE_FACTOR.
@@ -55,7 +55,7 @@ def check_correction(name: str) -> str:
         InputError: there is none.
     """
     if name not in CORRECTIONS:
-        raise InputError(f"correction={shown(name)} is unknown; choose one of {', '.join(CORRECTIONS)}")
+        raise InputError(f"correction={short_repr(name)} is unknown; choose one of {', '.join(CORRECTIONS)}")
     return name
 
 
@@ -74,7 +74,9 @@ def adjust(p_values: np.ndarray, method: str = "bh") -> np.ndarray:
         InputError: unknown method, or a p-value outside [0, 1].
     """
     if method not in _ADJUST:
-        raise InputError(f"correction={shown(method)} is none of a plain family; choose one of {', '.join(_ADJUST)}")
+        raise InputError(
+            f"correction={short_repr(method)} is none of a plain family; choose one of {', '.join(_ADJUST)}"
+        )
     p_values = np.asarray(p_values, dtype=np.float64)
     members = ~np.isnan(p_values)
     outside = p_values[members & ~((p_values >= 0) & (p_values <= 1))]

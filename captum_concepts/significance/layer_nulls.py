@@ -14,9 +14,9 @@ from captum_concepts.cavs.groups import index_groups
 from captum_concepts.errors import InputError
 from captum_concepts.significance.corrections import TREE_FACTOR
 from captum_concepts.significance.null_concepts import LayerData, NullPlan, NullSets, excerpt_rows, null_sets
-from captum_concepts.text import counted, shown
+from captum_concepts.text import pluralize, short_repr
 
-FEWEST_NULLS, MOST_NULLS = 1999, 9999
+MIN_NULLS, MAX_NULLS = 1999, 9999
 ALPHA = 0.05
 NOT_TESTABLE = "not testable"
 #: Groups of positives, most rows of each (see ``nulls.excerpt_rows``), mask of the rows to draw from.
@@ -37,7 +37,7 @@ def needed_nulls(family: int, correction: str = "bh", alpha: float = ALPHA) -> i
 
 def enough_nulls(family: int, alpha: float = ALPHA, correction: str = "bh") -> int:
     """Pseudo-concepts that let one hypothesis of ``family`` be rejected at ``alpha``, within bounds that stay cheap."""
-    return min(max(FEWEST_NULLS, needed_nulls(family, correction, alpha)), MOST_NULLS)
+    return min(max(MIN_NULLS, needed_nulls(family, correction, alpha)), MAX_NULLS)
 
 
 def check_nulls(count: int | None, family: int, correction: str = "bh") -> None:
@@ -50,7 +50,8 @@ def check_nulls(count: int | None, family: int, correction: str = "bh") -> None:
     if count is not None and count < needed:
         raise InputError(
             f"n_nulls={count}: the smallest p-value of {count} random concepts, {1 / (count + 1):.2g}, cannot reject "
-            f"one of {family} concepts at {ALPHA} (correction={shown(correction)}); give at least {needed}, or None"
+            f"one of {family} concepts at {ALPHA} (correction={short_repr(correction)}); give at least {needed}, or "
+            "None"
         )
 
 
@@ -137,26 +138,26 @@ def null_families(data: LayerData, columns: Iterable[int], rest: bool, own: bool
     for k in columns:
         against = data.negatives[:, k]
         eligible = everything if rest else against | data.positives[:, k] if own else against
-        shown, pool = (np.bincount(index[rows]) for rows in (data.positives[:, k], eligible))
-        shown, pool = shown[shown > 0], pool[pool > 0]
-        most = excerpt_rows(shown, pool) if len(pool) else None
-        families.setdefault((len(shown), most, eligible.tobytes()), []).append(int(k))
+        marked, pool = (np.bincount(index[rows]) for rows in (data.positives[:, k], eligible))
+        marked, pool = marked[marked > 0], pool[pool > 0]
+        most = excerpt_rows(marked, pool) if len(pool) else None
+        families.setdefault((len(marked), most, eligible.tobytes()), []).append(int(k))
     return families
 
 
 def null_warnings(bank: ConceptBank, too_small: dict[int, str], count: int, family: int, correction: str) -> list[str]:
     lines = []
     if too_small:
-        some = ", ".join(shown(bank.names[k], 30) for k in list(too_small)[:5])
+        some = ", ".join(short_repr(bank.names[k], 30) for k in list(too_small)[:5])
         more = ", ..." if len(too_small) > 5 else ""
         lines.append(
-            f"{shown(bank.layer)}: no p-values for {counted(len(too_small), 'concept')} ({some}{more}): "
+            f"{short_repr(bank.layer)}: no p-values for {pluralize(len(too_small), 'concept')} ({some}{more}): "
             f"{next(iter(too_small.values()))}"
         )
     needed = fewest_nulls(family, correction)
     if count < needed:
         lines.append(
-            f"{shown(bank.layer)}: the smallest p-value of {count} random concepts is {1 / (count + 1):.2g}; one "
+            f"{short_repr(bank.layer)}: the smallest p-value of {count} random concepts is {1 / (count + 1):.2g}; one "
             f"rejection alone in a family of {family} would need n_nulls={needed}"
         )
     return lines

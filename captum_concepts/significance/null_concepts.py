@@ -15,7 +15,7 @@ from captum_concepts.cavs.held_out import FOLD_INFLATION, held_out_logits
 from captum_concepts.cavs.methods import FitFunction, run_fit
 from captum_concepts.cavs.pattern import fit_pattern
 from captum_concepts.cavs.quality import auc_with_interval
-from captum_concepts.significance.null_draws import pool_folds, pseudo_concepts
+from captum_concepts.significance.null_draws import draw_null_concepts, pool_folds
 
 MASK_VALUES = 2**25
 CACHED_VALUES = 2**20  # in a block of pattern CAVs, whose passes over the block take longer than its products
@@ -108,7 +108,7 @@ def effects(
     return (mean_gradient.to(directions) @ directions.T) * distance
 
 
-def excerpt_rows(shown: np.ndarray, pool: np.ndarray) -> int | None:
+def excerpt_rows(marked: np.ndarray, pool: np.ndarray) -> int | None:
     """How many rows of each drawn group a pseudo-concept may have, so that it is not steadier than the concept.
 
     The mean of a group of n rows varies by what rows of a group share, and by 1 / n of what they do not. Whole groups
@@ -122,7 +122,7 @@ def excerpt_rows(shown: np.ndarray, pool: np.ndarray) -> int | None:
         the most rows for which groups of the pool vary at least as much as the concept's, of those numbers that have
         two binary digits before their zeros, so that concepts share their nulls; None for whole groups.
     """
-    varies = (1 / shown).mean() * (1 - 1e-9)
+    varies = (1 / marked).mean() * (1 - 1e-9)
     if (1 / pool).mean() >= varies:
         return None
     steps = [number << shift for shift in range(int(pool.max()).bit_length()) for number in (2, 3)]
@@ -154,7 +154,7 @@ def null_sets(
         InputError: too few groups to draw from.
     """
     count = plan.count if plan.count is not None else 0
-    drawn = pseudo_concepts(data.groups, eligible, size, count, plan.seed)
+    drawn = draw_null_concepts(data.groups, eligible, size, count, plan.seed)
     chosen, names, numbers = _sorted_rows(data, eligible)
     drawn = drawn[chosen[np.unique(numbers, return_index=True)[1]]]
     device = data.activations.device

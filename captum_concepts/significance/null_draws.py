@@ -12,13 +12,13 @@ from torch import Tensor
 from captum_concepts.cavs.groups import index_groups
 from captum_concepts.errors import InputError
 from captum_concepts.seeding import random_key, without_common_folder
-from captum_concepts.text import counted
+from captum_concepts.text import pluralize
 
 #: Pseudo-concepts are spread evenly over this many parts of the pool, as concepts are over the folds of their quality.
 POOL_FOLDS = 5
 
 
-def pseudo_concepts(groups: np.ndarray, eligible: np.ndarray, size: int, count: int, seed: int) -> np.ndarray:
+def draw_null_concepts(groups: np.ndarray, eligible: np.ndarray, size: int, count: int, seed: int) -> np.ndarray:
     """Random sets of groups, as masks over rows.
 
     Every set is spread evenly over the parts of ``pool_folds``, as a concept is over the folds in which its quality is
@@ -40,7 +40,7 @@ def pseudo_concepts(groups: np.ndarray, eligible: np.ndarray, size: int, count: 
     names, index = index_groups(np.asarray(groups, dtype=object)[eligible])
     if len(names) < size + 2:
         raise InputError(
-            f"random sets of {counted(size, 'group')} cannot be drawn from {counted(len(names), 'group')} of "
+            f"random sets of {pluralize(size, 'group')} cannot be drawn from {pluralize(len(names), 'group')} of "
             f"negatives; give at least {size + 2} groups"
         )
     fold = pool_folds(names, seed)

@@ -12,7 +12,7 @@ from torch import Tensor
 from captum_concepts.errors import InputError
 
 #: Pseudo-concepts whose spread stands for that of a concept that passed the gate.
-FEWEST_ALIKE = 39
+MIN_ALIKE = 39
 
 
 def rank_test(observed: Tensor, null: Tensor) -> Tensor:
@@ -37,7 +37,7 @@ def rank_test(observed: Tensor, null: Tensor) -> Tensor:
     return _share_reached(reached, (null.double() - centre).abs(), observed)
 
 
-def gated_rank_test(observed: Tensor, null: Tensor, passed: Tensor, fewest: int = FEWEST_ALIKE) -> Tensor:
+def gated_rank_test(observed: Tensor, null: Tensor, passed: Tensor, fewest: int = MIN_ALIKE) -> Tensor:
     """Two-sided p-values of concepts that passed a gate, ranked among all pseudo-concepts with the gate allowed for.
 
     A statistic that is large where the gate is passed makes the plain rank test's p-values too small for whoever sees

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from captum_concepts.errors import InputError
 from captum_concepts.similarities.measure import ROWS, Bank, Measure
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 EXTREME = 1e15  # of weights: their squares and sums are still numbers in float32
 
@@ -48,7 +48,7 @@ def similarity(
     given = {"activations": activations, "labels": labels, "gradients": gradients}
     for need in sorted(chosen.needs):
         if given[need] is None:
-            raise InputError(f"similarity {shown(measure)}: needs {need}; give {need}=")
+            raise InputError(f"similarity {short_repr(measure)}: needs {need}; give {need}=")
     activations = None if activations is None else torch.as_tensor(activations).detach()
     labels = None if labels is None else torch.as_tensor(labels)
     weights = None if weights is None else torch.as_tensor(weights)
@@ -59,11 +59,11 @@ def similarity(
     k = len(bank.names)
     if not isinstance(result, Tensor) or result.shape != (k, k):
         got = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
-        raise InputError(f"similarity {shown(measure)}: must return a ({k}, {k}) tensor, got {got}")
+        raise InputError(f"similarity {short_repr(measure)}: must return a ({k}, {k}) tensor, got {got}")
     bad = (~torch.isfinite(result)).nonzero()
     if len(bad):
-        a, b = (shown(bank.names[i]) for i in bad[0].tolist())
-        raise InputError(f"similarity {shown(measure)}: not finite between {a} and {b}; leave such concepts out")
+        a, b = (short_repr(bank.names[i]) for i in bad[0].tolist())
+        raise InputError(f"similarity {short_repr(measure)}: not finite between {a} and {b}; leave such concepts out")
     return result
 
 

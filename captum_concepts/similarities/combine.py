@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 
 def combine(matrices: Mapping[str, Tensor | np.ndarray]) -> Tensor:
@@ -28,11 +28,11 @@ def combine(matrices: Mapping[str, Tensor | np.ndarray]) -> Tensor:
     for layer, matrix in parts.items():
         if matrix.shape != shape or len(shape) != 2 or shape[0] != shape[1]:
             raise InputError(
-                f"combine: shape {tuple(matrix.shape)} at {shown(layer)}; give (K, K) of the same concepts"
+                f"combine: shape {tuple(matrix.shape)} at {short_repr(layer)}; give (K, K) of the same concepts"
             )
         if not bool(torch.isfinite(matrix).all()):
-            raise InputError(f"combine: not finite at {shown(layer)}; leave out concepts without a usable vector")
+            raise InputError(f"combine: not finite at {short_repr(layer)}; leave out concepts without a usable vector")
         if not float(matrix.diagonal().mean()) > 0:
-            raise InputError(f"combine: {shown(layer)} tells no concept from the others; leave the layer out")
+            raise InputError(f"combine: {short_repr(layer)} tells no concept from the others; leave the layer out")
     total = sum(matrix / matrix.diagonal().mean() for matrix in parts.values())
     return torch.as_tensor(total) / len(parts)

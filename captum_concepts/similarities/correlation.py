@@ -7,7 +7,7 @@ from torch import Tensor
 
 from captum_concepts.errors import InputError
 from captum_concepts.similarities.measure import Bank, mirrored, row_blocks
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 
 def correlation(bank: Bank, activations: Tensor, labels: Tensor | None = None, weights: Tensor | None = None) -> Tensor:
@@ -28,5 +28,5 @@ def correlation(bank: Bank, activations: Tensor, labels: Tensor | None = None, w
     flat = (std <= total**0.5 * scale * 10 * torch.finfo(std.dtype).eps).nonzero()
     if len(flat):
         name = bank.names[int(flat[0])]
-        raise InputError(f"correlation: {shown(name)} has the same projection on every row; leave the concept out")
+        raise InputError(f"correlation: {short_repr(name)} has the same projection on every row; leave the concept out")
     return mirrored(covariance / std[:, None] / std[None, :])

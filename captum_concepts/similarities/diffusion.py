@@ -14,7 +14,7 @@ from torch import Tensor
 
 from captum_concepts.errors import InputError
 from captum_concepts.similarities.measure import Bank
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 COMPONENTS = 30
 NEIGHBOURS = 10
@@ -89,5 +89,5 @@ def diffusion(
     """
     bad = (~torch.isfinite(bank.directions).all(1) | ~torch.isfinite(bank.scales)).nonzero()
     if len(bad):
-        raise InputError(f"diffusion: {shown(bank.names[int(bad[0])])} has no usable CAV; leave the concept out")
+        raise InputError(f"diffusion: {short_repr(bank.names[int(bad[0])])} has no usable CAV; leave the concept out")
     return diffusion_walks(bank.directions.double() * bank.scales.double()[:, None]).to(bank.directions.dtype)

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 ROWS = 8192
 
@@ -74,7 +74,9 @@ def nonempty(bank: Bank, counts: Tensor) -> Tensor:
     empty = (counts <= 0).flatten().nonzero()
     if len(empty):
         name = bank.names[int(empty[0])]
-        raise InputError(f"labels: no row of positive weight shows {shown(name)}; leave the concept out or add clips")
+        raise InputError(
+            f"labels: no row of positive weight shows {short_repr(name)}; leave the concept out or add clips"
+        )
     return counts
 
 

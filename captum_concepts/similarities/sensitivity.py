@@ -7,7 +7,7 @@ from torch import Tensor
 
 from captum_concepts.errors import InputError
 from captum_concepts.similarities.measure import ROWS, Bank, mirrored
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 
 def sensitivity(
@@ -33,6 +33,6 @@ def sensitivity(
     still = (length <= 0).nonzero()
     if len(still):
         raise InputError(
-            f"sensitivity: no logit changes along {shown(bank.names[int(still[0])])}; leave the concept out"
+            f"sensitivity: no logit changes along {short_repr(bank.names[int(still[0])])}; leave the concept out"
         )
     return mirrored(products / length[:, None] / length[None, :]).to(bank.directions.dtype)

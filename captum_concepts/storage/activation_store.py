@@ -29,7 +29,7 @@ from torch import Tensor
 
 from captum_concepts.errors import InputError
 from captum_concepts.storage.safetensors_files import sync_folder
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 FORMAT = 1
 STALE_SECONDS = 86_400.0
@@ -106,7 +106,7 @@ class ActivationStore:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         if self.folder.exists() and not self.folder.is_dir():
-            raise InputError(f"{shown(str(folder), 200)}: not a folder; give a folder for the activations")
+            raise InputError(f"{short_repr(str(folder), 200)}: not a folder; give a folder for the activations")
         self._known: dict[str, _Namespace] = {}
         self._cleaned: set[str] = set()
 
@@ -150,7 +150,7 @@ class ActivationStore:
             _write(folder / f"{id}.json", _sealed(entry))
         except OSError as error:
             raise InputError(
-                f"{shown(str(self.folder), 200)}: cannot keep activations ({error.strerror}); "
+                f"{short_repr(str(self.folder), 200)}: cannot keep activations ({error.strerror}); "
                 "make room there or choose another folder"
             ) from error
 
@@ -190,11 +190,13 @@ class ActivationStore:
         lost = [key for key in clip_keys if key not in holder]
         if lost:
             raise LookupError(
-                f"no rows of {shown(name)} for {len(lost)} of {len(clip_keys)} clips, as {shown(lost[0])}"
+                f"no rows of {short_repr(name)} for {len(lost)} of {len(clip_keys)} clips, as {short_repr(lost[0])}"
             )
         arrays = {id: known.entries[id].arrays[name] for id in dict.fromkeys(holder[key] for key in clip_keys)}
         if len({array.shape[1] for array in arrays.values()}) > 1:
-            raise InputError(f"{shown(name)}: rows of different widths in one namespace; use a namespace of its own")
+            raise InputError(
+                f"{short_repr(name)}: rows of different widths in one namespace; use a namespace of its own"
+            )
         if not arrays:
             return torch.zeros(0, 0), np.zeros(0, dtype=np.int64)
         spans = np.array([arrays[holder[key]].rows[key] for key in clip_keys], dtype=np.int64)
@@ -253,7 +255,7 @@ class ActivationStore:
 
     def _namespace_folder(self, namespace: str) -> Path:
         if not _NAMESPACE.fullmatch(namespace):
-            raise InputError(f"namespace={shown(namespace)}: use 1 to 200 letters, digits, '.', '_' or '-'")
+            raise InputError(f"namespace={short_repr(namespace)}: use 1 to 200 letters, digits, '.', '_' or '-'")
         return self.folder / namespace
 
 
@@ -265,13 +267,13 @@ def _joined(rows: Mapping[str, Mapping[str, Tensor | np.ndarray]]) -> tuple[dict
             block = torch.as_tensor(values).detach().cpu()
             if block.ndim != 2 or block.dtype not in _DTYPES:
                 kind = f"{tuple(block.shape)} of {block.dtype}"
-                raise InputError(f"rows of {shown(name)}: {kind}; give floating point numbers of shape (P, D)")
+                raise InputError(f"rows of {short_repr(name)}: {kind}; give floating point numbers of shape (P, D)")
             blocks.setdefault(name, []).append((key, block))
     tensors: dict[str, Tensor] = {}
     described: list[dict[str, Any]] = []
     for number, (name, parts) in enumerate(blocks.items()):
         if len({(block.shape[1], block.dtype) for _, block in parts}) > 1:
-            raise InputError(f"rows of {shown(name)}: the clips' rows differ in width or type; make them alike")
+            raise InputError(f"rows of {short_repr(name)}: the clips' rows differ in width or type; make them alike")
         joined = torch.cat([block for _, block in parts]).contiguous()
         tensors[str(number)] = joined
         described.append(
@@ -323,9 +325,9 @@ def _read_entry(path: Path, namespace: str) -> _Entry:
     if not sound:
         raise _Damage("broken entry (sha256 differs)")
     if entry["format"] != FORMAT:
-        raise _Unusable(f"format {shown(entry['format'])}, but this version reads {FORMAT}")
+        raise _Unusable(f"format {short_repr(entry['format'])}, but this version reads {FORMAT}")
     if entry["namespace"] != namespace:
-        raise _Unusable(f"belongs to namespace {shown(entry['namespace'])}")
+        raise _Unusable(f"belongs to namespace {short_repr(entry['namespace'])}")
     arrays = {}
     for number, array in enumerate(entry["arrays"]):
         keys = [key for key, _ in array["clips"]]

@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 _PARTIAL = ".partial"
 
@@ -59,11 +59,12 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except FileNotFoundError:
-        raise InputError(f"{shown(str(path), 200)}: there is no such file; give a weights file") from None
+        raise InputError(f"{short_repr(str(path), 200)}: there is no such file; give a weights file") from None
     except (SafetensorError, OSError) as error:
         reason = " ".join(str(error).split())
         raise InputError(
-            f"{shown(str(path), 200)}: is not a safetensors file ({reason[:80]}); give the model.safetensors of a run"
+            f"{short_repr(str(path), 200)}: is not a safetensors file ({reason[:80]}); give the model.safetensors of "
+            "a run"
         ) from None
 
 

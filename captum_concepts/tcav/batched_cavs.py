@@ -19,18 +19,18 @@ from torch.utils.data import DataLoader
 from captum_concepts.backbones.layers import find_layer
 from captum_concepts.errors import InputError
 from captum_concepts.tcav.captum_sgd import CaptumSGD
-from captum_concepts.tcav.cav_store import CavShelf, HandedOutCAV
-from captum_concepts.tcav.concept_activations import ConceptRows, StandIns, own_key
+from captum_concepts.tcav.cav_store import CAVCopy, CavStore
+from captum_concepts.tcav.concept_activations import ConceptRows, ObjectTokens, cache_key
 from captum_concepts.tcav.layer_activations import device_of
 from captum_concepts.tcav.set_fits import METHODS, PRECISIONS, Blocks, SetFits, fit_sets, held_out
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 from captum_concepts.types import Progress
 
 MODES = ("fast", "exact")
 ExperimentalSets = Sequence[Sequence[Concept]]
 Missing = Mapping[str, list[int]]
 _log = logging.getLogger(__name__)
-_LEAST_SHARD = 2**20  # bytes; each one waits for the disk
+_MIN_SHARD = 2**20  # bytes; each one waits for the disk
 _LONGEST_NAME = 255  # bytes of a file name, on all file systems in use
 
 
@@ -58,15 +58,15 @@ class BatchedCAVs(TCAV):
         **classifier_kwargs: Any,
     ) -> None:
         if mode not in MODES:
-            raise InputError(f"mode={shown(mode)} is not known; use {' or '.join(MODES)}")
+            raise InputError(f"mode={short_repr(mode)} is not known; use {' or '.join(MODES)}")
         if method not in METHODS:
-            raise InputError(f"method={shown(method)} is not known; use {', '.join(METHODS)}")
+            raise InputError(f"method={short_repr(method)} is not known; use {', '.join(METHODS)}")
         if precision not in PRECISIONS:
-            raise InputError(f"precision={shown(precision)} is not known; use {', '.join(PRECISIONS)}")
+            raise InputError(f"precision={short_repr(precision)} is not known; use {', '.join(PRECISIONS)}")
         if precision != "float32" and (mode != "fast" or classifier is not None):
             raise InputError(f"precision={precision!r} is an option of mode='fast' without a classifier of your own")
         if temperature is not None and not temperature > 0:
-            raise InputError(f"temperature={shown(temperature)} must be positive, or None for no smooth score")
+            raise InputError(f"temperature={short_repr(temperature)} must be positive, or None for no smooth score")
         super().__init__(
             model,
             [layers] if isinstance(layers, str) else list(dict.fromkeys(layers)),
@@ -89,11 +89,11 @@ class BatchedCAVs(TCAV):
         self.progress = progress
         self._given_method = layer_attr_method
         self._default = self.classifier if classifier is None else None
-        self._stand_ins = StandIns()
+        self._stand_ins = ObjectTokens()
         self._unfitted = self._left = ""  # keys of the classifier before and after its own last fits
         folder = Path(self.save_path) / model_id / "store"
         self._rows = ConceptRows(folder)
-        self._shelf = CavShelf(self._rows.store)
+        self._shelf = CavStore(self._rows.store)
         self._made: dict[tuple[str, str], str] = {}
         self._kept: dict[tuple[str, str], dict[str, Any]] = {}
 
@@ -122,7 +122,8 @@ class BatchedCAVs(TCAV):
         for concept in concept_layers:
             if not _is_folder_name(concept.identifier):
                 raise InputError(
-                    f"concept {shown(concept.name)}: cannot be the name of a folder, where activation files were asked "
+                    f"concept {short_repr(concept.name)}: cannot be the name of a folder, where activation files "
+                    "were asked "
                     f"for; give it a name without slashes, of at most {_LONGEST_NAME} bytes with its id"
                 )
         self._write_files(concept_layers)
@@ -145,7 +146,7 @@ class BatchedCAVs(TCAV):
         """Of the activations: by all that decides what the model computes."""
         self._rows.of_input, self._rows.evaluate = self.attribute_to_layer_input, self.mode == "fast"
         training = [module.training for module in self.model.modules()] if self.mode == "exact" else []
-        return own_key(self._stand_ins, self.model, self.attribute_to_layer_input, training)
+        return cache_key(self._stand_ins, self.model, self.attribute_to_layer_input, training)
 
     # CAVs -----------------------------------------------------------------------------------------------------
 
@@ -187,7 +188,7 @@ class BatchedCAVs(TCAV):
         concepts = self._register(experimental_sets)
         if force_train:
             self._rows.forget(concepts)
-            self._stand_ins = StandIns()
+            self._stand_ins = ObjectTokens()
         namespace, settings = self._namespace(), self._settings()
         layers: Sequence[str] = self.layers
         self._rows.ensure(self.model, namespace, dict.fromkeys(concepts, layers), self.progress)
@@ -217,13 +218,13 @@ class BatchedCAVs(TCAV):
                 )
             ids = {concept.id for concept in members}
             if len(ids) < len(members) or (len(ids) < 2 and isinstance(self.classifier, CaptumSGD)):
-                raise InputError(f"experimental_sets: {shown(members)} needs at least two concepts, each once")
+                raise InputError(f"experimental_sets: {short_repr(members)} needs at least two concepts, each once")
         others = {concept for concept in self.concepts if concept.id not in owner}
         self.concepts: set[Concept] = others | set(owner.values())
         return list(owner.values())
 
     def _key_of(self, *settings: object) -> str:
-        return own_key(self._stand_ins, "cavs", *settings)
+        return cache_key(self._stand_ins, "cavs", *settings)
 
     def _settings(self) -> str:
         """Hash of the classifier and its options as they are now.
@@ -268,7 +269,7 @@ class BatchedCAVs(TCAV):
 
     def _keep(self, members: Sequence[Concept], layer: str, stats: dict[str, Any], made: str) -> None:
         name = concepts_to_str(members)
-        self.cavs[name][layer] = HandedOutCAV(stats, list(members), layer, None, self.save_path, self.model_id)
+        self.cavs[name][layer] = CAVCopy(stats, list(members), layer, None, self.save_path, self.model_id)
         self._kept[name, layer], self._made[name, layer] = stats, made
 
     def _fit_each(self, experimental_sets: ExperimentalSets, missing: Missing, namespace: str, settings: str) -> None:
@@ -279,7 +280,7 @@ class BatchedCAVs(TCAV):
             asked = dict.fromkeys(concept for n, _ in order for concept in experimental_sets[n])
             unnamed = [concept.name for concept in asked if not _is_folder_name(concept.identifier)]
             if unnamed:
-                _log.info("no activation files for %s: not names of folders", ", ".join(map(shown, unnamed)))
+                _log.info("no activation files for %s: not names of folders", ", ".join(map(short_repr, unnamed)))
             self._write_files({concept: self.layers for concept in asked if concept.name not in unnamed})
         keys = {layer: self._keys(experimental_sets, layer, settings) for layer in self.layers}
         fresh: dict[str, dict[str, dict[str, Any]]] = {layer: {} for layer in self.layers}
@@ -327,7 +328,7 @@ class BatchedCAVs(TCAV):
                     self._keep(experimental_sets[lacking[number]], layer, stats, namespace + key)
                 done += len(found.numbers)
                 held_bytes += weights.nbytes
-                if held_bytes >= max(self.chunk_bytes // 4, _LEAST_SHARD) or done == len(lacking):
+                if held_bytes >= max(self.chunk_bytes // 4, _MIN_SHARD) or done == len(lacking):
                     self._shelf.put(_shelf_name(namespace, layer), fresh)
                     held_bytes, fresh = 0, {}
                 self._tell(f"fitting CAVs of {layer}", done, len(lacking))
@@ -348,7 +349,8 @@ class BatchedCAVs(TCAV):
                 _check_rows(rows, [len(rows)], [concept], layer)
                 if rows.dtype == torch.bfloat16:
                     raise InputError(
-                        f"concept {shown(concept.name)}, layer {shown(layer)}: activations in bfloat16, which "
+                        f"concept {short_repr(concept.name)}, layer {short_repr(layer)}: activations in bfloat16, "
+                        "which "
                         "scikit-learn does not take; use mode='fast'"
                     )
             labels = torch.cat([labels for _, labels, _ in parts])
@@ -373,7 +375,8 @@ def _check_rows(rows: Tensor, counts: Sequence[int], concepts: Sequence[Concept]
         if not torch.isfinite(part).all():
             bad = int((~torch.isfinite(part)).any(1).sum())
             raise InputError(
-                f"concept {shown(concept.name)}, layer {shown(layer)}: NaN or infinite activations in {bad} of "
+                f"concept {short_repr(concept.name)}, layer {short_repr(layer)}: NaN or infinite activations in "
+                f"{bad} of "
                 f"{len(part)} rows; drop the examples they come from"
             )
 

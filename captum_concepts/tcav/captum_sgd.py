@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from captum_concepts.cavs.sgd import sgd_classifier
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 
 def split_size(rows: int, test_split_ratio: float) -> int:
@@ -24,7 +24,7 @@ def split_size(rows: int, test_split_ratio: float) -> int:
         InputError: a ratio outside 0 <= ratio < 1.
     """
     if not 0 <= test_split_ratio < 1:
-        raise InputError(f"test_split_ratio={shown(test_split_ratio)} must be at least 0 and below 1")
+        raise InputError(f"test_split_ratio={short_repr(test_split_ratio)} must be at least 0 and below 1")
     return int(test_split_ratio * rows)
 
 

@@ -18,10 +18,10 @@ from captum_concepts.storage.activation_store import ActivationStore
 _log = logging.getLogger(__name__)
 _KNOWN = {"weights", "biases", "classes", "accs"}
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-_LARGEST_EXACT = 2**53
+_MAX_EXACT = 2**53
 
 
-class HandedOutCAV(CAV):
+class CAVCopy(CAV):
     """A CAV whose ``stats`` are a copy, made when first asked for, so that changing it changes no scores."""
 
     def __init__(self, kept: dict[str, Any], *arguments: Any) -> None:
@@ -45,7 +45,7 @@ def _copied(value: Any) -> Any:
     return value.detach().clone() if isinstance(value, Tensor) else copy.copy(value)
 
 
-class CavShelf:
+class CavStore:
     """Keeps the ``stats`` of CAVs in an ``ActivationStore``.
 
     Only weights, biases, integer classes and accuracies are kept. CAVs of classifiers that report anything else stay in
@@ -121,6 +121,6 @@ def _facts(stats: Mapping[str, Any]) -> Tensor | None:
         rows = [*zip(map(float, numbers), biases, strict=True), (float("accs" in stats), accuracy)]
     except (AttributeError, TypeError, ValueError, RuntimeError, OverflowError):
         return None
-    if len(numbers) != len(weights) or max(map(abs, numbers)) > _LARGEST_EXACT:
+    if len(numbers) != len(weights) or max(map(abs, numbers)) > _MAX_EXACT:
         return None
     return torch.tensor(rows, dtype=torch.float64)

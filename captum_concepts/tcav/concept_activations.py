@@ -20,7 +20,7 @@ from captum_concepts.backbones.fingerprint import Unhashable, fingerprint
 from captum_concepts.errors import InputError
 from captum_concepts.storage.activation_store import ActivationStore
 from captum_concepts.tcav.layer_activations import as_inputs, evaluation, layer_rows
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 from captum_concepts.types import Progress
 
 _log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ COMMIT_BATCHES = 128
 COMMIT_BYTES = 2**28
 
 
-class StandIns:
+class ObjectTokens:
     """Names for objects whose state cannot be read, each good for as long as this object lives and nowhere else."""
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class StandIns:
         return f"{self._name} {self._met.setdefault(id(value), (len(self._met), value))[0]}"
 
 
-def own_key(stand_ins: StandIns, *settings: object) -> str:
+def cache_key(stand_ins: ObjectTokens, *settings: object) -> str:
     """sha256 of all that decides what ``settings`` (modules, callables, values) compute.
 
     Objects that cannot be read count as the objects they are, so that such a key is good within this process only. All
@@ -142,7 +142,7 @@ class ConceptRows:
     ) -> None:
         """Put the concept's rows that the store lacks into ``fresh``, by batch and layer."""
         if concept.data_iter is None:
-            raise InputError(f"concept {shown(concept.name)} has no data_iter; give it a DataLoader of inputs")
+            raise InputError(f"concept {short_repr(concept.name)} has no data_iter; give it a DataLoader of inputs")
         state = _state(concept.data_iter)
         keys: list[str] = []
         for batch in concept.data_iter:
@@ -157,7 +157,7 @@ class ConceptRows:
         if not keys:
             once = iter(concept.data_iter) is concept.data_iter
             why = "can be read only once, and was; give it a DataLoader or a list" if once else "is empty"
-            raise InputError(f"concept {shown(concept.name)} gives no examples; its data_iter {why}")
+            raise InputError(f"concept {short_repr(concept.name)} gives no examples; its data_iter {why}")
         before = self._readings.get(concept)
         done = before.done if before is not None and before.batches == keys else {}
         done.setdefault(namespace, set()).update(layers)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from captum_concepts.backbones.layers import find_layer, frozen, output_index, tensors_of
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -34,7 +34,7 @@ def as_inputs(batch: Any, device: torch.device) -> tuple[Any, ...]:
     """
     parts = tuple(batch) if isinstance(batch, (list, tuple)) else (batch,)
     if not parts or not all(isinstance(part, Tensor) for part in parts):
-        raise InputError(f"inputs: {shown(type(batch).__name__)} where a tensor or a tuple of tensors is needed")
+        raise InputError(f"inputs: {short_repr(type(batch).__name__)} where a tensor or a tuple of tensors is needed")
     return tuple(part.to(device) for part in parts)
 
 
@@ -102,12 +102,12 @@ def layer_gradients(
         for number, target in enumerate(targets):
             chosen = _chosen(output, target)
             if not chosen.requires_grad:
-                raise InputError(f"layers {', '.join(layers)}: target {shown(target)} does not depend on them")
+                raise InputError(f"layers {', '.join(layers)}: target {short_repr(target)} does not depend on them")
             keep = number < len(targets) - 1
             parts = torch.autograd.grad(chosen.sum(), watched, retain_graph=keep, allow_unused=True)
             for layer, part in zip(layers, parts, strict=True):
                 if part is None:
-                    raise InputError(f"layer {shown(layer)}: target {shown(target)} does not depend on it")
+                    raise InputError(f"layer {short_repr(layer)}: target {short_repr(target)} does not depend on it")
                 result[layer].append(_flat(model, layer, part, len(given[0]), of_input))
     return result
 
@@ -148,7 +148,7 @@ def input_batches(
     """
     given = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
     if not all(isinstance(part, Tensor) for part in given):
-        raise InputError(f"inputs: {shown(type(inputs).__name__)} where a tensor or a tuple of tensors is needed")
+        raise InputError(f"inputs: {short_repr(type(inputs).__name__)} where a tensor or a tuple of tensors is needed")
     lengths = {len(part) if part.dim() else 0 for part in given}
     if len(lengths) != 1 or lengths == {0}:
         raise InputError(f"inputs: {sorted(lengths)} examples; give tensors of one length, at least 1")
@@ -204,7 +204,7 @@ def _chosen(output: Any, target: Any) -> Tensor:
     except (AssertionError, IndexError, RuntimeError, TypeError) as error:
         why = str(error).partition("\n")[0] or type(error).__name__
         shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise InputError(f"target {shown(target)} does not fit the model's output {shape}: {why}") from None
+        raise InputError(f"target {short_repr(target)} does not fit the model's output {shape}: {why}") from None
 
 
 def method_gradients(
@@ -232,7 +232,7 @@ def method_gradients(
     parts = _format_tensor_into_tuples(found)
     index = output_index(layer)
     if index >= len(parts):
-        raise InputError(f"layer {shown(layer)}: {type(method).__name__} attributes to {len(parts)} tensors")
+        raise InputError(f"layer {short_repr(layer)}: {type(method).__name__} attributes to {len(parts)} tensors")
     rows = len(inputs[0]) if isinstance(inputs, (list, tuple)) else len(inputs)
     return _flat(model, layer, parts[index].detach(), rows, of_input)
 
@@ -268,13 +268,17 @@ def _watched(
         tensors = tensors_of(values)
         index = output_index(layer)
         if index >= len(tensors):
-            raise InputError(f"layer {shown(layer)}: it has {len(tensors)} tensors there; choose :0, :1, ... of them")
+            raise InputError(
+                f"layer {short_repr(layer)}: it has {len(tensors)} tensors there; choose :0, :1, ... of them"
+            )
         tensor = tensors[index]
         if not differentiable:
             found[layer] = tensor.clone()
             return None
         if not tensor.is_floating_point():
-            raise InputError(f"layer {shown(layer)} has {tensor.dtype} there, which has no gradient; choose another")
+            raise InputError(
+                f"layer {short_repr(layer)} has {tensor.dtype} there, which has no gradient; choose another"
+            )
         if not tensor.requires_grad:
             tensor = tensor.detach().requires_grad_(True)
         found[layer] = tensor
@@ -313,7 +317,7 @@ def _with_tensor(values: Any, index: int, new: Tensor) -> Any:
 def _check_all_ran(layers: Sequence[str], found: dict[str, Tensor]) -> None:
     for layer in layers:
         if layer not in found:
-            raise InputError(f"layer {shown(layer)} does not run in a forward pass; choose another")
+            raise InputError(f"layer {short_repr(layer)} does not run in a forward pass; choose another")
 
 
 def _flat(model: nn.Module, layer: str, values: Tensor, rows: int, of_input: bool) -> Tensor:
@@ -322,7 +326,7 @@ def _flat(model: nn.Module, layer: str, values: Tensor, rows: int, of_input: boo
         values = values.transpose(0, 1)  # states are (layers, B, H); sequences (T, B, H) unless batch_first
     if not values.dim() or len(values) != rows:
         raise InputError(
-            f"layer {shown(layer)}: {'input' if of_input else 'output'} of shape {tuple(values.shape)} for {rows} "
+            f"layer {short_repr(layer)}: {'input' if of_input else 'output'} of shape {tuple(values.shape)} for {rows} "
             "examples; its first axis must be the batch"
         )
     return values.reshape(rows, -1).detach()

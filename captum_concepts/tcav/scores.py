@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def _columns(classes: Sequence[Any], wanted: Sequence[int]) -> list[int]:
     place = {int(value): position for position, value in enumerate(classes)}
     for identity in wanted:
         if identity not in place:
-            raise InputError(f"classes {shown(list(classes))} of a classifier lack concept {identity} of its set")
+            raise InputError(f"classes {short_repr(list(classes))} of a classifier lack concept {identity} of its set")
     return [place[identity] for identity in wanted]
 
 

@@ -21,10 +21,10 @@ from captum_concepts.cavs.logistic import fit_logistic
 from captum_concepts.errors import InputError
 from captum_concepts.seeding import random_key
 from captum_concepts.tcav.logistic_dual import solve_dual
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
-MOST_DUAL_ROWS = 512
-MOST_DUAL_BLOCKS = 8
+MAX_DUAL_ROWS = 512
+MAX_DUAL_BLOCKS = 8
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 
 
@@ -79,7 +79,7 @@ def held_out(names: Sequence[str], counts: Sequence[int], ratio: float, seed: in
         InputError: a ratio outside 0 <= ratio < 1.
     """
     if not 0 <= ratio < 1:
-        raise InputError(f"test_split_ratio={shown(ratio)} must be at least 0 and below 1")
+        raise InputError(f"test_split_ratio={short_repr(ratio)} must be at least 0 and below 1")
     parts = []
     for name, count in zip(names, counts, strict=True):
         order = np.random.default_rng(list(random_key(seed, name))).permutation(count)
@@ -105,8 +105,8 @@ def fit_sets(
         sets: block numbers of each set, at least two, each once; row c of a set's weights belongs to its c-th block.
         method: "pattern", difference of means (Haufe et al. 2014); "lda", that difference whitened by the shrunk
             covariance within all blocks of the call; "logistic", L2-regularised, the problem of scikit-learn's
-            ``LogisticRegression(C=C)``: in the dual for sets of at most ``MOST_DUAL_BLOCKS`` blocks with at most
-            ``MOST_DUAL_ROWS`` rows or fewer rows than features, else in the primal.
+            ``LogisticRegression(C=C)``: in the dual for sets of at most ``MAX_DUAL_BLOCKS`` blocks with at most
+            ``MAX_DUAL_ROWS`` rows or fewer rows than features, else in the primal.
         chunk_bytes: bound of the working memory and of the chunk that is given out, beside the rows, a copy of them in
             double precision for "lda", and some hundred bytes per set; at least one set is always taken.
         precision: of products of rows: "float32", "float64" or "bfloat16"; sets whose minimum is not reached in it are
@@ -122,9 +122,9 @@ def fit_sets(
             rows to fit, NaN rows.
     """
     if method not in _METHODS:
-        raise InputError(f"method={shown(method)} is not known; use {', '.join(_METHODS)}")
+        raise InputError(f"method={short_repr(method)} is not known; use {', '.join(_METHODS)}")
     if precision not in PRECISIONS:
-        raise InputError(f"precision={shown(precision)} is not known; use {', '.join(PRECISIONS)}")
+        raise InputError(f"precision={short_repr(precision)} is not known; use {', '.join(PRECISIONS)}")
     make, known = _METHODS[method]
     unknown = [name for name in options if name not in known]
     if unknown:
@@ -135,7 +135,7 @@ def fit_sets(
     sizes: dict[int, list[int]] = {}
     for number, members in enumerate(sets):
         if len(set(members)) < max(2, len(members)):
-            raise InputError(f"sets: {shown(list(members))} needs at least two blocks, each once")
+            raise InputError(f"sets: {short_repr(list(members))} needs at least two blocks, each once")
         empty = next((block for block in members if not len(train[block])), None)
         if empty is not None:
             raise InputError(f"block {empty} has {blocks.counts[empty]} rows and none to fit; give more examples")
@@ -164,7 +164,7 @@ def _chunks(
         new_rows = rows + sum(sizes[block] for block in fresh)
         new_widest = max(widest, sum(sizes[block] for block in sets[number]))
         problems = (len(chunk) + 1) * (1 if count == 2 else count)
-        small = 8 * 5 * new_widest**2 if new_widest <= MOST_DUAL_ROWS or new_widest < features else 40 * new_widest
+        small = 8 * 5 * new_widest**2 if new_widest <= MAX_DUAL_ROWS or new_widest < features else 40 * new_widest
         needed = problems * small + 32 * (len(chunk) + 1) * count * features + 8 * new_rows * (new_rows + features)
         if chunk and needed > limit:
             yield chunk
@@ -244,7 +244,7 @@ def _between_means(means: Tensor, whitened: Tensor, counts: Tensor, members: Ten
 
 def _logistic(rows: Tensor, train: Sequence[Tensor], precision: torch.dtype, C: float = 1.0) -> ChunkFit:
     if not 0 < C < float("inf"):
-        raise InputError(f"C={shown(C)} must be positive and finite")
+        raise InputError(f"C={short_repr(C)} must be positive and finite")
     # The intercept is free, so centring changes nothing but the rounding of inner products.
     sums = [rows[part].double().sum(0) for part in train]  # block by block: no second copy of all rows
     centre = (torch.stack(sums).sum(0) / sum(len(part) for part in train)).to(rows.dtype)
@@ -252,7 +252,7 @@ def _logistic(rows: Tensor, train: Sequence[Tensor], precision: torch.dtype, C: 
     def fit(members: Tensor) -> tuple[Tensor, Tensor]:
         largest = max(sum(len(train[block]) for block in chosen) for chosen in members.tolist())
         # One against the rest of many share all their rows, which the primal does at once.
-        if members.shape[1] > MOST_DUAL_BLOCKS or (largest > MOST_DUAL_ROWS and largest >= rows.shape[1]):
+        if members.shape[1] > MAX_DUAL_BLOCKS or (largest > MAX_DUAL_ROWS and largest >= rows.shape[1]):
             return _logistic_primal(rows, train, members, C)
         weights, biases, near = _logistic_dual(rows, centre, train, members, C, precision)
         left = (~near).nonzero()[:, 0]

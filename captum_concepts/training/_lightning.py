@@ -22,13 +22,13 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from captum_concepts.errors import InputError
 from captum_concepts.seeding import draw_seed
 from captum_concepts.storage.safetensors_files import written
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 from captum_concepts.training.run_folder import LOGS, RunFolder
 from captum_concepts.training.schedule import Schedule
 from captum_concepts.types import Progress
 
 
-class Keeper(Checkpoint):
+class CheckpointCallback(Checkpoint):
     """After every epoch: history, schedulers, best weights, whether to stop, and the state on disk, in this order."""
 
     def __init__(
@@ -75,7 +75,8 @@ class Keeper(Checkpoint):
             return self._ended()
         except (KeyError, TypeError, ValueError):
             raise InputError(
-                f"{shown(str(self._run.state), 200)}: is no state of a training run; remove it to begin this run again"
+                f"{short_repr(str(self._run.state), 200)}: is no state of a training run; remove it to begin this "
+                "run again"
             ) from None
 
     def _best(self) -> int:
@@ -93,7 +94,7 @@ class Keeper(Checkpoint):
         # Lightning steps these after the state of the epoch has been saved, and a run that goes on would lack the step.
         self._plateaus = [c for c in trainer.lr_scheduler_configs if c.reduce_on_plateau and c.interval == "epoch"]
         for config in self._plateaus:
-            config.interval = "by Keeper"
+            config.interval = "by CheckpointCallback"
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._begun = time.monotonic()
@@ -135,7 +136,7 @@ class Keeper(Checkpoint):
         monitor = self._schedule.monitor
         if monitor not in metrics:
             raise InputError(
-                f"monitor={shown(monitor)}: the model logs {', '.join(sorted(metrics))}; give one of these"
+                f"monitor={short_repr(monitor)}: the model logs {', '.join(sorted(metrics))}; give one of these"
             )
         if not math.isfinite(metrics[monitor]):
             raise InputError(
@@ -191,7 +192,7 @@ def train(
     schedule: Schedule,
     device: torch.device,
     precision: str,
-    keeper: Keeper,
+    keeper: CheckpointCallback,
     step: int | None,
 ) -> None:
     """Lightning's loop, quiet, from the beginning or from the state in the folder, taken after ``step`` steps."""

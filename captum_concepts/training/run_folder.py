@@ -24,7 +24,7 @@ from torch import Tensor
 
 from captum_concepts.errors import InputError
 from captum_concepts.storage.safetensors_files import write_weights, written
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 FORMAT = 1
 CARD, STATE, WEIGHTS, LOGS = "run.json", "last.ckpt", "model.safetensors", "logs"
@@ -58,7 +58,8 @@ class RunFolder:
             lock.acquire(timeout=0)
         except Timeout:
             raise InputError(
-                f"{shown(str(self.folder), 200)}: another run is at work in this folder; wait for its end, or give "
+                f"{short_repr(str(self.folder), 200)}: another run is at work in this folder; wait for its end, or "
+                "give "
                 "another folder"
             ) from None
         except OSError as error:
@@ -93,7 +94,8 @@ class RunFolder:
                 return there
             if self.weights.exists() or self.state.exists():
                 raise InputError(
-                    f"{shown(str(self.folder), 200)}: has {WEIGHTS} or {STATE}, but no {CARD} to say of which run; "
+                    f"{short_repr(str(self.folder), 200)}: has {WEIGHTS} or {STATE}, but no {CARD} to say of which "
+                    "run; "
                     "give another folder"
                 )
             self.write(asked)
@@ -113,7 +115,8 @@ class RunFolder:
             card = None
         if not isinstance(card, dict) or card.get("format") != FORMAT or not isinstance(card.get("options"), dict):
             raise InputError(
-                f"{shown(str(self.card), 200)}: is not the card of a training run; give the folder of one, or a new one"
+                f"{short_repr(str(self.card), 200)}: is not the card of a training run; give the folder of one, or a "
+                "new one"
             )
         return card
 
@@ -138,7 +141,8 @@ class RunFolder:
             state = None
         if not isinstance(state, dict) or "state_dict" not in state:
             raise InputError(
-                f"{shown(str(self.state), 200)}: is damaged or no state of a training run; remove it to begin this "
+                f"{short_repr(str(self.state), 200)}: is damaged or no state of a training run; remove it to begin "
+                "this "
                 "run again"
             )
         return state
@@ -149,7 +153,7 @@ class RunFolder:
 
     def _unwritable(self, error: OSError) -> InputError:
         return InputError(
-            f"{shown(str(self.folder), 200)}: cannot be written to ({error.strerror}); give another folder"
+            f"{short_repr(str(self.folder), 200)}: cannot be written to ({error.strerror}); give another folder"
         )
 
     def _require_same(self, there: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
@@ -158,8 +162,8 @@ class RunFolder:
         for name in [*now, *before]:
             if before.get(name) != now.get(name) or (name in before) != (name in now):
                 raise InputError(
-                    f"{shown(str(self.folder), 200)}: holds a run with {name}={shown(before.get(name))}, not "
-                    f"{shown(now.get(name))}; give the same, or another folder"
+                    f"{short_repr(str(self.folder), 200)}: holds a run with {name}={short_repr(before.get(name))}, not "
+                    f"{short_repr(now.get(name))}; give the same, or another folder"
                 )
 
 

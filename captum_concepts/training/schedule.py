@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 Precision = Literal["auto", "32-true", "16-mixed", "bf16-mixed"]
 
@@ -42,10 +42,10 @@ class Schedule:
         for name, least in (("epochs", 1), ("seed", 0), ("patience", 1)):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, int) and value >= least):
-                raise InputError(f"{name}={shown(value)}: give a whole number of at least {least}")
+                raise InputError(f"{name}={short_repr(value)}: give a whole number of at least {least}")
         if self.clip is not None and not self.clip > 0:
-            raise InputError(f"clip={shown(self.clip)}: give a positive number, or None not to clip")
+            raise InputError(f"clip={short_repr(self.clip)}: give a positive number, or None not to clip")
         if self.mode not in ("min", "max"):
-            raise InputError(f"mode={shown(self.mode)}: give 'min' or 'max'")
+            raise InputError(f"mode={short_repr(self.mode)}: give 'min' or 'max'")
         if self.precision not in ("auto", "32-true", "16-mixed", "bf16-mixed"):
-            raise InputError(f"precision={shown(self.precision)}: give auto, 32-true, 16-mixed or bf16-mixed")
+            raise InputError(f"precision={short_repr(self.precision)}: give auto, 32-true, 16-mixed or bf16-mixed")

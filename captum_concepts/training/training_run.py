@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from captum_concepts.backbones.options import resolve_device
 from captum_concepts.errors import InputError
 from captum_concepts.seeding import seeded
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 from captum_concepts.training.run_folder import RunFolder
 from captum_concepts.training.schedule import Schedule
 from captum_concepts.types import Progress
@@ -80,12 +80,13 @@ def fit(
             run.state.unlink(missing_ok=True)  # the run may have been killed just before
             if not run.weights.is_file():
                 raise InputError(
-                    f"{shown(str(run.weights), 200)}: is gone, though the run is finished; remove the folder to train "
+                    f"{short_repr(str(run.weights), 200)}: is gone, though the run is finished; remove the folder to "
+                    "train "
                     "again"
                 )
             return run.weights
         state = run.load_state()
-        keeper = engine.Keeper(run, schedule, card, dict(metadata or {}), progress)
+        keeper = engine.CheckpointCallback(run, schedule, card, dict(metadata or {}), progress)
         if state is None or not keeper.has_ended(state):
             step = None if state is None else int(state["global_step"])
             with seeded(schedule.seed, "fit"):

@@ -67,17 +67,17 @@ class Counting:
 
     def __init__(self, backbone):
         self._backbone = backbone
-        self.heard = 0
+        self.extracted = 0
 
     def __getattr__(self, name):
         return getattr(self._backbone, name)
 
     def activations(self, inputs, layers, pool):
-        self.heard += len(inputs)
+        self.extracted += len(inputs)
         return self._backbone.activations(inputs, layers, pool)
 
     def gradients(self, inputs, layers, targets, pool):
-        self.heard += len(inputs)
+        self.extracted += len(inputs)
         return self._backbone.gradients(inputs, layers, targets, pool)
 
 
@@ -147,12 +147,12 @@ def test_what_is_kept_is_found_again_bit_by_bit(clips, tmp_path):
     first = extract(net(), clips[:5], LAYERS, targets=[1], store=ActivationStore(store), batch_size=4)
     backbone = Counting(net())
     second = extract(backbone, clips[:5], LAYERS, targets=[1], store=ActivationStore(store), batch_size=2)
-    assert backbone.heard == second.computed == 0
+    assert backbone.extracted == second.computed == 0
     same(first, second)
     same(first, extract(net(), clips[:5], LAYERS, targets=[1]), 1e-5)
     third = extract(backbone, clips, LAYERS, targets=[1], store=ActivationStore(store))
     assert third.computed == 2
-    assert backbone.heard == third.counts[5:].sum()
+    assert backbone.extracted == third.counts[5:].sum()
     torch.testing.assert_close(third.logits[: len(first.logits)], first.logits, rtol=0, atol=0)
 
 
@@ -213,7 +213,7 @@ def test_files_of_the_same_content_are_heard_once(clips, tmp_path, kept):
     store = ActivationStore(tmp_path / "store") if kept else None
     twice = [clips[1], clips[0], Clip(str(copy)), clips[1]]
     found = extract(backbone, twice, LAYERS, store=store)
-    assert backbone.heard == found.counts[:2].sum()
+    assert backbone.extracted == found.counts[:2].sum()
     same(found, extract(net(), twice, LAYERS), 1e-5)
     assert list(found.counts) == [4, 1, 4, 4]
 
@@ -263,7 +263,7 @@ def test_bad_files_are_reported_and_spoil_nothing(clips, tmp_path, kept):
         assert extract(net(), mixed, LAYERS, targets=[0], store=store).computed == 0
     for name in expected:
         with pytest.raises(InputError, match=name):
-            extract(net(), [clips[0], Clip(str(folder / name))], LAYERS, on_bad="refuse")
+            extract(net(), [clips[0], Clip(str(folder / name))], LAYERS, on_error="refuse")
         with pytest.raises(InputError, match="none of 1 could be used; the first: "):
             extract(net(), [Clip(str(folder / name))], LAYERS)
 
@@ -376,7 +376,7 @@ def test_progress_counts_every_clip(tmp_path, clips):
 
 def test_options_are_checked(clips):
     for options, message in (
-        ({"on_bad": "ignore"}, "use skip or refuse"),
+        ({"on_error": "ignore"}, "use skip or refuse"),
         ({"batch_size": 0}, "at least 1"),
         ({"pool": "max"}, "not a pooling"),
         ({"layers": ["fc"]}, "its layers are"),

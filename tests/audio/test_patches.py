@@ -425,10 +425,10 @@ def test_clips_have_identity():
 def test_all_channels_are_what_each_is_alone(tmp_path, kind, want):
     samples = noise(0.7, channels=2)
     path = write(tmp_path / "both", samples, kind=kind)
-    heard, rate = soundfile.read(path, dtype="float32")
+    extracted, rate = soundfile.read(path, dtype="float32")
     both = read_clip(Clip(str(path)), want, channels="all")
     for channel in range(2):
-        alone = write(tmp_path / f"one{channel}", heard[:, channel], rate)
+        alone = write(tmp_path / f"one{channel}", extracted[:, channel], rate)
         torch.testing.assert_close(both[channel], read_clip(Clip(str(alone)), want), atol=2e-6, rtol=0)
     torch.testing.assert_close(both.mean(0), read_clip(Clip(str(path)), want), atol=2e-6, rtol=0)
 

@@ -65,7 +65,7 @@ def test_without_the_basis_of_principal_axes_the_optimum_is_the_same(monkeypatch
     x, positive = problem(60, 90, 4)
     ones = torch.ones(60, dtype=torch.float64)
     wanted = fit_logistic(x, positive, ~positive, ones)
-    monkeypatch.setattr("captum_concepts.cavs.logistic.LARGEST_BASIS", 0)
+    monkeypatch.setattr("captum_concepts.cavs.logistic.MAX_BASIS", 0)
     found = fit_logistic(x, positive, ~positive, ones)
     for one, other in zip(found, wanted, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)

@@ -122,11 +122,11 @@ def test_mean_difference_vectors_recover_the_causes_at_pool4():
     generator = MusicGenerator(FRESH_SEED)
     instruments = [concept for concept in CONCEPTS if PARENTS.get(concept, "percussion") != "percussion"]
     pieces = [generator.clip(index, [instruments[index % 9]]) for index in range(180)]
-    shown = torch.tensor([[piece.truth[concept] for concept in CONCEPTS] for piece in pieces]).repeat_interleave(2, 0)
+    marked = torch.tensor([[piece.truth[concept] for concept in CONCEPTS] for piece in pieces]).repeat_interleave(2, 0)
     explained = [generator.clip(1000 + index, genre=classes[index % 8]) for index in range(48)]
     with torch.no_grad():
         rows = _to_pool4(model, logmel(pieces)).mean(2).flatten(1)
-    vectors = torch.stack([rows[column].mean(0) - rows[~column].mean(0) for column in shown.T])
+    vectors = torch.stack([rows[column].mean(0) - rows[~column].mean(0) for column in marked.T])
     vectors = nn.functional.normalize(vectors, dim=1)
     maps = _to_pool4(model, logmel(explained)).detach().requires_grad_()
     outputs = model.logits(torch.relu(model.dense(maps.mean(2).flatten(1))))

@@ -23,8 +23,8 @@ def shares(generator: MusicGenerator, genre: str | None, pieces: int = 1500) -> 
     """How often each concept is true."""
     counts: Counter[str] = Counter()
     for index in range(pieces):
-        heard = {value for value in generator.draw(index, genre=genre).values() if value}
-        counts.update(heard | {PARENTS[value] for value in heard & set(PARENTS)})
+        extracted = {value for value in generator.draw(index, genre=genre).values() if value}
+        counts.update(extracted | {PARENTS[value] for value in extracted & set(PARENTS)})
     return {concept: counts[concept] / pieces for concept in CONCEPTS}
 
 

@@ -12,9 +12,9 @@ from captum_concepts.audio.clips import Clip
 from captum_concepts.cavs.pattern import fit_pattern
 from captum_concepts.concepts.concept_set import ConceptSet
 from captum_concepts.concepts.overlap import Overlap
-from captum_concepts.diagnostics.entanglement import CosineBand, cross_auc, entangled, overlapping
+from captum_concepts.diagnostics.entanglement import CosineBand, correlated_pairs, cross_auc, overlapping
 from captum_concepts.diagnostics.leakage import shared_with_explained
-from captum_concepts.diagnostics.random_sets import Fitter, Shuffles
+from captum_concepts.diagnostics.random_sets import Fitter, GroupSampler
 from captum_concepts.diagnostics.stability import Resampler
 
 
@@ -35,7 +35,7 @@ def test_exactly_the_planted_pairs_are_found():
     directions = random_cavs(20)
     directions[7] = torch.nn.functional.normalize(directions[3] + 0.2 * directions[7], dim=0)
     directions[12] = -directions[5]
-    table, total = entangled(directions, band(), np.zeros(20, dtype=int))
+    table, total = correlated_pairs(directions, band(), np.zeros(20, dtype=int))
     assert total == 1 and table[["first", "second"]].to_numpy().tolist() == [[3, 7]]
     assert table["cosine"][0] == pytest.approx(float(directions[3] @ directions[7]))
     assert 0.4 < table["chance"][0] < 0.9
@@ -43,7 +43,9 @@ def test_exactly_the_planted_pairs_are_found():
 
 def test_unrelated_cavs_give_a_warning_in_no_more_than_a_twentieth_of_sets():
     kinds = np.zeros(12, dtype=int)
-    found = sum(entangled(random_cavs(12, seed), band(500, seed=seed + 500), kinds)[1] > 0 for seed in range(200))
+    found = sum(
+        correlated_pairs(random_cavs(12, seed), band(500, seed=seed + 500), kinds)[1] > 0 for seed in range(200)
+    )
     assert found <= 18  # binomial: 0.05 x 200 + 2.6 standard deviations
 
 
@@ -52,19 +54,19 @@ def test_blocks_change_nothing(monkeypatch):
     directions[10:20] += directions[0]
     directions = torch.nn.functional.normalize(directions, dim=1)
     kinds = np.arange(30) % 2
-    whole = entangled(directions, band(), kinds)
+    whole = correlated_pairs(directions, band(), kinds)
     monkeypatch.setattr("captum_concepts.diagnostics.entanglement.BLOCK_VALUES", 100)
-    blocks = entangled(directions, band(), kinds)
+    blocks = correlated_pairs(directions, band(), kinds)
     assert whole[1] == blocks[1] > 9
     pd.testing.assert_frame_equal(whole[0], blocks[0], rtol=1e-12)
-    monkeypatch.setattr("captum_concepts.diagnostics.entanglement.MOST_PAIRS", 4)
-    few = entangled(directions, band(), kinds)
+    monkeypatch.setattr("captum_concepts.diagnostics.entanglement.MAX_PAIRS", 4)
+    few = correlated_pairs(directions, band(), kinds)
     assert few[1] == whole[1] and few[0]["second"].tolist() == whole[0]["second"][:4].tolist()
 
 
 def test_without_random_sets_nothing_is_found():
     assert CosineBand.of(np.ones((5, 2, 2))) is None
-    assert entangled(random_cavs(4), None, np.zeros(4, dtype=int))[1] == 0
+    assert correlated_pairs(random_cavs(4), None, np.zeros(4, dtype=int))[1] == 0
 
 
 def test_cross_auc_is_that_of_sklearn_on_the_half_not_fitted():
@@ -75,7 +77,7 @@ def test_cross_auc_is_that_of_sklearn_on_the_half_not_fitted():
     positives = owner[:, None] == np.arange(3)
     negatives = np.repeat(owner[:, None] == -1, 3, axis=1)
     groups = np.array([f"g{i}" for i in range(len(owner))], dtype=object)
-    rows, shuffles = torch.tensor(x), Shuffles(groups)
+    rows, shuffles = torch.tensor(x), GroupSampler(groups)
     split = Resampler(Fitter(fit_pattern, {}), shuffles, np.ones(len(owner))).halves(rows, positives, negatives, 0)
     found = cross_auc(rows, positives, negatives, shuffles, split, np.array([[0, 1], [0, 2]]))
     for value, other in zip(found, (1, 2), strict=True):
@@ -99,9 +101,9 @@ def test_explained_clips_of_the_concepts_groups_or_files_are_listed():
     labels = np.array([[1, 0], [1, 1], [0, 1], [0, 0]], dtype=bool)
     concepts = ConceptSet(("x", "y"), clips, labels, pool=[0, 0, 0, 1])
     explained = [Clip("/d.wav", group="song"), Clip("/copy.wav"), Clip("/free.wav"), Clip("/pool.wav")]
-    heard = {clip.path: clip.path for clip in clips}
+    extracted = {clip.path: clip.path for clip in clips}
     digests = {**{clip.path: clip.path for clip in explained}, "/copy.wav": "/b.wav"}
-    table = shared_with_explained(concepts, explained, heard, digests)
+    table = shared_with_explained(concepts, explained, extracted, digests)
     assert table.to_numpy().tolist() == [
         ["song", 1, 1, "x"],
         ["/copy.wav", 1, 1, "x, y"],

@@ -13,7 +13,7 @@ from captum_concepts.cavs.lda import fit_lda
 from captum_concepts.cavs.pattern import fit_pattern
 from captum_concepts.concepts.overlap import Overlap, shared
 from captum_concepts.diagnostics.layer_diagnostics import ConceptRows, LayerChecks, diagnose
-from captum_concepts.diagnostics.random_sets import Shuffles
+from captum_concepts.diagnostics.random_sets import GroupSampler
 from captum_concepts.results.diagnostics import COLUMNS, Diagnostics, typed
 
 K, PER, POOL, D = 6, 14, 60, 24
@@ -38,7 +38,7 @@ def world(seed=0, pool=True, shift=3.0, together=0.0, domain=0.0):
 def checked(x, positives, negatives, groups, fit=fit_pattern, shape=None):
     names = [f"c{k}" for k in range(positives.shape[1])]
     bank = fit_cavs(x, positives, fit, groups, negatives=negatives, names=names, layer="l\n", min_groups=4)
-    overlap = Overlap(bank.names, shared(positives), shared(Shuffles(groups).shown(positives)))
+    overlap = Overlap(bank.names, shared(positives), shared(GroupSampler(groups).marked(positives)))
     return LayerChecks(ConceptRows(positives, negatives, groups), fit, {}, overlap, 0).check(bank, x, shape)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from captum_concepts.diagnostics.random_sets import RandomSets, Shuffles
+from captum_concepts.diagnostics.random_sets import GroupSampler, RandomSets
 
 
 def masks(sizes=(6, 12), pool=40, rest=False, patches=2):
@@ -76,11 +76,11 @@ def test_sizes_are_gathered_into_few_kinds_nearest_in_size():
 @pytest.mark.parametrize("rest", [False, True])
 def test_halves_are_even_on_both_sides_and_keep_groups_whole(rest):
     positives, negatives, names = masks(sizes=(7, 12), rest=rest)
-    first = Shuffles(names).halves(positives, negatives, 0)
+    first = GroupSampler(names).halves(positives, negatives, 0)
     assert (first[::2] == first[1::2]).all()
     for mask in (positives, negatives):
         one, other = (mask & first).sum(0) / 2, (mask & ~first).sum(0) / 2
         assert (np.abs(one - other) <= 1).all()
-    alone = Shuffles(names).halves(positives[:, :1], negatives[:, :1], 0)
+    alone = GroupSampler(names).halves(positives[:, :1], negatives[:, :1], 0)
     marked = positives[:, 0] | negatives[:, 0]
     assert (alone[marked, 0] == first[marked, 0]).all(), "no other concept decides a concept's halves"

@@ -9,7 +9,7 @@ import torch
 from captum_concepts.cavs.fit import fit_cavs
 from captum_concepts.cavs.lda import fit_lda
 from captum_concepts.cavs.pattern import fit_pattern
-from captum_concepts.diagnostics.random_sets import Fitter, RandomSets, Shuffles
+from captum_concepts.diagnostics.random_sets import Fitter, GroupSampler, RandomSets
 from captum_concepts.diagnostics.stability import Resampler, random_cosines
 
 
@@ -26,7 +26,7 @@ def world(per=20, shift=2.0, seed=0, dimensions=40, pool=80):
 
 
 def cosines(x, positives, negatives, groups, fit=fit_pattern, seed=0):
-    return Resampler(Fitter(fit, {}), Shuffles(groups), np.ones(len(x))).cosines(x, positives, negatives, seed)
+    return Resampler(Fitter(fit, {}), GroupSampler(groups), np.ones(len(x))).cosines(x, positives, negatives, seed)
 
 
 @pytest.mark.parametrize("fit", [fit_pattern, fit_lda])
@@ -46,7 +46,7 @@ def test_it_rises_with_the_number_of_groups_as_theory_says():
 
 def test_each_half_is_the_fit_of_its_groups_alone():
     x, positives, negatives, groups = world()
-    resampler = Resampler(Fitter(fit_pattern, {}), Shuffles(groups), np.ones(len(x)))
+    resampler = Resampler(Fitter(fit_pattern, {}), GroupSampler(groups), np.ones(len(x)))
     found = resampler.halves(x, positives, negatives, 3)
     for k in range(2):
         own = (positives | negatives)[:, k] & found.first[:, k]

@@ -138,10 +138,12 @@ def test_the_hierarchical_correction_tests_one_half_and_mines_the_other(backbone
     ],
 )
 def test_significance_that_cannot_be_is_refused_before_anything_is_heard(backbone, concepts, sounds, options, message):
-    heard = []
+    extracted = []
     with pytest.raises(cc.InputError, match=message):
-        explainer(backbone, progress=lambda *step: heard.append(step), **options).explain(sounds / "explain", concepts)
-    assert not heard
+        explainer(backbone, progress=lambda *step: extracted.append(step), **options).explain(
+            sounds / "explain", concepts
+        )
+    assert not extracted
 
 
 @pytest.mark.parametrize("targets", [np.int64(1), "shrill", np.array([1]), ["shrill", np.int32(1)]])
@@ -179,7 +181,7 @@ def test_provenance_says_all_that_is_needed_to_run_it_again(explanation, concept
     options = about["options"]
     assert options["n_nulls"] == 199
     assert {"layers", "cav", "cav_options", "similarity", "miner", "miner_options", "pool", "bootstrap"} <= set(options)
-    assert {"min_groups", "on_bad", "negatives", "batch_size"} <= set(options)
+    assert {"min_groups", "on_error", "negatives", "batch_size"} <= set(options)
     assert about["seed"] == 0
     assert len(about["clips"]) == 56 + 6
     assert about["patches"] == {"concepts": 112, "explained": 12}
@@ -323,7 +325,7 @@ def test_clips_that_cannot_be_used_are_counted_or_refused(backbone, concepts, so
     assert [problem["path"] for problem in found.provenance["left_out"]] == [str(tmp_path / "broken.wav")]
     assert any(line.startswith("1 of the explained clips left out") for line in found.warnings)
     with pytest.raises(cc.InputError, match=r"broken\.wav"):
-        explainer(backbone, on_bad="refuse").explain(clips, concepts)
+        explainer(backbone, on_error="refuse").explain(clips, concepts)
 
 
 def test_warnings_are_lines(explanation, backbone, concepts, sounds):

@@ -15,7 +15,7 @@ from torch import nn
 import captum_concepts as cc
 from captum_concepts.backbones.inference import predicted_class
 from captum_concepts.cli.app import main
-from captum_concepts.explanation.timeline import add_timelines, check_model, hear_timelines, with_hop
+from captum_concepts.explanation.timeline import add_timelines, check_model, extract_timelines, with_hop
 from captum_concepts.plugins.hookspecs import hookimpl
 from captum_concepts.plugins.registry import get_plugin_manager
 
@@ -75,7 +75,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 
 
 def test_values_are_those_of_the_model_asked_patch_by_patch(world) -> None:
-    found = hear_timelines(world.explanation, world.backbone, world.track, ["deep", "shrill"], hop=0.1)
+    found = extract_timelines(world.explanation, world.backbone, world.track, ["deep", "shrill"], hop=0.1)
     assert [(line.layer, line.target) for line in found] == [("bands", "deep"), ("bands", "shrill")]
     samples, _ = soundfile.read(world.track, dtype="float32")
     starts = np.arange(0, len(samples) - 2000 + 1, 400)
@@ -94,7 +94,7 @@ def test_values_are_those_of_the_model_asked_patch_by_patch(world) -> None:
 
 
 def test_presence_is_high_where_the_concept_sounds_and_low_elsewhere(world) -> None:
-    line = hear_timelines(world.explanation, world.backbone, world.track, "deep", hop=0.1)[0]
+    line = extract_timelines(world.explanation, world.backbone, world.track, "deep", hop=0.1)[0]
     names = list(world.explanation.banks["bands"].names)
     for name, (begin, end) in {"low": (2.0, 3.0), "high": (5.0, 6.2)}.items():
         presence = line.presence[:, names.index(name)]
@@ -109,12 +109,12 @@ def test_the_default_target_is_what_the_model_says_of_the_track(world, tmp_path:
         path = tmp_path / f"{kind}.wav"
         soundfile.write(path, tone(kind, rng, 2.0), RATE)
         assert predicted_class(world.backbone, cc.Clip(str(path)), ["bands"]) == wanted
-        assert {line.target for line in hear_timelines(world.explanation, world.backbone, path)} == {wanted}
+        assert {line.target for line in extract_timelines(world.explanation, world.backbone, path)} == {wanted}
 
 
 def test_a_hop_of_one_patch_gives_the_patches_of_the_explained_pass(world) -> None:
     clip = world.explanation.timelines[0].clip
-    (line,) = hear_timelines(world.explanation, world.backbone, clip, "deep", hop=PATCH)
+    (line,) = extract_timelines(world.explanation, world.backbone, clip, "deep", hop=PATCH)
     same = next(old for old in world.explanation.timelines if old.clip == clip and old.target == "deep")
     np.testing.assert_allclose(line.push, same.push, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(line.presence, same.presence, rtol=1e-5, atol=1e-6)
@@ -125,7 +125,7 @@ def test_it_is_kept_saved_and_shown_first(world, tmp_path: Path) -> None:
     world.explanation.save(tmp_path / "out")
     explanation = cc.Explanation.load(tmp_path / "out")
     before = len(explanation.timelines)
-    found = hear_timelines(explanation, world.backbone, world.track, "deep", hop=0.1)
+    found = extract_timelines(explanation, world.backbone, world.track, "deep", hop=0.1)
     for _ in range(2):  # the second replaces the first
         add_timelines(explanation, found)
         assert len(explanation.timelines) == before + 1
@@ -155,14 +155,14 @@ def test_what_cannot_be_heard_is_said_in_one_line(world, tmp_path: Path) -> None
     bad = np.full(RATE, np.nan, dtype=np.float32)
     soundfile.write(tmp_path / "nan.wav", bad, RATE, subtype="FLOAT")
     cases = [
-        (lambda: hear_timelines(explanation, other, world.track), "is not the model that was explained"),
-        (lambda: hear_timelines(explanation, backbone, world.track, "loud"), "target 'loud' was not explained"),
-        (lambda: hear_timelines(explanation, backbone, world.track, layers=["x"]), "layer 'x' was not explained"),
-        (lambda: hear_timelines(explanation, backbone, tmp_path / "no.wav", "deep"), "no.wav"),
-        (lambda: hear_timelines(explanation, backbone, silent, "deep"), "silent"),
-        (lambda: hear_timelines(explanation, backbone, short, "deep"), "none.wav"),
-        (lambda: hear_timelines(explanation, backbone, truncated, "deep"), "cut.wav"),
-        (lambda: hear_timelines(explanation, backbone, tmp_path / "nan.wav", "deep"), "nan.wav"),
+        (lambda: extract_timelines(explanation, other, world.track), "is not the model that was explained"),
+        (lambda: extract_timelines(explanation, backbone, world.track, "loud"), "target 'loud' was not explained"),
+        (lambda: extract_timelines(explanation, backbone, world.track, layers=["x"]), "layer 'x' was not explained"),
+        (lambda: extract_timelines(explanation, backbone, tmp_path / "no.wav", "deep"), "no.wav"),
+        (lambda: extract_timelines(explanation, backbone, silent, "deep"), "silent"),
+        (lambda: extract_timelines(explanation, backbone, short, "deep"), "none.wav"),
+        (lambda: extract_timelines(explanation, backbone, truncated, "deep"), "cut.wav"),
+        (lambda: extract_timelines(explanation, backbone, tmp_path / "nan.wav", "deep"), "nan.wav"),
     ]
     for action, text in cases:
         with pytest.raises(cc.InputError, match=text) as caught:

@@ -90,9 +90,9 @@ def test_presence_survives_its_bytes_and_a_track_heard_closely_is_whole(sounding
     line.ends[-1] = 200.0
     page = page_data(sounding)
     assert page.content["timelines"][0]["close"]
-    shown = np.frombuffer(base64.b64decode(page.content["timelines"][0]["presence"]), np.uint8)
+    marked = np.frombuffer(base64.b64decode(page.content["timelines"][0]["presence"]), np.uint8)
     wanted = np.nan_to_num(line.presence)
-    np.testing.assert_allclose(shown.reshape(wanted.T.shape).T / 255, wanted, atol=0.5 / 255 + 1e-9)
+    np.testing.assert_allclose(marked.reshape(wanted.T.shape).T / 255, wanted, atol=0.5 / 255 + 1e-9)
     assert page.spans[page.content["timelines"][0]["clip"]] == (line.clip, 200.0)
 
 
@@ -132,13 +132,13 @@ def test_number(value: object, expected: object) -> None:
 
 
 def test_a_hash_for_every_file_is_summarised() -> None:
-    def shown(hashes: dict[str, str]) -> object:
+    def hash_line(hashes: dict[str, str]) -> object:
         return page_data(explain(provenance={"seed": 0, "clips": hashes})).content["provenance"]
 
     hashes = {f"/home/me/{i}.wav": str(i) for i in range(100)}
-    assert shown(hashes) == shown(dict(reversed(hashes.items())))
-    assert shown(hashes) != shown(hashes | {"/home/me/0.wav": "other"})
-    assert "100 entries" in str(shown(hashes)) and "/home" not in str(shown(hashes))
+    assert hash_line(hashes) == hash_line(dict(reversed(hashes.items())))
+    assert hash_line(hashes) != hash_line(hashes | {"/home/me/0.wav": "other"})
+    assert "100 entries" in str(hash_line(hashes)) and "/home" not in str(hash_line(hashes))
 
 
 def test_provenance_is_plain_json() -> None:

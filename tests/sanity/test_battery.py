@@ -31,7 +31,7 @@ from captum_concepts.plugins.hookspecs import hookimpl
 from captum_concepts.plugins.registry import get_plugin_manager
 from captum_concepts.report.sanity_page import check_html, check_markdown
 from captum_concepts.sanity import battery as sanity
-from captum_concepts.sanity.added_sound import Cell, Rises, _verdict, mix
+from captum_concepts.sanity.added_sound import AddedSoundEffects, SignificantPair, _verdict, mix
 from captum_concepts.sanity.battery import SanityReport
 from captum_concepts.sanity.checks import FALSE_ALARM, Check, impossible
 from captum_concepts.sanity.checks import _uniformity as uniformity
@@ -311,7 +311,7 @@ def test_added_sound_agrees_with_sound_that_was_left_out_of_the_piece(tmp_path):
         labels.append([instrument == name for name in tried])
     concepts = cc.ConceptSet(tried, tuple(clips), np.array(labels), negatives="rest")
     explained = extract(backbone, clips[::5], ["pool4"], targets=range(8))
-    rises = Rises(backbone, concepts, explained, range(8), pool="time", batch_size=32, seed=0)
+    rises = AddedSoundEffects(backbone, concepts, explained, range(8), pool="time", batch_size=32, seed=0)
     added = torch.stack([rises(name).mean(0) for name in tried])
 
     def logits(index: int, instrument: str) -> Tensor:
@@ -334,7 +334,7 @@ def test_added_sound_agrees_with_sound_that_was_left_out_of_the_piece(tmp_path):
     [(2, 0.05, "not possible"), (6, 0.05, "failed"), (2, -0.05, "failed"), (2, 2.0, "passed")],
 )
 def test_a_small_rise_of_few_concepts_is_no_evidence_against_the_explanation(concepts, rise, verdict):
-    cells = [Cell(f"c{i}", 0) for i in range(concepts)]
+    cells = [SignificantPair(f"c{i}", 0) for i in range(concepts)]
     drawn = {cell.concept: rise + torch.from_numpy(np.resize([-1.0, 1.0], (24, 1))) for cell in cells}
 
     class Drawn:
@@ -480,7 +480,7 @@ def test_the_order_of_clips_changes_no_score_that_the_checks_rest_on(tmp_path):
         battery = sanity._Battery(
             backbone_of(Ear()), [tmp_path / "explain.wav"], concepts, None, None, fit_pattern,
             sanity.Settings("pattern", {}, "time", 199, 5, 3, 100, 0),
-            {"pool": "time", "batch_size": 32, "on_bad": "skip", "progress": None},
+            {"pool": "time", "batch_size": 32, "on_error": "skip", "progress": None},
         )  # fmt: skip
         (view,) = battery._views(
             battery._hear_concepts(battery.backbone, "", None), battery._hear_clips(battery.backbone, "", None)

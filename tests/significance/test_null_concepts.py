@@ -14,12 +14,12 @@ from captum_concepts.cavs.pattern import fit_pattern
 from captum_concepts.concepts.matching import matched
 from captum_concepts.significance.layer_nulls import layer_nulls
 from captum_concepts.significance.null_concepts import LayerData, NullPlan, effects, excerpt_rows, null_sets
-from captum_concepts.significance.null_draws import pseudo_concepts
+from captum_concepts.significance.null_draws import draw_null_concepts
 from captum_concepts.significance.rank_tests import rank_test
 
 
 @pytest.mark.parametrize(
-    ("shown", "pool", "most"),
+    ("sizes", "pool", "most"),
     [
         ([3, 3], [3, 3, 3], None),
         ([9, 2], [3, 3, 3], None),
@@ -30,8 +30,8 @@ from captum_concepts.significance.rank_tests import rank_test
         ([1, 1], [1, 1], None),
     ],
 )
-def test_most_rows_are_those_that_leave_groups_as_unsteady_as_the_concepts(shown, pool, most):
-    assert excerpt_rows(np.array(shown), np.array(pool)) == most
+def test_most_rows_are_those_that_leave_groups_as_unsteady_as_the_concepts(sizes, pool, most):
+    assert excerpt_rows(np.array(sizes), np.array(pool)) == most
 
 
 def world(per: int, rows: int, pool_rows: int, concepts: int, seed: int = 0):
@@ -95,7 +95,7 @@ def test_pseudo_concepts_take_turns_with_excerpts_that_follow_each_other():
     data = world(10, 3, 8, 1)
     eligible = data.negatives[:, 0]
     found = null_sets(data, eligible, 10, GRADIENT, NullPlan(fit_pattern, {}, 20, 0, False), 3).effects[:, 0]
-    drawn = pseudo_concepts(data.groups, eligible, 10, 20, 0)
+    drawn = draw_null_concepts(data.groups, eligible, 10, 20, 0)
     x = data.activations.double().numpy()
     for r in range(20):
         chosen = dict.fromkeys(data.groups[drawn[:, r]])
@@ -123,7 +123,7 @@ def test_excerpts_of_groups_of_unequal_sizes_equal_a_loop(means):
     fit = fit_pattern if means else lambda *arguments: fit_pattern(*arguments)
     everyone = np.ones(len(group), dtype=bool)
     found = null_sets(data, everyone, 10, GRADIENT, NullPlan(fit, {}, 24, 0, False), 3).effects[:, 0]
-    drawn = pseudo_concepts(data.groups, everyone, 10, 24, 0)
+    drawn = draw_null_concepts(data.groups, everyone, 10, 24, 0)
     x, gradient = data.activations.double().numpy(), GRADIENT[0].double().numpy()
     excerpts = {1: 1, 2: 1, 3: 1, 5: 1, 8: 2, 17: 4}
     for r in range(24):
@@ -157,16 +157,16 @@ def test_parts_keep_the_places_of_their_rows():
     assert uneven(order=False)[0].part(group % 2 == 1).order is None
 
 
-@pytest.mark.parametrize("shown", [[1, 1], [2, 2], [3, 3], [1, 8], [7], [30, 30]])
+@pytest.mark.parametrize("sizes", [[1, 1], [2, 2], [3, 3], [1, 8], [7], [30, 30]])
 @pytest.mark.parametrize("pool", [[1, 40, 40, 40], [1, 9, 9, 9], [2, 8, 8, 8], [5, 17], [3, 3, 100]])
-def test_of_pools_of_unequal_sizes_the_mean_of_one_over_rows_decides(shown, pool):
-    varies = sum(1 / rows for rows in shown) / len(shown)
+def test_of_pools_of_unequal_sizes_the_mean_of_one_over_rows_decides(sizes, pool):
+    varies = sum(1 / rows for rows in sizes) / len(sizes)
 
     def unsteady(most: float) -> bool:
         return sum(1 / min(most, rows) for rows in pool) / len(pool) >= varies - 1e-12
 
     wanted = max(n for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96) if n == 1 or unsteady(n))
-    found = excerpt_rows(np.array(shown), np.array(pool))
+    found = excerpt_rows(np.array(sizes), np.array(pool))
     assert found == (None if unsteady(np.inf) else wanted)
 
 
@@ -226,7 +226,7 @@ def test_rows_that_are_not_drawn_from_are_in_the_fit_of_random_sets_as_in_that_o
     eligible = data.positives[:, 0] | data.negatives[:, 0]
     plan = NullPlan(CAV_METHODS["lda"], {"shrinkage": 0.2}, 12, 0, False, own=True)
     found = null_sets(data, eligible, 8, torch.eye(12)[:1], plan).effects[:, 0]
-    drawn = pseudo_concepts(data.groups, eligible, 8, 12, 0)
+    drawn = draw_null_concepts(data.groups, eligible, 8, 12, 0)
     weights = torch.from_numpy(group_weights(data.groups)).float()
     for r in range(12):
         shows, against = (torch.from_numpy(m[:, None]) for m in (drawn[:, r], eligible & ~drawn[:, r]))

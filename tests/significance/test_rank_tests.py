@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 
 from captum_concepts.errors import InputError
-from captum_concepts.significance.null_draws import bootstrap_weights, pool_folds, pseudo_concepts
+from captum_concepts.significance.null_draws import bootstrap_weights, draw_null_concepts, pool_folds
 from captum_concepts.significance.rank_tests import gated_rank_test, rank_test
 
 
@@ -117,9 +117,9 @@ def test_given_the_gate_the_plain_test_rejects_too_often_and_the_gated_one_as_pr
         strength = rng.exponential(size=(2, 2000))
         sets, gate = strength * rng.normal(size=(2, 2000)), strength - np.log(20)
         null, passed = torch.from_numpy(sets[0])[:, None], torch.from_numpy(gate[0])
-        shown = torch.from_numpy(sets[1][gate[1] > 0])[None]
-        plain.append((rank_test(shown, null) <= 0.05).double().mean().item())
-        gated.append((gated_rank_test(shown, null, passed) <= 0.05).double().mean().item())
+        marked = torch.from_numpy(sets[1][gate[1] > 0])[None]
+        plain.append((rank_test(marked, null) <= 0.05).double().mean().item())
+        gated.append((gated_rank_test(marked, null, passed) <= 0.05).double().mean().item())
     assert np.mean(plain) > 0.2
     assert 0.03 < np.mean(gated) < 0.07
 
@@ -147,7 +147,7 @@ def groups_of(n: int, folder: str = "") -> np.ndarray:
 
 def test_pseudo_concepts_are_sets_of_whole_eligible_groups():
     groups, eligible = groups_of(60), np.arange(60) % 20 != 7
-    drawn = pseudo_concepts(groups, eligible, 5, 200, seed=0)
+    drawn = draw_null_concepts(groups, eligible, 5, 200, seed=0)
     assert drawn.shape == (60, 200)
     assert not drawn[~eligible].any()
     for column in drawn.T:
@@ -165,7 +165,7 @@ def test_sets_are_spread_over_the_parts_of_the_pool():
     fold = pool_folds(names, seed=4)
     assert np.bincount(fold).tolist() == [5, 5, 5, 4, 4]
     for size in (3, 12, 21):
-        drawn = pseudo_concepts(groups, eligible, size, 50, seed=4)
+        drawn = draw_null_concepts(groups, eligible, size, 50, seed=4)
         taken = np.array([drawn[np.flatnonzero(groups == name)[0]] for name in names])
         shares = np.array([taken[fold == number].sum(0) for number in range(5)])
         assert (shares.sum(0) == size).all()
@@ -174,11 +174,11 @@ def test_sets_are_spread_over_the_parts_of_the_pool():
 
 def test_the_draw_depends_on_neither_the_order_of_rows_nor_the_place_of_the_data():
     groups, eligible = groups_of(60), np.ones(60, bool)
-    drawn = pseudo_concepts(groups, eligible, 5, 50, seed=3)
+    drawn = draw_null_concepts(groups, eligible, 5, 50, seed=3)
     order = np.random.default_rng(0).permutation(60)
-    assert (pseudo_concepts(groups[order], eligible, 5, 50, seed=3) == drawn[order]).all()
-    assert (pseudo_concepts(groups_of(60, "/elsewhere/"), eligible, 5, 50, seed=3) == drawn).all()
-    assert (pseudo_concepts(groups, eligible, 5, 50, seed=4) != drawn).any()
+    assert (draw_null_concepts(groups[order], eligible, 5, 50, seed=3) == drawn[order]).all()
+    assert (draw_null_concepts(groups_of(60, "/elsewhere/"), eligible, 5, 50, seed=3) == drawn).all()
+    assert (draw_null_concepts(groups, eligible, 5, 50, seed=4) != drawn).any()
     weights = bootstrap_weights(groups, 50, seed=3)
     assert torch.equal(bootstrap_weights(groups[order], 50, seed=3), weights[:, order])
     assert torch.equal(bootstrap_weights(groups_of(60, "/elsewhere/"), 50, seed=3), weights)
@@ -188,4 +188,4 @@ def test_a_pool_that_is_too_small_is_said_with_the_number_needed():
     with pytest.raises(
         InputError, match=r"random sets of 19 groups cannot be drawn from 20 groups of negatives; give at least 21"
     ):
-        pseudo_concepts(groups_of(60), np.ones(60, bool), 19, 5, seed=0)
+        draw_null_concepts(groups_of(60), np.ones(60, bool), 19, 5, seed=0)

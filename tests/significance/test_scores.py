@@ -27,7 +27,7 @@ from captum_concepts.significance.layer_nulls import (
     null_families,
 )
 from captum_concepts.significance.null_concepts import LayerData, NullPlan, null_sets
-from captum_concepts.significance.null_draws import pool_folds, pseudo_concepts
+from captum_concepts.significance.null_draws import draw_null_concepts, pool_folds
 from captum_concepts.significance.rank_tests import gated_rank_test
 from captum_concepts.significance.scores import _effect_sizes, score_layer
 
@@ -104,7 +104,7 @@ def test_every_column_equals_a_loop(world, rest):
         low, high = mean_interval(torch.from_numpy(values)[:, None], clip_groups, BOOTSTRAP, SEED)
         assert (row["magnitude_low"], row["magnitude_high"]) == pytest.approx((low.item(), high.item()), rel=1e-4)
         eligible = np.ones(len(x), bool) if rest else data.negatives[:, k]
-        drawn = pseudo_concepts(data.groups, eligible, 12, NULLS, SEED)
+        drawn = draw_null_concepts(data.groups, eligible, 12, NULLS, SEED)
         # Of a pattern CAV, magnitude x distance along it is the derivative along the whole difference of the means.
         null = [mean_difference(x, column, eligible & ~column) @ g[:, t].mean(0) for column in drawn.T]
         centre = np.mean(null)

@@ -55,9 +55,9 @@ def test_activation_is_the_papers(weights: np.ndarray | None) -> None:
     for i in range(K):
         for j in range(K):
             v, b, s = BANK.directions[j].numpy(), float(BANK.biases[j]), float(BANK.scales[j])
-            shown = [n for n in range(N) if LABELS[n, i]]
-            present = [1 / (1 + np.exp(-s * (v @ ROWS[n] + b))) for n in shown]
-            expected = np.average(present, weights=None if weights is None else [weights[n] for n in shown])
+            marked = [n for n in range(N) if LABELS[n, i]]
+            present = [1 / (1 + np.exp(-s * (v @ ROWS[n] + b))) for n in marked]
+            expected = np.average(present, weights=None if weights is None else [weights[n] for n in marked])
             assert found[i, j] == pytest.approx(expected, rel=1e-12)
 
 

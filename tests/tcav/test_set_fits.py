@@ -10,9 +10,9 @@ from sklearn.linear_model import LogisticRegression
 
 from captum_concepts.errors import InputError
 from captum_concepts.tcav.set_fits import (
+    MAX_DUAL_BLOCKS,
+    MAX_DUAL_ROWS,
     METHODS,
-    MOST_DUAL_BLOCKS,
-    MOST_DUAL_ROWS,
     Blocks,
     SetFits,
     _chunks,
@@ -67,7 +67,7 @@ def test_logistic_is_scikit_learns(features):
 
 def test_large_sets_are_fitted_in_the_primal():
     counts = [400, 300]
-    assert sum(counts) > MOST_DUAL_ROWS
+    assert sum(counts) > MAX_DUAL_ROWS
     rows = data(10, counts)
     weights, biases, _ = collected(fit_sets(Blocks(rows, counts), [(0, 1)], "logistic"))[0]
     reference = LogisticRegression(C=1.0, tol=1e-10, max_iter=100_000).fit(rows.double(), np.repeat([0, 1], counts))
@@ -76,7 +76,7 @@ def test_large_sets_are_fitted_in_the_primal():
 
 
 def test_sets_of_many_blocks_are_fitted_in_the_primal():
-    counts = [6] * (MOST_DUAL_BLOCKS + 2)
+    counts = [6] * (MAX_DUAL_BLOCKS + 2)
     rows = data(40, counts)
     weights, _, _ = collected(fit_sets(Blocks(rows, counts), [tuple(range(len(counts)))], "logistic"))[0]
     owner = np.repeat(np.arange(len(counts)), counts)
@@ -248,7 +248,7 @@ def test_nan_and_empty_blocks_are_refused():
     [
         (60, [12, 9, 15, 12, 7, 30, 30], [(i, j) for i in range(3) for j in range(3, 7)]),  # one against random sets
         (12, [60, 50, 70], [(0, 1, 2)]),  # one against the rest, in the dual
-        (12, [30] * (MOST_DUAL_BLOCKS + 3), [tuple(range(MOST_DUAL_BLOCKS + 3))]),  # and in the primal
+        (12, [30] * (MAX_DUAL_BLOCKS + 3), [tuple(range(MAX_DUAL_BLOCKS + 3))]),  # and in the primal
         (10, [600, 500], [(0, 1), (1, 0)]),  # many samples, few dimensions
     ],
 )

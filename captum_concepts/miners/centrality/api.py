@@ -31,7 +31,7 @@ from torch import Tensor
 from captum_concepts.errors import InputError
 from captum_concepts.miners.centrality import edge_lists, sparse_products
 from captum_concepts.miners.centrality.path_counts import EXACT, growth_of, scaled
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 from captum_concepts.types import Progress
 
 _BYTES = 2**29  # work space of one block of sources
@@ -73,7 +73,7 @@ def betweenness(
     """
     linked = _checked(adjacency, device)
     if block is not None and (isinstance(block, bool) or not isinstance(block, Integral) or block < 1):
-        raise InputError(f"block: {shown(block)} sources at a time; give a whole number of at least 1")
+        raise InputError(f"block: {short_repr(block)} sources at a time; give a whole number of at least 1")
     n = len(linked)
     total = torch.zeros(n, dtype=torch.float64, device=linked.device)
     report = _Report(progress, n)
@@ -94,8 +94,10 @@ def _checked(adjacency: Tensor | np.ndarray, device: str | torch.device | None) 
             torch.ones((), dtype=torch.float64, device=device).item()
             linked = linked.to(device)
         except (AssertionError, RuntimeError, TypeError) as error:
-            reason = shown(str(error).partition("\n")[0])
-            raise InputError(f"device {shown(device)}: {reason}; give one that is there and knows float64") from None
+            reason = short_repr(str(error).partition("\n")[0])
+            raise InputError(
+                f"device {short_repr(device)}: {reason}; give one that is there and knows float64"
+            ) from None
     if linked.ndim != 2 or linked.shape[0] != linked.shape[1]:
         raise InputError(f"adjacency: shape {tuple(linked.shape)}; give a square matrix")
     if not torch.equal(linked, linked.T):

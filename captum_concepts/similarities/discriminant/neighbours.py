@@ -87,11 +87,11 @@ class Neighbours:
     def _shares(self, weights: Tensor) -> Tensor:
         """(folds, K): the share of each concept among the candidates outside a fold."""
         folds = int(self.fold.max()) + 1
-        shown = weights.new_zeros(folds, self.observed.shows.shape[1])
-        shown.index_add_(0, self.fold, self.observed.shows * weights[:, None])
+        marked = weights.new_zeros(folds, self.observed.shows.shape[1])
+        marked.index_add_(0, self.fold, self.observed.shows * weights[:, None])
         total = weights.new_zeros(folds).index_add_(0, self.fold, weights)
         # differences of sums that are equal up to rounding are 0
-        outside = torch.where(shown < (1 - 1e-9) * shown.sum(0), shown.sum(0) - shown, 0.0)
+        outside = torch.where(marked < (1 - 1e-9) * marked.sum(0), marked.sum(0) - marked, 0.0)
         return outside / (total.sum() - total).clamp_min(_TINY)[:, None]
 
     def _found(self, votes: Tensor, rows: Tensor) -> Tensor:
@@ -129,16 +129,16 @@ def _spaces(x: Tensor, observed: Observations, fold: Tensor) -> Iterator[tuple[T
     weights, folds = observed.weights, int(fold.max()) + 1
     shows = observed.shows * weights[:, None]
     times = x * shows.sum(1)[:, None]
-    scatter, sums, counted = times.T @ x, shows.T @ x, shows.sum(0)
+    scatter, sums, counts = times.T @ x, shows.T @ x, shows.sum(0)
     for number in range(folds):
         out = fold == number
         inside = shows[out]
         # what is left of a concept all of whose clips are in the fold is rounding
-        there = inside.sum(0) < (1 - 1e-9) * counted
+        there = inside.sum(0) < (1 - 1e-9) * counts
         if not bool(there.any()):
             yield None
             continue
-        total = torch.where(there, counted - inside.sum(0), 0.0)
+        total = torch.where(there, counts - inside.sum(0), 0.0)
         centre = weights[~out] @ x[~out] / weights[~out].sum()
         means = there[:, None] * (sums - inside.T @ x[out]) / total.clamp_min(_TINY)[:, None]
         within = (scatter - times[out].T @ x[out] - (means * total[:, None]).T @ means) / total.sum()

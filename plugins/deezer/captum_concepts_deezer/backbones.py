@@ -18,7 +18,7 @@ from captum_concepts.backbones.options import resolve_device
 from captum_concepts.backbones.protocol import Gradients
 from captum_concepts.backbones.torch_backbone import TorchBackbone
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 from captum_concepts_deezer.msd_vgg import CLASSES, load_msd_vgg
 from captum_concepts_deezer.tensors import EMBEDDING_SHAPE, read_tensor
 
@@ -40,7 +40,7 @@ def msd_vgg(weights: str | PathLike[str] | None, device: str = "auto", **options
     """
     for option in options:
         if option not in OPTIONS:
-            raise InputError(f"option {shown(option)} is not one of msd-vgg; it has {', '.join(OPTIONS)}")
+            raise InputError(f"option {short_repr(option)} is not one of msd-vgg; it has {', '.join(OPTIONS)}")
     options.setdefault("layers", ("pool3", "pool4", "pool5"))
     model = load_msd_vgg(weights)
     return TorchBackbone(model, frontend="musicnn", classes=CLASSES, name="msd-vgg", device=device, **options)
@@ -69,7 +69,7 @@ class DeezerEmbeddings:
         """Raise InputError unless every layer is "embedding"."""
         for layer in layers:
             if layer not in self.layers:
-                raise InputError(f"layer {shown(layer)} is not in {self.name}; its only layer is: embedding")
+                raise InputError(f"layer {short_repr(layer)} is not in {self.name}; its only layer is: embedding")
 
     def read(self, clip: Clip) -> Iterator[Patches]:
         """The rows of a ``.tensor`` file that begin and end within the clip: inputs (P, 128).
@@ -107,5 +107,5 @@ def deezer_embeddings(weights: str | PathLike[str] | None = None, device: str = 
         InputError: weights were given, or an unknown device.
     """
     if weights is not None:
-        raise InputError(f"weights={shown(str(weights))}: deezer-embeddings has none; leave it out")
+        raise InputError(f"weights={short_repr(str(weights))}: deezer-embeddings has none; leave it out")
     return DeezerEmbeddings(device)

@@ -14,7 +14,7 @@ import torch
 
 from captum_concepts.cavs.bank import ConceptBank
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 from captum_concepts_deezer.pickles import read_object_npy
 
 #: Layers of the published CAVs, by their index in the file. The first three are time averages flattened as (F, C);
@@ -44,15 +44,17 @@ def read_published_cavs(path: str | PathLike[str]) -> PublishedCavs:
     Raises:
         InputError: not such a file, one that asks for code to be run, or weights that are not finite.
     """
-    where = shown(str(path), 200)
+    where = short_repr(str(path), 200)
     parts = read_object_npy(path)
     if parts.shape != (3,) or not isinstance(parts[0], dict) or not isinstance(parts[1], dict):
         raise InputError(f"{where}: not a file of CAVs; expected (weights, biases, names) as in apm_genres_cav.npy")
     names = tuple(parts[2]) if isinstance(parts[2], (list, tuple)) else ()
     if not names or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
-        raise InputError(f"{where}: the names of the CAVs must be a list of different texts, not {shown(parts[2])}")
+        raise InputError(
+            f"{where}: the names of the CAVs must be a list of different texts, not {short_repr(parts[2])}"
+        )
     if not parts[0] or parts[0].keys() != parts[1].keys() or not parts[0].keys() <= set(range(len(LAYERS))):
-        raise InputError(f"{where}: the CAVs are of layers {shown(list(parts[0]))}, expected some of 0 to 3")
+        raise InputError(f"{where}: the CAVs are of layers {short_repr(list(parts[0]))}, expected some of 0 to 3")
     weights, biases = {}, {}
     for layer, matrix in parts[0].items():
         weights[layer] = _finite(matrix, where, f"weights of layer {layer}", (None, len(names)))
@@ -87,13 +89,15 @@ def load_published_cavs(path: str | PathLike[str], layer: int | str) -> ConceptB
     published = read_published_cavs(path)
     if isinstance(index, bool) or index not in published.weights:
         known = ", ".join(f"{number} ({LAYERS[number]})" for number in sorted(published.weights))
-        raise InputError(f"layer={shown(layer)} is not in {shown(str(path), 200)}; it has {known}")
+        raise InputError(f"layer={short_repr(layer)} is not in {short_repr(str(path), 200)}; it has {known}")
     weights = torch.tensor(published.weights[index], dtype=torch.float64)
     biases = torch.tensor(published.biases[index], dtype=torch.float64)
     scales = weights.norm(dim=0)
     if not scales.all():
         name = published.names[int((scales == 0).nonzero()[0])]
-        raise InputError(f"{shown(str(path), 200)}: the CAV of {shown(name)} is zero at layer {shown(layer)}")
+        raise InputError(
+            f"{short_repr(str(path), 200)}: the CAV of {short_repr(name)} is zero at layer {short_repr(layer)}"
+        )
     return ConceptBank(
         names=published.names,
         layer=LAYERS[index],
@@ -112,7 +116,7 @@ def load_published_hierarchy(path: str | PathLike[str]) -> nx.DiGraph:
     Raises:
         InputError: not such a file, names or ids that repeat, a link to nowhere, a node with two parents, a cycle.
     """
-    where = shown(str(path), 200)
+    where = short_repr(str(path), 200)
     try:
         if Path(path).stat().st_size > MAX_TREE_BYTES:
             raise InputError(f"{where}: larger than {MAX_TREE_BYTES} bytes; is it the right file?")
@@ -132,9 +136,9 @@ def load_published_hierarchy(path: str | PathLike[str]) -> nx.DiGraph:
         tree.add_node(label, cluster=colour)
     for parent, child in links:
         if parent not in labels or child not in labels:
-            raise InputError(f"{where}: a link goes to a node that is not there: {shown((parent, child))}")
+            raise InputError(f"{where}: a link goes to a node that is not there: {short_repr((parent, child))}")
         if tree.in_degree(labels[child][0]):
-            raise InputError(f"{where}: {shown(labels[child][0])} has two parents; expected a tree")
+            raise InputError(f"{where}: {short_repr(labels[child][0])} has two parents; expected a tree")
         tree.add_edge(labels[parent][0], labels[child][0])
     if not nx.is_directed_acyclic_graph(tree):
         raise InputError(f"{where}: its links run in a circle; expected a tree")

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 if TYPE_CHECKING:
     import h5py
@@ -228,7 +228,7 @@ def load_msd_vgg(path: str | PathLike[str] | None) -> MSDVGG:
         )
     import h5py
 
-    where = f"weights {shown(str(path), 200)}"
+    where = f"weights {short_repr(str(path), 200)}"
     try:
         with h5py.File(path, "r") as file:
             arrays = _read_arrays(file, where)
@@ -266,7 +266,7 @@ def _read_arrays(file: h5py.File, where: str) -> dict[str, Tensor]:
         if found[name].shape != shape or found[name].dtype.kind != "f":
             raise InputError(f"{other}: {name!r} is {found[name].dtype} {found[name].shape}, expected float {shape}")
     if unexpected := sorted(found.keys() - shapes.keys()):
-        raise InputError(f"{other}: unexpected {shown(unexpected[0])}")
+        raise InputError(f"{other}: unexpected {short_repr(unexpected[0])}")
     arrays = {name: torch.from_numpy(found[name][()].astype("float32")) for name in shapes}
     for name, array in arrays.items():
         if not array.isfinite().all() or (name.endswith("moving_variance:0") and (array < 0).any()):

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 MAX_BYTES = 512 * 2**20
 DTYPE_KINDS = "?biufSU"
@@ -67,7 +67,7 @@ def read_object_npy(path: str | PathLike[str], max_bytes: int = MAX_BYTES) -> np
         InputError: no such file, too large, not a ``.npy`` file of objects, damaged, or it asks for anything beyond
             arrays and plain containers; the message names what.
     """
-    where = shown(str(path), 200)
+    where = short_repr(str(path), 200)
     try:
         size = Path(path).stat().st_size
         if size > max_bytes:
@@ -92,7 +92,7 @@ def _check_header(file: BinaryIO, where: str) -> None:
             return
         if match:
             raise InputError(
-                f"{where}: a .npy file of {shown(match[1].decode('latin-1'))}, not of objects; check the file"
+                f"{where}: a .npy file of {short_repr(match[1].decode('latin-1'))}, not of objects; check the file"
             )
     raise InputError(f"{where}: not a .npy file, or a damaged one; download it again")
 
@@ -136,7 +136,7 @@ class _Interpreter:
         elif name in _HANDLERS:
             _HANDLERS[name](self, argument)
         elif name not in ("PROTO", "FRAME"):
-            text = f" {shown(str(argument).replace(' ', '.'))}" if argument is not None else ""
+            text = f" {short_repr(str(argument).replace(' ', '.'))}" if argument is not None else ""
             raise self.refusal(f"it uses {name}{text} at byte {position}")
 
     def checked(self, value: Any) -> Any:
@@ -204,7 +204,7 @@ class _Interpreter:
 
     def push_global(self, name: str) -> None:
         if name not in GLOBALS:
-            raise self.refusal(f"it asks for {shown(name)}")
+            raise self.refusal(f"it asks for {short_repr(name)}")
         self.stack.append(_Global(name))
 
     def stack_global(self) -> None:
@@ -230,7 +230,7 @@ class _Interpreter:
                 raise self.refusal("a numpy scalar holds an object")
             self.stack.append(_numbers(data, dtype, 1)[0])
         else:
-            raise self.refusal(f"it calls {shown(function.name)}")
+            raise self.refusal(f"it calls {short_repr(function.name)}")
 
     def begin(self, placeholder: _Unbuilt) -> None:
         self.unbuilt.add(placeholder)
@@ -247,13 +247,13 @@ class _Interpreter:
     def finished_array(self, state: tuple[Any, ...]) -> np.ndarray:
         _, shape, dtype, fortran, data = state
         if type(shape) is not tuple or any(type(n) is not int or n < 0 for n in shape) or len(shape) > 32:
-            raise self.refusal(f"an array has the shape {shown(shape)}")
+            raise self.refusal(f"an array has the shape {short_repr(shape)}")
         if not isinstance(dtype, np.dtype) or type(fortran) is not bool:
             raise self.refusal("an array has no numpy dtype")
         count = math.prod(shape)
         if dtype.hasobject:
             if type(data) is not list or len(data) != count or count > self.cells_left:
-                raise self.refusal(f"an object array of shape {shown(shape)} has not as many items")
+                raise self.refusal(f"an object array of shape {short_repr(shape)} has not as many items")
             self.cells_left -= count
             flat = np.empty(count, object)
             for cell, item in enumerate(data):
@@ -280,7 +280,7 @@ def _dtype_code(arguments: tuple[Any, ...]) -> str:
         digits = code[1:] or "1"
         if digits.isdigit() and (code[0] == "O" or 0 < int(digits[:9]) <= MAX_TEXT_ITEM):
             return code
-    raise InputError(f"dtype {shown(code)} in a pickle: only numbers, text and objects are read")
+    raise InputError(f"dtype {short_repr(code)} in a pickle: only numbers, text and objects are read")
 
 
 def _finished_dtype(code: str, state: tuple[Any, ...]) -> np.dtype[Any]:

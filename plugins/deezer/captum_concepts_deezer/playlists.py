@@ -19,7 +19,7 @@ import numpy as np
 from captum_concepts.concepts.concept_set import ConceptSet
 from captum_concepts.concepts.names import concept_name
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 from captum_concepts_deezer.pickles import read_object_npy
 
 PLAYLISTS_FILE = "deezer_playlists.npy"
@@ -43,7 +43,7 @@ def read_playlists(path: str | PathLike[str]) -> list[Playlist]:
     Raises:
         InputError: not such a file, or one that asks for code to be run.
     """
-    where = shown(str(path), 200)
+    where = short_repr(str(path), 200)
     parts = read_object_npy(path)
     mapping = parts.item() if parts.shape == () else None
     if not isinstance(mapping, dict) or not mapping:
@@ -53,10 +53,10 @@ def read_playlists(path: str | PathLike[str]) -> list[Playlist]:
     playlists = []
     for key, entry in mapping.items():
         if not isinstance(entry, dict) or "tracks_array" not in entry:
-            raise InputError(f"{where}: playlist {shown(key)} has no 'tracks_array'")
+            raise InputError(f"{where}: playlist {short_repr(key)} has no 'tracks_array'")
         tracks = entry["tracks_array"]
         if not isinstance(tracks, (list, tuple)) and not (isinstance(tracks, np.ndarray) and tracks.ndim == 1):
-            raise InputError(f"{where}: the tracks of playlist {shown(key)} are not a list")
+            raise InputError(f"{where}: the tracks of playlist {short_repr(key)} are not a list")
         ids = tuple(dict.fromkeys(_id(track, where) for track in tracks))
         playlists.append(Playlist(_id(key, where), concept_name(entry.get("formatted_title") or ""), ids))
     return playlists
@@ -68,7 +68,7 @@ def _id(value: Any, where: str) -> str:
     # A track's id is part of a file name, so it must not be able to leave the folder.
     if isinstance(value, str) and value and value.isascii() and value.replace("_", "").replace("-", "").isalnum():
         return str(value)
-    raise InputError(f"{where}: {shown(value)} is not an id; expected a whole number or letters and digits")
+    raise InputError(f"{where}: {short_repr(value)} is not an id; expected a whole number or letters and digits")
 
 
 def deezer_concepts(
@@ -94,7 +94,8 @@ def deezer_concepts(
         raise InputError(f"deezer:{folder}: no {PLAYLISTS_FILE} in that folder; the data are at {DATA_ORIGIN}")
     if not 0 < min_tracks < max_tracks:
         raise InputError(
-            f"min_tracks={shown(min_tracks)}, max_tracks={shown(max_tracks)}: give 0 < min_tracks < max_tracks"
+            f"min_tracks={short_repr(min_tracks)}, max_tracks={short_repr(max_tracks)}: give 0 < min_tracks < "
+            "max_tracks"
         )
     playlists = read_playlists(root / PLAYLISTS_FILE)
     chosen = [playlist for playlist in playlists if min_tracks <= len(playlist.tracks) < max_tracks]

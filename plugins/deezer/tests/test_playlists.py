@@ -44,10 +44,10 @@ def test_playlists_become_concepts(dataset, caplog):
         concepts = deezer_concepts(folder, min_tracks=3, max_tracks=5)
     assert concepts.names == ("Rock (10)", "Jazz", "Rock (12)")
     stems = [os.path.splitext(os.path.basename(clip.path))[0] for clip in concepts.clips]
-    shown = {
+    marked = {
         name: [stems[row] for row in np.flatnonzero(concepts.labels[:, k])] for k, name in enumerate(concepts.names)
     }
-    assert shown == {"Rock (10)": ["0", "1", "2"], "Jazz": ["3", "4", "5"], "Rock (12)": ["6", "7"]}
+    assert marked == {"Rock (10)": ["0", "1", "2"], "Jazz": ["3", "4", "5"], "Rock (12)": ["6", "7"]}
     assert len(concepts.group_names) == 8
     assert concepts.negatives == "rest"
     assert [(os.path.basename(path), status) for path, status, _ in concepts.skipped] == [("11.tensor", "missing")]
@@ -146,9 +146,9 @@ def test_playlists_become_a_hierarchy(dataset, proto):
             path = folder / "deezer_anonymised_tracks" / f"part{track % 2}" / f"{track}.tensor"
             path.write_bytes(proto(values))
     concepts = deezer_concepts(folder, min_tracks=5)
-    heard = extract(deezer_embeddings(device="cpu"), concepts.clips, ["embedding"])
-    tracks = heard.kept[heard.rows]
-    rows, labels, groups = heard.activations["embedding"], concepts.labels[tracks], concepts.groups[tracks]
+    extracted = extract(deezer_embeddings(device="cpu"), concepts.clips, ["embedding"])
+    tracks = extracted.kept[extracted.rows]
+    rows, labels, groups = extracted.activations["embedding"], concepts.labels[tracks], concepts.groups[tracks]
     bank = cc.fit_cavs(rows, labels, groups=groups, names=concepts.names)
     similarity = cc.similarity(bank, measure="activation", activations=rows, labels=labels)
     assert (similarity.argmax(dim=1).numpy() == np.arange(3)).all(), "a playlist's tracks sound most like the playlist"

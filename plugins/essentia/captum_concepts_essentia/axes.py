@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 from captum_concepts_essentia.graph import GraphModule
 from captum_concepts_essentia.values import BadGraph, Value, bounded, ints
 
@@ -43,7 +43,7 @@ def observed(module: GraphModule) -> Observed | None:
     try:
         bounded(math.prod(sizes))
     except BadGraph as reason:
-        raise InputError(f"input {shown(module.input_name)}: {reason} is not supported") from None
+        raise InputError(f"input {short_repr(module.input_name)}: {reason} is not supported") from None
     seen: dict[str, tuple[int, ...]] = {}
     arrays: dict[str, Value] = {}
     handles = []

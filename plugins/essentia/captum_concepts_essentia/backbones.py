@@ -19,7 +19,7 @@ from captum_concepts.backbones.options import resolve_device
 from captum_concepts.backbones.protocol import Backbone, Gradients
 from captum_concepts.backbones.torch_backbone import TorchBackbone
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 from captum_concepts_essentia.axes import layer_axes, observed
 from captum_concepts_essentia.cards import ModelCard
 from captum_concepts_essentia.frontends import algorithm_frontend
@@ -62,7 +62,7 @@ class ImportedBackbone(TorchBackbone):
                 reason = "is a constant"
             elif bare in module.layers.values():
                 reason = "does not lie before its output"
-            raise InputError(f"{self.name}: layer {shown(layer)} {reason}; layers are: {choices(layer, known)}")
+            raise InputError(f"{self.name}: layer {short_repr(layer)} {reason}; layers are: {choices(layer, known)}")
 
 
 class Embedder(ImportedBackbone):
@@ -100,11 +100,11 @@ def essentia_backbone(kind: str, weights: str | PathLike[str] | None, device: st
     """
     for option in options:
         if option not in OPTIONS:
-            raise InputError(f"option {shown(option)} is not one of {kind}; it has {', '.join(OPTIONS)}")
+            raise InputError(f"option {short_repr(option)} is not one of {kind}; it has {', '.join(OPTIONS)}")
     _check_types(options)
     gradients = options.pop("gradients", "auto")
     if gradients not in GRADIENTS:
-        raise InputError(f"gradients={shown(gradients)} is not known; use {', '.join(GRADIENTS)}")
+        raise InputError(f"gradients={short_repr(gradients)} is not known; use {', '.join(GRADIENTS)}")
     layers = options.pop("layers", None) or ()
     patching: dict[str, Any] = {key: options.pop(key) for key in ("hop_seconds", "short") if key in options}
     model = read_model(kind, weights, **options)
@@ -131,13 +131,13 @@ def _check_types(options: Mapping[str, Any]) -> None:
         else:
             fits, expected = isinstance(value, str | PathLike | ModelCard), "text"
         if value is not None and not fits:
-            raise InputError(f"{option}={shown(value)} must be {expected}")
+            raise InputError(f"{option}={short_repr(value)} must be {expected}")
 
 
 def _imported(kind: str, model: Model, layers: tuple[str, ...], device: str, patching: dict[str, Any]) -> TorchBackbone:
     embeds = model.listed and model.output is None and model.embedding is not None
     output = model.embedding if embeds else model.output
-    module = GraphModule(model.nodes, model.input, output, shown(str(model.path), 200))
+    module = GraphModule(model.nodes, model.input, output, short_repr(str(model.path), 200))
     output = module.require_output()
     embedding = [] if model.embedding is None else [module.layer_name(model.embedding)]
     logits = module.find_logits()
@@ -175,19 +175,20 @@ def _run_by_essentia(
         last = ends(model.nodes, [*order, *sorted(cyclic)])
         if len(last) != 1:
             raise InputError(
-                f"{model.path.name}: {len(last)} nodes could be its predictions, {shown(last, 200)}; give output=, or "
+                f"{model.path.name}: {len(last)} nodes could be its predictions, {short_repr(last, 200)}; give "
+                "output=, or "
                 "its card="
             )
         output = last[0]
     if resolve_device("cpu" if device == "auto" else device).type != "cpu":
-        raise InputError(f"device={shown(device)}: Essentia runs graphs on the CPU; use device='cpu'")
+        raise InputError(f"device={short_repr(device)}: Essentia runs graphs on the CPU; use device='cpu'")
     behind = ancestors(model.nodes, split_reference(output)[0])
     found = [node for node in behind if model.nodes[node].op == "Placeholder"]
     if model.input is None and len(found) != 1:
         raise InputError(f"{model.path.name}: the graph has {len(found)} inputs; give input=, or its card=")
     name = model.input or found[0]
     if name not in model.nodes:
-        raise InputError(f"{model.path.name}: there is no input {shown(name)}; give input=, or its card=")
+        raise InputError(f"{model.path.name}: there is no input {short_repr(name)}; give input=, or its card=")
     shape = model.nodes[name].attributes.shapes.get("shape")
     return RuntimeBackbone(
         model.path,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 from captum_concepts_essentia.functions import split_reference
 
 MAX_CARD_BYTES = 16 * 2**20
@@ -74,7 +74,8 @@ class ModelCard:
         for purpose, name in named.items():
             if split_reference(name)[0] not in nodes:
                 raise InputError(
-                    f"{self.where}: the {purpose} should be node {shown(name)}, which {graph} does not have: this is "
+                    f"{self.where}: the {purpose} should be node {short_repr(name)}, which {graph} does not have: "
+                    "this is "
                     "the card of another graph; give its own with card="
                 )
 
@@ -88,7 +89,7 @@ def read_card(path: str | PathLike[str]) -> ModelCard:
     Raises:
         InputError: no such file, not JSON, or not a model card; the message names the key.
     """
-    where = shown(fspath(path), 200)
+    where = short_repr(fspath(path), 200)
     try:
         with open(path, "rb") as file:
             content = file.read(MAX_CARD_BYTES + 1)
@@ -112,7 +113,7 @@ def _card(card: dict[str, Any], where: str) -> ModelCard:
     inputs = [_node(entry, where) for entry in _optional(schema, "inputs", list, [], where)]
     rate = _optional(inference, "sample_rate", (int, float), None, where)
     if rate is not None and not 0 < rate < 2**31:
-        raise InputError(f"{where}: sample_rate={shown(rate)} must be a positive number of Hz")
+        raise InputError(f"{where}: sample_rate={short_repr(rate)} must be a positive number of Hz")
     return ModelCard(
         name=_optional(card, "name", str, "", where),
         version=str(card.get("version", ""))[:100],
@@ -132,7 +133,7 @@ def _card(card: dict[str, Any], where: str) -> ModelCard:
 def _classes(card: dict[str, Any], where: str) -> tuple[str, ...]:
     classes = _optional(card, "classes", list, [], where)
     if not all(isinstance(name, str) for name in classes):
-        raise InputError(f"{where}: 'classes' must be a list of names, not {shown(classes)}")
+        raise InputError(f"{where}: 'classes' must be a list of names, not {short_repr(classes)}")
     if len(set(classes)) < len(classes):
         raise InputError(f"{where}: 'classes' has a name twice; rename one of them")
     return tuple(classes)
@@ -140,7 +141,7 @@ def _classes(card: dict[str, Any], where: str) -> tuple[str, ...]:
 
 def _node(entry: Any, where: str) -> Output:
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str) or not entry["name"]:
-        raise InputError(f"{where}: 'schema' has an input or output without a name: {shown(entry)}")
+        raise InputError(f"{where}: 'schema' has an input or output without a name: {short_repr(entry)}")
     return Output(entry["name"], _optional(entry, "output_purpose", str, "", where))
 
 
@@ -152,7 +153,7 @@ def _optional(values: dict[str, Any], key: str, kind: Any, default: Any, where: 
     # Names and links are passed on in messages of one line.
     unfit = isinstance(value, str) and (len(value) > MAX_TEXT or not value.isprintable())
     if not isinstance(value, kind) or isinstance(value, bool) or unfit:
-        raise InputError(f"{where}: {shown(key)} is {shown(value)}, not what a model card has there")
+        raise InputError(f"{where}: {short_repr(key)} is {short_repr(value)}, not what a model card has there")
     return value
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 ROWS_PER_CALL = 1024
 
@@ -49,7 +49,7 @@ def central_differences(
         InputError: the step is not positive, there are no directions, or the function gives another number of rows.
     """
     if not step > 0:
-        raise InputError(f"step={shown(step)} must be positive")
+        raise InputError(f"step={short_repr(step)} must be positive")
     if not len(directions):
         raise InputError("directions is empty; give at least one")
     points = np.asarray(points)

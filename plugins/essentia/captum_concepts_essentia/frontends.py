@@ -12,7 +12,7 @@ from torch import Tensor
 
 from captum_concepts.audio.frontends import PRESETS, Frontend, frontend
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 #: Essentia's algorithm -> (patch frames, frames between patches) by default.
 PATCHES = {
@@ -81,7 +81,7 @@ def algorithm_frontend(algorithm: str, frames: int | None = None, hop: int | Non
         InputError: no such algorithm.
     """
     if algorithm not in PATCHES:
-        raise InputError(f"algorithm {shown(algorithm)} has no front-end here; there are {', '.join(PATCHES)}")
+        raise InputError(f"algorithm {short_repr(algorithm)} has no front-end here; there are {', '.join(PATCHES)}")
     default, between = PATCHES[algorithm]
     frames = frames or default
     if algorithm == "TensorflowPredictMAEST":

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 from captum_concepts_essentia.protobuf import MAX_NODES, Attributes, Graph, Node
 
 CALLS = ("PartitionedCall", "StatefulPartitionedCall")
@@ -58,10 +58,10 @@ class _Scope:
         names = _OUTPUT_NAMES.get(self._ops.get(name, ""), ())
         if rest and names:
             if rest[0] not in names:
-                raise InputError(f"{shown(text)} is no output of {shown(name)}; it has {', '.join(names)}")
+                raise InputError(f"{short_repr(text)} is no output of {short_repr(name)}; it has {', '.join(names)}")
             number += names.index(rest[0])
         if len(rest) > 1 or (rest and not rest[0].isidentifier()):
-            raise InputError(f"{shown(text)} is no output of a node; write node:0")
+            raise InputError(f"{short_repr(text)} is no output of a node; write node:0")
         return self.prefix + name, number
 
 
@@ -122,26 +122,27 @@ def _inline(graph: Graph, scope: _Scope, found: dict[str, FlatNode], budget: _Bu
         try:
             inputs = tuple(scope.resolve(text) for text in node.inputs if not text.startswith("^"))
         except InputError as error:
-            raise InputError(f"{where}: node {shown(name)}: input {error}") from None
+            raise InputError(f"{where}: node {short_repr(name)}: input {error}") from None
         if op in CALLS:
             called = node.attributes.texts.get("f", "")
             function = graph.functions.get(called)
             if function is None:
                 raise InputError(
-                    f"{where}: node {shown(name)} calls {shown(called)}, which is not there; freeze it again"
+                    f"{where}: node {short_repr(name)} calls {short_repr(called)}, which is not there; freeze it again"
                 )
             if len(inputs) != len(function.arguments):
                 raise InputError(
-                    f"{where}: node {shown(name)} gives {len(inputs)} inputs to {shown(called)}; freeze it again"
+                    f"{where}: node {short_repr(name)} gives {len(inputs)} inputs to {short_repr(called)}; freeze it "
+                    "again"
                 )
             inner = _Scope(function.nodes, f"{name}/", dict(zip(function.arguments, inputs, strict=True)))
             _inline(graph, inner, found, budget, where, depth + 1)
             try:
                 inputs, op = tuple(map(inner.resolve, function.results)), "IdentityN"
             except InputError as error:
-                raise InputError(f"{where}: function {shown(called)}: result {error}") from None
+                raise InputError(f"{where}: function {short_repr(called)}: result {error}") from None
         if name in found:
-            raise InputError(f"{where}: two nodes are called {shown(name)} once functions are inlined; rename one")
+            raise InputError(f"{where}: two nodes are called {short_repr(name)} once functions are inlined; rename one")
         found[name] = FlatNode(name, op, inputs, node.attributes, inside=depth > 0)
         budget.spend(found[name])
         if len(found) > MAX_NODES:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 from captum_concepts_essentia import ops
 from captum_concepts_essentia.cards import ModelCard, find_card
 from captum_concepts_essentia.functions import (
@@ -124,7 +124,8 @@ class GraphModule(nn.Module):
             if name not in self.nodes or self.nodes[name].op != "Placeholder":
                 known = [node.name for node in self.nodes.values() if node.op == "Placeholder"]
                 raise InputError(
-                    f"{self._where}: input {shown(given)} is not a Placeholder of the graph; it has {shown(known, 200)}"
+                    f"{self._where}: input {short_repr(given)} is not a Placeholder of the graph; it has "
+                    f"{short_repr(known, 200)}"
                 )
             return name
         names = self.layers if self.output_name is None else ancestors(self.nodes, split_reference(self.output_name)[0])
@@ -132,7 +133,9 @@ class GraphModule(nn.Module):
         if len(found) > 1 and self.output_name is None:
             return None  # the output asked for decides
         if len(found) != 1:
-            raise InputError(f"{self._where}: the graph has {len(found)} inputs, {shown(found)}; name one with input=")
+            raise InputError(
+                f"{self._where}: the graph has {len(found)} inputs, {short_repr(found)}; name one with input="
+            )
         return found[0]
 
     def _check(self, reference: str) -> Reference:
@@ -146,27 +149,29 @@ class GraphModule(nn.Module):
             return name, number
         if name not in self.nodes:
             listed = choices(reference, computed(self.nodes[node] for node in self.layers))
-            raise InputError(f"{self._where}: there is no node {shown(reference)}; its nodes: {listed}")
+            raise InputError(f"{self._where}: there is no node {short_repr(reference)}; its nodes: {listed}")
         behind = ancestors(self.nodes, name)
         if behind & self._cyclic:
-            some = shown(sorted(behind & self._cyclic)[0])
-            raise InputError(f"{self._where}: {shown(name)} depends on a cycle around {some}; not a frozen graph")
+            some = short_repr(sorted(behind & self._cyclic)[0])
+            raise InputError(f"{self._where}: {short_repr(name)} depends on a cycle around {some}; not a frozen graph")
         for node in sorted(behind, key=lambda node: self._position[node]):
             if node in self.layers:
                 continue
             missing = [source for source, _ in self.nodes[node].inputs if source not in self.nodes]
             if missing:
                 raise InputError(
-                    f"{self._where}: node {shown(node)} reads {shown(missing[0])}, which is not in the graph"
+                    f"{self._where}: node {short_repr(node)} reads {short_repr(missing[0])}, which is not in the graph"
                 )
             unread = self.nodes[node].attributes.unread.get("value")
             if unread is not None:
                 raise UnsupportedOperation(
-                    f"{self._where}: constant {shown(node)} holds {unread}, which are not supported; choose a node "
+                    f"{self._where}: constant {short_repr(node)} holds {unread}, which are not supported; choose a "
+                    "node "
                     "that does not depend on it"
                 )
             raise UnsupportedOperation(
-                f"{self._where}: operation {shown(self.nodes[node].op)} of node {shown(node)} is not supported; "
+                f"{self._where}: operation {short_repr(self.nodes[node].op)} of node {short_repr(node)} is not "
+                "supported; "
                 f"supported are {', '.join(ops.SUPPORTED)}"
             )
         raise AssertionError(name)
@@ -227,24 +232,24 @@ class GraphModule(nn.Module):
         values = self._run(x, start, target)
         if isinstance(values, tuple):
             if number >= len(values):
-                raise InputError(f"output={shown(wanted)}: the node has {len(values)} outputs, counted from 0")
+                raise InputError(f"output={short_repr(wanted)}: the node has {len(values)} outputs, counted from 0")
             return values[number]
         if number:
-            raise InputError(f"output={shown(wanted)}: the node has one output; leave out the number")
+            raise InputError(f"output={short_repr(wanted)}: the node has one output; leave out the number")
         return values
 
     def _start(self, target: str, given: str | None) -> str:
         if given is not None:
             name, number = self._check(given)
             if number:
-                raise InputError(f"{self._where}: input={shown(given)}: start from a node's first output")
+                raise InputError(f"{self._where}: input={short_repr(given)}: start from a node's first output")
             return name
         if self.input_name is not None:
             return self.input_name
         found = [name for name in ancestors(self.nodes, target) if self.nodes[name].op == "Placeholder"]
         if len(found) != 1:
             raise InputError(
-                f"{self._where}: {shown(target)} depends on {len(found)} inputs, {shown(found)}; give input="
+                f"{self._where}: {short_repr(target)} depends on {len(found)} inputs, {short_repr(found)}; give input="
             )
         return found[0]
 
@@ -291,7 +296,7 @@ class GraphModule(nn.Module):
         try:
             return [pick(values, source) for source in self.nodes[name].inputs]
         except BadGraph as reason:
-            raise InputError(f"{self._where}: node {shown(name)} reads {reason} counted from 0") from None
+            raise InputError(f"{self._where}: node {short_repr(name)} reads {reason} counted from 0") from None
 
     def _chained(self, chain: Chain, values: Mapping[str, Result]) -> Tensor:
         try:
@@ -300,7 +305,8 @@ class GraphModule(nn.Module):
             raise
         except FAILURES as error:
             raise InputError(
-                f"{self._where}: nodes {shown(chain.inside[0])} to {shown(chain.pooling)} do not fit together: "
+                f"{self._where}: nodes {short_repr(chain.inside[0])} to {short_repr(chain.pooling)} do not fit "
+                "together: "
                 f"{first_line(error)}"
             ) from error
 
@@ -317,7 +323,9 @@ class GraphModule(nn.Module):
                     waiting.append(source)
         others = [name for name in found if self.nodes[name].op == "Placeholder" and name != start]
         if others:
-            raise InputError(f"{self._where}: {shown(target)} also depends on {shown(others[0])}, which has no value")
+            raise InputError(
+                f"{self._where}: {short_repr(target)} also depends on {short_repr(others[0])}, which has no value"
+            )
         return sorted(found, key=self._position.__getitem__)
 
     def _usable_chains(self, needed: Sequence[str], start: str, target: str) -> dict[str, Chain]:
@@ -361,7 +369,7 @@ def import_graph(
         InputError: not a frozen graph, or the card names a node that is not there.
         UnsupportedOperation: the predictions depend on an operation that is not supported.
     """
-    where = shown(fspath(path), 200)
+    where = short_repr(fspath(path), 200)
     found = find_card(path, card)
     named = {} if found is None else found.named(input=input, predictions=output)
     input, output = input or named.get("input"), output or named.get("predictions")
@@ -377,7 +385,7 @@ def flat_graph(path: str | PathLike[str], input: str | None = None) -> dict[str,
     Raises:
         InputError: not a frozen graph.
     """
-    nodes = flatten(read_graph(path), shown(fspath(path), 200))
+    nodes = flatten(read_graph(path), short_repr(fspath(path), 200))
     for node in nodes.values():
         shape = node.attributes.shapes.get("shape")
         if node.op == "Placeholder" and input in (None, node.name) and shape and shape[0] > 0:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 from captum_concepts_essentia.protobuf import Attributes
 from captum_concepts_essentia.values import BadGraph, Result
 
@@ -26,7 +26,7 @@ def channels_first(attributes: Attributes) -> bool:
     """
     layout = attributes.texts.get("data_format", "NHWC")
     if layout not in ("NHWC", "NCHW"):
-        raise BadGraph(f"data_format {shown(layout)}")
+        raise BadGraph(f"data_format {short_repr(layout)}")
     return layout == "NCHW"
 
 
@@ -71,7 +71,7 @@ def _padding(
         first = 4 if channels_first(attributes) else 2
         return [(given[first], given[first + 1]), (given[first + 2], given[first + 3])]
     if kind != "VALID":
-        raise BadGraph(f"padding {shown(kind)}")
+        raise BadGraph(f"padding {short_repr(kind)}")
     return [(0, 0), (0, 0)]
 
 

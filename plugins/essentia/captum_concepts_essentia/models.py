@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from captum_concepts.backbones.options import class_names
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 from captum_concepts_essentia.cards import ModelCard, find_card
 from captum_concepts_essentia.frontends import PATCHES
 from captum_concepts_essentia.functions import FlatNode, Reference, join, split_reference
@@ -141,7 +141,7 @@ def _with_head(
     named = card.named(input=None, predictions=output) if card else {}
     if card is not None:
         card.check(named, head, above.name)
-    module = GraphModule(head, named.get("input"), output or named.get("predictions"), shown(str(above), 200))
+    module = GraphModule(head, named.get("input"), output or named.get("predictions"), short_repr(str(above), 200))
     module.require_output()
     return module, join(nodes, embedding, head, cast(str, module.input_name))  # known where the output is
 
@@ -151,7 +151,7 @@ def _file(kind: str, path: str | PathLike[str] | None) -> Path:
         raise InputError(f"{kind} needs your weights file, {KINDS[kind].file}; {_published(KINDS[kind].address)}")
     found = Path(path)
     if not os.path.isfile(found):  # unlike Path.is_file, false of names that no file can have
-        raise InputError(f"{shown(fspath(path), 200)}: no such file; {_published(KINDS[kind].address)}")
+        raise InputError(f"{short_repr(fspath(path), 200)}: no such file; {_published(KINDS[kind].address)}")
     return found
 
 
@@ -181,4 +181,4 @@ def _names(classes: Any) -> tuple[str, ...]:
     try:
         return tuple(name.strip() for row in csv.reader([classes], skipinitialspace=True, strict=True) for name in row)
     except csv.Error:
-        raise InputError(f'classes={shown(classes)}: put quotes around whole names: one, "two, three"') from None
+        raise InputError(f'classes={short_repr(classes)}: put quotes around whole names: one, "two, three"') from None

@@ -17,7 +17,7 @@ from os import PathLike
 import numpy as np
 
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 MAX_FILE_BYTES = 2**31  # no protocol-buffer message may be larger
 MAX_NODES = 200_000
@@ -115,7 +115,7 @@ def read_graph(path: str | PathLike[str]) -> Graph:
     Raises:
         InputError: no such file, one that is no whole GraphDef, or one beyond the limits above.
     """
-    where = shown(os.fspath(path), 200)
+    where = short_repr(os.fspath(path), 200)
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -157,14 +157,14 @@ class _Reader:
             if number == 1:
                 node = self.node(_message(value))
                 if node.name in nodes:
-                    raise _Malformed(f"two nodes are called {shown(node.name)}")
+                    raise _Malformed(f"two nodes are called {short_repr(node.name)}")
                 nodes[node.name] = node
             elif number == 2:
                 for inner, part in _fields(_message(value)):
                     if inner == 1:
                         function = self.function(_message(part))
                         if function.name in functions:
-                            raise _Malformed(f"two functions are called {shown(function.name)}")
+                            raise _Malformed(f"two functions are called {short_repr(function.name)}")
                         functions[function.name] = function
         return Graph(nodes, functions)
 
@@ -186,7 +186,7 @@ class _Reader:
                 key, content = _entry(_message(value))
                 self.attribute(attributes, key, content)
         if not name or not op:
-            raise _Malformed(f"node {shown(name)} of type {shown(op)}: both must be given")
+            raise _Malformed(f"node {short_repr(name)} of type {short_repr(op)}: both must be given")
         return Node(name, op, tuple(inputs), attributes)
 
     def attribute(self, into: Attributes, key: str, message: memoryview) -> None:
@@ -270,7 +270,7 @@ class _Reader:
                 returned[key] = _text(result)
         missing = [output for output in outputs if output not in returned]
         if not name or missing:
-            raise _Malformed(f"function {shown(name)}: nothing says what its outputs {shown(missing)} are")
+            raise _Malformed(f"function {short_repr(name)}: nothing says what its outputs {short_repr(missing)} are")
         return Function(name, tuple(arguments), tuple(returned[output] for output in outputs), tuple(nodes))
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 from captum_concepts_essentia.builder import GraphBuilder
 from captum_concepts_essentia.functions import split_reference
 from captum_concepts_essentia.listing import choices
@@ -74,14 +74,14 @@ class Session:
     """
 
     def __init__(self, path: str | PathLike[str], input: str, outputs: Sequence[str]) -> None:
-        self._where = shown(fspath(path), 200)
+        self._where = short_repr(fspath(path), 200)
         standard = load_essentia()
         graph = read_graph(path)
         for name in (input, *outputs):
             if split_reference(name)[0] not in graph.nodes:
                 known = [node.name for node in graph.nodes.values() if node.op != "Const"]
                 raise InputError(
-                    f"{self._where}: TensorFlow has no node {shown(name)} outside of functions; it has "
+                    f"{self._where}: TensorFlow has no node {short_repr(name)} outside of functions; it has "
                     f"{choices(name, known)}"
                 )
         self.input = input
@@ -142,7 +142,7 @@ class Session:
             values[name] = np.asarray(found[f"{_PREFIX}/value_{i}"]).ravel().reshape(shape)
             if not shape.size or shape[0] != len(x):
                 raise InputError(
-                    f"{self._where}: {shown(name)} has shape {tuple(shape)} for {len(x)} rows; choose another"
+                    f"{self._where}: {short_repr(name)} has shape {tuple(shape)} for {len(x)} rows; choose another"
                 )
         return values
 
@@ -172,4 +172,4 @@ def _flattening(outputs: Sequence[str]) -> bytes:
 
 
 def _one_line(error: Exception) -> str:
-    return shown(" ".join(str(error).split()), 200)
+    return short_repr(" ".join(str(error).split()), 200)

@@ -19,7 +19,7 @@ from captum_concepts.backbones.fingerprint import Unhashable, fingerprint
 from captum_concepts.backbones.layers import check_pooling, pool_map
 from captum_concepts.backbones.protocol import Gradients
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 from captum_concepts_essentia.differences import Derivatives, central_differences
 from captum_concepts_essentia.functions import FlatNode, saturation, split_reference
 from captum_concepts_essentia.listing import choices, computed
@@ -109,7 +109,9 @@ class RuntimeBackbone:
         for layer in layers:
             if split_reference(layer)[0] not in names:
                 listed = choices(layer, computed(outside))
-                raise InputError(f"{self.name}: layer {shown(layer)} is not one of its layers; layers are: {listed}")
+                raise InputError(
+                    f"{self.name}: layer {short_repr(layer)} is not one of its layers; layers are: {listed}"
+                )
 
     def read(self, clip: Clip) -> Iterator[Patches]:
         """The clip's patches: mono waveforms (P, patch_samples) at the model's sample rate."""
@@ -135,7 +137,8 @@ class RuntimeBackbone:
             size = activations[layer].shape[1]
             if size > MAX_DIRECTIONS:
                 raise InputError(
-                    f"layer {shown(layer)}: {size} numbers are too many for differences (at most {MAX_DIRECTIONS}); "
+                    f"layer {short_repr(layer)}: {size} numbers are too many for differences (at most "
+                    f"{MAX_DIRECTIONS}); "
                     "choose a dense layer, or pool='time_freq'"
                 )
             found = self._derivatives(inputs, layer, np.eye(size), pool)
@@ -169,7 +172,7 @@ class RuntimeBackbone:
         places = _places(maps.shape[1:], _axes(layer, maps)[1:], pool)
         if directions.shape[1] != places.max() + 1:
             raise InputError(
-                f"directions of {directions.shape[1]} numbers for {places.max() + 1} of layer {shown(layer)}"
+                f"directions of {directions.shape[1]} numbers for {places.max() + 1} of layer {short_repr(layer)}"
             )
 
         def logits(rows: np.ndarray) -> np.ndarray:
@@ -189,7 +192,7 @@ class RuntimeBackbone:
         for target in targets:
             if not 0 <= target < len(self.classes):
                 raise InputError(
-                    f"target={shown(target)} is out of range; {self.name} has 0 to {len(self.classes) - 1}"
+                    f"target={short_repr(target)} is out of range; {self.name} has 0 to {len(self.classes) - 1}"
                 )
         return list(targets)
 
@@ -228,7 +231,7 @@ def _logits_node(nodes: dict[str, FlatNode], output: str) -> tuple[str, Callable
 
 def _axes(layer: str, values: np.ndarray) -> str:
     if values.ndim not in _AXES:
-        raise InputError(f"layer {shown(layer)} gives {values.ndim} axes; choose one that gives 2 to 4")
+        raise InputError(f"layer {short_repr(layer)} gives {values.ndim} axes; choose one that gives 2 to 4")
     return _AXES[values.ndim]
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 MAX_NUMBERS = 2**28
 Value = Tensor | np.ndarray
@@ -88,5 +88,5 @@ def pick(values: Mapping[str, Result], reference: tuple[str, int]) -> Value:
     found = values[name]
     outputs = found if isinstance(found, tuple) else (found,)
     if number >= len(outputs):
-        raise BadGraph(f"output {number} of {shown(name)}, which has {len(outputs)},")
+        raise BadGraph(f"output {number} of {short_repr(name)}, which has {len(outputs)},")
     return outputs[number]

@@ -267,10 +267,10 @@ def test_the_other_backbones_by_tiny_graphs(tmp_path, tiny, tone):
         (tmp_path / f"{kind}.json").write_text(json.dumps(card))
         backbone = FACTORIES[kind](str(tmp_path / f"{kind}.pb"), "cpu")
         assert backbone.layers == ("PartitionedCall:1",)
-        heard = next(iter(backbone.read(tone))).inputs
+        extracted = next(iter(backbone.read(tone))).inputs
         module = import_graph(tmp_path / f"{kind}.pb")
-        expected = module(backbone.frontend(heard), output=LAYER)
-        found = backbone.activations(heard, backbone.layers)["PartitionedCall:1"]
+        expected = module(backbone.frontend(extracted), output=LAYER)
+        found = backbone.activations(extracted, backbone.layers)["PartitionedCall:1"]
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
         assert backbone.logits_layer == "model/dense_1/BiasAdd"
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from captum_concepts.audio._torchaudio import load
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 _STRETCH_FFT, _STRETCH_HOP = 2048, 512
 _FILTER_ORDER = 4
@@ -136,7 +136,7 @@ class Augmentation:
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, (int, float)) and not 0 <= value <= 1:
-                raise InputError(f"{field.name}={shown(value)}: give a number between 0 and 1")
+                raise InputError(f"{field.name}={short_repr(value)}: give a number between 0 and 1")
 
     @classmethod
     def none(cls, hiss: float = 0.0) -> Augmentation:

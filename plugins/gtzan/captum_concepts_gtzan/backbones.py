@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from captum_concepts.backbones.embedding_backbone import EmbeddingBackbone
 from captum_concepts.backbones.torch_backbone import TorchBackbone
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 from captum_concepts_gtzan.checkpoints import load_checkpoint
 from captum_concepts_gtzan.dataset import GENRES
 from captum_concepts_gtzan.features import COLUMNS, SAMPLE_RATE, features_version, track_features
@@ -154,11 +154,13 @@ def gtzan_svm(weights: str | PathLike[str] | None, device: str = "auto", **optio
     """
     for option in options:
         if option not in ("hop_seconds", "short"):
-            raise InputError(f"option {shown(option)} is not one of gtzan-svm; it has hop_seconds, short")
+            raise InputError(f"option {short_repr(option)} is not one of gtzan-svm; it has hop_seconds, short")
     if weights is None:
         raise InputError("backbone gtzan-svm has no untrained form: give weights, from captum-concepts gtzan train svm")
     model = SvmModel.load(weights)
     unknown = [name for name in model.features if name not in COLUMNS]
     if unknown:
-        raise InputError(f"weights {shown(str(weights), 200)}: {shown(unknown[0])} is not computed from audio here")
+        raise InputError(
+            f"weights {short_repr(str(weights), 200)}: {short_repr(unknown[0])} is not computed from audio here"
+        )
     return SvmBackbone(model, device, **options)

@@ -17,7 +17,7 @@ from captum_concepts.audio.files import file_digest
 from captum_concepts.audio.patches import read_clip
 from captum_concepts.errors import InputError
 from captum_concepts.seeding import generator
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 from captum_concepts.types import Progress
 from captum_concepts_gtzan.augmentations import Augmentation, crop
 from captum_concepts_gtzan.dataset import Track
@@ -67,7 +67,7 @@ def read_recordings(
     for number, track in enumerate(tracks, 1):
         if track.genre not in place:
             raise InputError(
-                f"genre {shown(track.genre)} of {shown(track.path, 200)} is not one of {', '.join(classes)}"
+                f"genre {short_repr(track.genre)} of {short_repr(track.path, 200)} is not one of {', '.join(classes)}"
             )
         try:
             waves.append(read_clip(Clip(track.path), sample_rate))
@@ -123,7 +123,7 @@ class TrainingBatches:
     ) -> None:
         for name, value, least in (("batch_size", batch_size, 2), ("crops", crops, 1), ("threads", threads, 1)):
             if value < least:
-                raise InputError(f"{name}={shown(value)}: give {least} or more")
+                raise InputError(f"{name}={short_repr(value)}: give {least} or more")
         if len(recordings) * crops < 2:
             raise InputError("one example is too few to train on; give more tracks")
         self._recordings = recordings

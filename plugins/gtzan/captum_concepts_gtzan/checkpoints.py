@@ -15,7 +15,7 @@ from torch import Tensor
 from captum_concepts.backbones.options import class_names
 from captum_concepts.errors import InputError
 from captum_concepts.storage.safetensors_files import write_weights
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 from captum_concepts_gtzan.dataset import GENRES
 from captum_concepts_gtzan.models import MODELS, GenreModel, GtzanCNN, build_model
 
@@ -62,7 +62,7 @@ def load_checkpoint(
         InputError: no such file, a file of another network or format, one that asks for code to be run, options that
             contradict the file, values that are not finite, or no class names.
     """
-    where = f"weights {shown(str(path), 200)}"
+    where = f"weights {short_repr(str(path), 200)}"
     tensors, metadata = _read(path, where)
     if metadata:
         options = _stated(metadata, name, options, where)
@@ -121,13 +121,14 @@ def _stated(metadata: Mapping[str, str], name: str, options: Mapping[str, Any], 
     if metadata.get("format") != FORMAT:
         return dict(options)
     if metadata.get("model") != name:
-        raise InputError(f"{where}: of {shown(metadata.get('model'))}, not of {name}; load it under its own name")
+        raise InputError(f"{where}: of {short_repr(metadata.get('model'))}, not of {name}; load it under its own name")
     stated = _json(metadata, "options", dict, where)
     for option, value in options.items():
         # Only the CNN's weights do not depend on the length of a chunk.
         if option in stated and stated[option] != value and not (option == "seconds" and name == GtzanCNN.name):
             raise InputError(
-                f"{where}: was trained with {option}={shown(stated[option])}, not {shown(value)}; leave the option out"
+                f"{where}: was trained with {option}={short_repr(stated[option])}, not {short_repr(value)}; leave "
+                "the option out"
             )
     return {**stated, **options}
 
@@ -203,13 +204,13 @@ def _check(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], name: 
     other = f"{where}: not weights of {name} with these options"
     for key, tensor in expected.items():
         if key not in tensors:
-            raise InputError(f"{other}: it has no {shown(key)}")
+            raise InputError(f"{other}: it has no {short_repr(key)}")
         if tensors[key].shape != tensor.shape:
             raise InputError(f"{other}: {key} is {tuple(tensors[key].shape)}, expected {tuple(tensor.shape)}")
         if not tensors[key].isfinite().all() or (key.endswith("running_var") and (tensors[key] < 0).any()):
             raise InputError(f"{where}: {key} holds NaN, infinite or impossible values; get the file again")
     if unexpected := sorted(tensors.keys() - expected.keys() - {_FILTERS, _WINDOW}):
-        raise InputError(f"{other}: unexpected {shown(unexpected[0])}")
+        raise InputError(f"{other}: unexpected {short_repr(unexpected[0])}")
 
 
 def _check_frontend(model: GenreModel, tensors: Mapping[str, Tensor], where: str) -> None:

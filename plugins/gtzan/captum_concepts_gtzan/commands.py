@@ -12,7 +12,7 @@ import click
 from captum_concepts.cli import console
 from captum_concepts.cli import options as cli_options
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 if TYPE_CHECKING:
     from captum_concepts_gtzan.evaluation import Evaluation
@@ -316,7 +316,7 @@ def predict(files: tuple[str, ...], **given: Any) -> None:
     classifier = _classifier(given)
     paths = [path for name in files for path in (find_audio(name) if Path(name).is_dir() else [name])]
     if not paths:
-        raise InputError(f"{shown(files[0], 200)}: no audio in this folder; give files")
+        raise InputError(f"{short_repr(files[0], 200)}: no audio in this folder; give files")
     with console.progress_bars(given["quiet"]) as progress:
         found, skipped = run(classifier, paths, progress)
     for line in skipped:

@@ -16,14 +16,14 @@ from captum_concepts.audio.clips import Clip
 from captum_concepts.concepts.concept_set import ConceptSet
 from captum_concepts.concepts.names import Skipped
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 from captum_concepts_gtzan.dataset import Track, find_tracks, genre_name
 
 #: Beats per minute that part the tempo classes.
 TEMPO_EDGES = (90.0, 120.0)
 
 _TEMPO_FILE = re.compile(r"(?:gtzan[_.])?(?P<genre>.+)[_.](?P<number>\d+)", re.IGNORECASE)
-_MOST_BYTES = 64  # of one number
+_MAX_BYTES = 64  # of one number
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ def tempo_concepts(
     """
     bounds = [float(edge) for edge in edges]
     if not bounds or min(bounds) <= 0 or not all(math.isfinite(edge) for edge in bounds) or bounds != sorted({*bounds}):
-        raise InputError(f"edges={shown(tuple(edges))}: give ascending positive beats per minute")
+        raise InputError(f"edges={short_repr(tuple(edges))}: give ascending positive beats per minute")
     tracks = find_tracks(folder)
     skipped: list[Skipped] = [("", "unreadable", line) for line in tracks.skipped]
     tempos = read_tempos(Path(labels) if labels is not None else Path(folder) / "tempo", skipped)
@@ -102,7 +102,9 @@ def read_tempos(folder: Path, skipped: list[Skipped]) -> dict[str, float]:
     """
     paths = sorted(folder.glob("*.bpm"))
     if not paths:
-        raise InputError(f"{shown(str(folder), 200)}: no .bpm file; give the folder of the tempo annotations as labels")
+        raise InputError(
+            f"{short_repr(str(folder), 200)}: no .bpm file; give the folder of the tempo annotations as labels"
+        )
     tempos: dict[str, float] = {}
     for path in paths:
         named = _TEMPO_FILE.fullmatch(path.stem)
@@ -111,7 +113,7 @@ def read_tempos(folder: Path, skipped: list[Skipped]) -> dict[str, float]:
             continue
         try:
             with open(path, "rb") as file:
-                tempo = float(file.read(_MOST_BYTES).decode("ascii"))
+                tempo = float(file.read(_MAX_BYTES).decode("ascii"))
         except (OSError, ValueError):
             tempo = math.nan
         if 0 < tempo < math.inf:

@@ -13,7 +13,7 @@ import numpy as np
 from captum_concepts.audio.clips import AudioError
 from captum_concepts.audio.files import duration, find_audio
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 GENRES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock")
 #: Where the genre folders lie below the folder a user has: the original and torchaudio's, Kaggle's, Kaggle's archive.
@@ -92,22 +92,27 @@ def find_tracks(folder: str | PathLike[str], genres: Sequence[str] | None = None
     root = _genre_root(Path(folder))
     wanted = None if genres is None else {genre_name(genre) for genre in genres}
     folders = sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    skipped = [f"{shown(path, 200)}: not in a genre's folder" for path in find_audio(root) if Path(path).parent == root]
+    skipped = [
+        f"{short_repr(path, 200)}: not in a genre's folder" for path in find_audio(root) if Path(path).parent == root
+    ]
     found: dict[str, Track] = {}
     for place in folders:
         genre = genre_name(place.name)
         paths = find_audio(place)
         if not paths:
-            skipped.append(f"{shown(str(place), 200)}: no audio in this folder")
+            skipped.append(f"{short_repr(str(place), 200)}: no audio in this folder")
         elif wanted is not None and genre not in wanted:
             raise InputError(
-                f"{shown(str(place), 200)}: {shown(genre)} is not one of the genres {', '.join(sorted(wanted))}; "
+                f"{short_repr(str(place), 200)}: {short_repr(genre)} is not one of the genres "
+                f"{', '.join(sorted(wanted))}; "
                 "rename or remove this folder"
             )
         for path in paths:
             track_id = _track_id(path, root, genre)
             if track_id in found:
-                skipped.append(f"{shown(path, 200)}: {shown(track_id)} is there already as {found[track_id].path}")
+                skipped.append(
+                    f"{short_repr(path, 200)}: {short_repr(track_id)} is there already as {found[track_id].path}"
+                )
                 continue
             try:
                 found[track_id] = Track(path, genre, track_id, duration(path))
@@ -116,7 +121,8 @@ def find_tracks(folder: str | PathLike[str], genres: Sequence[str] | None = None
     if not found:
         first = f"; the first of {len(skipped)} reasons: {skipped[0]}" if skipped else ""
         raise InputError(
-            f"{shown(str(folder), 200)}: no track found; give a folder with one subfolder of audio per genre{first}"
+            f"{short_repr(str(folder), 200)}: no track found; give a folder with one subfolder of audio per "
+            f"genre{first}"
         )
     tracks = tuple(found[track_id] for track_id in sorted(found))
     return Tracks(tracks, tuple(sorted({track.genre for track in tracks})), tuple(skipped))
@@ -124,7 +130,7 @@ def find_tracks(folder: str | PathLike[str], genres: Sequence[str] | None = None
 
 def _genre_root(folder: Path) -> Path:
     if not folder.is_dir():
-        raise InputError(f"{shown(str(folder), 200)}: no such folder; give the folder of the data set")
+        raise InputError(f"{short_repr(str(folder), 200)}: no such folder; give the folder of the data set")
     return next((folder / below for below in _BELOW if (folder / below).is_dir()), folder)
 
 

@@ -20,7 +20,7 @@ from captum_concepts.audio.patches import iter_patches
 from captum_concepts.backbones.options import resolve_device
 from captum_concepts.errors import InputError
 from captum_concepts.storage.safetensors_files import read_weights, written
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 from captum_concepts.types import Progress
 from captum_concepts_gtzan.checkpoints import load_checkpoint
 from captum_concepts_gtzan.dataset import Track
@@ -110,18 +110,22 @@ def load_classifier(
     told = _told(weights)
     if told.get("format", "").startswith("captum-concepts-gtzan svm"):
         if model not in (None, "gtzan-svm"):
-            raise InputError(f"weights {shown(str(weights), 200)}: of gtzan-svm, not of {model}; leave out the model")
+            raise InputError(
+                f"weights {short_repr(str(weights), 200)}: of gtzan-svm, not of {model}; leave out the model"
+            )
         if seconds is not None:
             raise InputError(
-                f"seconds={shown(seconds)}: gtzan-svm hears pieces as long as its training tracks; leave it out"
+                f"seconds={short_repr(seconds)}: gtzan-svm hears pieces as long as its training tracks; leave it out"
             )
         return SvmClassifier(weights)
     if model == "gtzan-svm":
-        raise InputError(f"weights {shown(str(weights), 200)}: not of gtzan-svm; give the file that training it wrote")
+        raise InputError(
+            f"weights {short_repr(str(weights), 200)}: not of gtzan-svm; give the file that training it wrote"
+        )
     name = model or told.get("model", "")
     if name not in MODELS:
         raise InputError(
-            f"weights {shown(str(weights), 200)}: do not say of which network they are; give the model, one of "
+            f"weights {short_repr(str(weights), 200)}: do not say of which network they are; give the model, one of "
             f"{', '.join(MODELS)}"
         )
     options: dict[str, Any] = {} if seconds is None else {"seconds": seconds}
@@ -181,7 +185,7 @@ def predict(
         except AudioError as error:
             skipped.append(str(error))
         except InputError as error:  # what is too short for features, say
-            skipped.append(f"{shown(path, 200)}: {error}")
+            skipped.append(f"{short_repr(path, 200)}: {error}")
         if progress is not None:
             progress("hear", number, len(paths))
     return found, skipped
@@ -291,7 +295,8 @@ def evaluate(classifier: Classifier, tracks: Sequence[Track], progress: Progress
     for track in tracks:
         if track.genre not in place:
             raise InputError(
-                f"genre {shown(track.genre)} of {shown(track.path, 200)} is not one of {', '.join(classifier.classes)}"
+                f"genre {short_repr(track.genre)} of {short_repr(track.path, 200)} is not one of "
+                f"{', '.join(classifier.classes)}"
             )
     found, skipped = predict(classifier, [track.path for track in tracks], progress)
     if not found:

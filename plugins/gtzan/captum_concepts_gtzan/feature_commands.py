@@ -10,7 +10,7 @@ import click
 from captum_concepts.cli import console
 from captum_concepts.cli import options as cli_options
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 
 @click.command()
@@ -34,7 +34,7 @@ def features(data: str, out: str, as_json: bool, quiet: bool, verbose: bool) -> 
     from captum_concepts_gtzan.features import extract_features, write_features
 
     if Path(out).suffix.lower() != ".csv":
-        raise InputError(f"--out {shown(out, 200)}: give a name that ends in .csv")
+        raise InputError(f"--out {short_repr(out, 200)}: give a name that ends in .csv")
     cli_options.check_writable(Path(out).parent, "--out")
     tracks = find_tracks(data)
     with console.progress_bars(quiet) as progress:

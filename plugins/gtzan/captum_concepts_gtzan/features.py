@@ -20,7 +20,7 @@ import pandas as pd
 from captum_concepts.audio.clips import AudioError, Clip
 from captum_concepts.audio.patches import iter_patches, read_clip
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 from captum_concepts_gtzan.dataset import Tracks, genre_name
 
 SAMPLE_RATE = 22050
@@ -82,7 +82,9 @@ class FeatureTable:
         place = {name: index for index, name in enumerate(self.names)}
         for name in names:
             if name not in place:
-                raise InputError(f"features: there is no {shown(name)}; the table has {', '.join(self.names[:60])}")
+                raise InputError(
+                    f"features: there is no {short_repr(name)}; the table has {', '.join(self.names[:60])}"
+                )
         return self.values[:, [place[name] for name in names]]
 
 
@@ -147,7 +149,7 @@ def piece_features(path: str | PathLike[str], names: Sequence[str], seconds: flo
     """
     for name in names:
         if name not in COLUMNS:
-            raise InputError(f"features: {shown(name)} is not computed from audio; use those of COLUMNS")
+            raise InputError(f"features: {short_repr(name)} is not computed from audio; use those of COLUMNS")
     samples = round(seconds * SAMPLE_RATE)
     pieces = iter_patches(Clip(str(path)), SAMPLE_RATE, samples, samples, short="repeat", max_patches=1)
     rows = [track_features(piece.inputs[0].numpy()) for piece in pieces]
@@ -190,7 +192,7 @@ def extract_features(tracks: Tracks, progress: Callable[[str, int, int], None] |
         except AudioError as error:
             skipped.append(str(error))
         except InputError as error:
-            skipped.append(f"{shown(track.path, 200)}: {error}")
+            skipped.append(f"{short_repr(track.path, 200)}: {error}")
         if progress is not None:
             progress("features", done, len(tracks))
     if not rows:
@@ -217,7 +219,7 @@ def read_features(path: str | PathLike[str]) -> FeatureTable:
     Raises:
         InputError: no such table, no ``label`` column, or a cell that is no finite number.
     """
-    where = shown(str(path), 200)
+    where = short_repr(str(path), 200)
     try:
         with open(path, encoding="utf-8-sig") as file:
             header = file.readline()
@@ -234,7 +236,9 @@ def read_features(path: str | PathLike[str]) -> FeatureTable:
         bad = np.flatnonzero(~np.isfinite(values))
         if len(bad):
             cell = frame[name].iloc[bad[0]]
-            raise InputError(f"{where}: row {bad[0] + 2}, {shown(name)}: {shown(cell)} is not a finite number; fix it")
+            raise InputError(
+                f"{where}: row {bad[0] + 2}, {short_repr(name)}: {short_repr(cell)} is not a finite number; fix it"
+            )
         columns.append(values)
     ids = frame["filename"] if "filename" in frame.columns else frame.index.astype(str)
     labels = tuple(genre_name(str(label)) for label in frame["label"])

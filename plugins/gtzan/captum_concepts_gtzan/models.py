@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from captum_concepts.audio.frontends import frontend
 from captum_concepts.backbones.options import whole_samples
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 #: Seconds of a chunk.
 LONGEST = 600.0
@@ -60,7 +60,7 @@ class GenreModel(nn.Module):
         super().__init__()
         _require_whole(n_classes=n_classes, sample_rate=sample_rate, n_fft=n_fft, n_mels=n_mels)
         if not 0 < seconds <= LONGEST:
-            raise InputError(f"seconds={shown(seconds)}: give more than 0 and at most {LONGEST:g}")
+            raise InputError(f"seconds={short_repr(seconds)}: give more than 0 and at most {LONGEST:g}")
         with torch.device("cpu"):  # filters are computed from values, which "meta" tensors lack
             self.frontend = frontend(
                 "gtzan",
@@ -240,7 +240,8 @@ class GtzanCNN2(GenreModel):
             incoming, bands, frames = width, bands // pool, frames // pool
         if not bands * frames:
             raise InputError(
-                f"{self.name}: seconds={shown(seconds)}, n_mels={self.frontend.n_mels}: too small for its pools of 64 "
+                f"{self.name}: seconds={short_repr(seconds)}, n_mels={self.frontend.n_mels}: too small for its pools "
+                "of 64 "
                 "frames and bands; give a longer chunk or more bands"
             )
         self.hidden1 = _dense(incoming * bands * frames, 1024, dropout)
@@ -270,7 +271,7 @@ def build_model(name: str, seed: int = 0, **options: Any) -> GenreModel:
         InputError: unknown network or option.
     """
     if name not in MODELS:
-        raise InputError(f"model {shown(name)} is not known; give one of {', '.join(MODELS)}")
+        raise InputError(f"model {short_repr(name)} is not known; give one of {', '.join(MODELS)}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
@@ -317,10 +318,10 @@ def _dense(incoming: int, outgoing: int, dropout: float) -> nn.Sequential:
 def _require_whole(**numbers: object) -> None:
     for name, value in numbers.items():
         if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= _LARGEST[name]:
-            raise InputError(f"{name}={shown(value)}: give a whole number from 1 to {_LARGEST[name]}")
+            raise InputError(f"{name}={short_repr(value)}: give a whole number from 1 to {_LARGEST[name]}")
 
 
 def _require_share(**numbers: Any) -> None:
     for name, value in numbers.items():
         if not isinstance(value, (int, float)) or not 0 <= value < 1:
-            raise InputError(f"{name}={shown(value)}: give a share from 0 to below 1")
+            raise InputError(f"{name}={short_repr(value)}: give a share from 0 to below 1")

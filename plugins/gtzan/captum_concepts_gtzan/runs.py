@@ -16,7 +16,7 @@ import numpy as np
 from captum_concepts.audio.files import file_digest
 from captum_concepts.errors import InputError
 from captum_concepts.storage.safetensors_files import written
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 from captum_concepts.training.run_folder import RunFolder
 from captum_concepts.training.schedule import Schedule
 from captum_concepts.types import Progress
@@ -60,7 +60,7 @@ class Parting:
             raise InputError("folds and fold belong together: give both, e.g. folds=5 and fold=1, or neither")
         if self.folds is not None and self.fold is not None:
             if not 1 <= self.fold <= self.folds:
-                raise InputError(f"fold={shown(self.fold)}: give 1 to {self.folds}")
+                raise InputError(f"fold={short_repr(self.fold)}: give 1 to {self.folds}")
             return k_fold(tracks, self.folds, self.seed)[self.fold - 1]
         if self.split == "stratified":
             return stratified_split(tracks, seed=self.seed)

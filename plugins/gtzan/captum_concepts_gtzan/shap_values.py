@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 from captum_concepts_gtzan.features import FeatureTable, piece_features
 from captum_concepts_gtzan.svm import SvmModel
 
@@ -69,7 +69,7 @@ class FeatureShares:
             (folder / "shap.json").write_text(json.dumps(content, indent=1) + "\n", encoding="ascii")
             self._draw(folder)
         except OSError as error:
-            raise InputError(f"{shown(str(folder), 200)}: cannot be written ({error.strerror or error})") from None
+            raise InputError(f"{short_repr(str(folder), 200)}: cannot be written ({error.strerror or error})") from None
         return folder
 
     def _draw(self, folder: Path) -> None:
@@ -128,7 +128,7 @@ def explain_features(
         raise InputError("files: none given; name the tracks to explain")
     against = background.select(model.features)
     if most < 1 or not len(against):
-        raise InputError(f"most={shown(most)}: give at least one background track")
+        raise InputError(f"most={short_repr(most)}: give at least one background track")
     chosen = np.sort(np.random.default_rng(seed).permutation(len(against))[:most])
     pieces = [piece_features(path, model.features, model.seconds) for path in files]
     rows, first = np.concatenate(pieces), np.cumsum([0, *map(len, pieces)])
@@ -139,7 +139,9 @@ def explain_features(
 
     name = model.classes[int(log_probabilities(pieces[0]).mean(0).argmax())] if target is None else target
     if name not in model.classes:
-        raise InputError(f"target {shown(name)} is not a class of the machine; its classes: {', '.join(model.classes)}")
+        raise InputError(
+            f"target {short_repr(name)} is not a class of the machine; its classes: {', '.join(model.classes)}"
+        )
     column = list(model.classes).index(name)
     masker = shap.maskers.Independent(against[chosen], max_samples=len(chosen))
     explainer = shap.PermutationExplainer(lambda values: log_probabilities(values)[:, column], masker, seed=seed)

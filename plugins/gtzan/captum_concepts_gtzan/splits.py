@@ -11,7 +11,7 @@ import numpy as np
 
 from captum_concepts.concepts.folds import stratified_parts
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 from captum_concepts_gtzan.dataset import Track, Tracks, genre_name
 
 PARTS = ("train", "valid", "test")
@@ -63,7 +63,7 @@ def file_split(tracks: Tracks, folder: str | PathLike[str], kind: str = "filtere
             lines = path.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(
-                f"{shown(str(path), 200)}: cannot read this list of tracks ({type(error).__name__}); put "
+                f"{short_repr(str(path), 200)}: cannot read this list of tracks ({type(error).__name__}); put "
                 f"train_, valid_ and test_{kind}.txt there, or choose another split"
             ) from None
         lists[part] = [_listed_id(line.strip(), path, tracks.genres) for line in lines if line.strip()]
@@ -82,7 +82,7 @@ def stratified_split(tracks: Tracks, shares: Sequence[float] = (0.5, 0.25, 0.25)
         InputError: ``shares`` are not three positive numbers with sum 1, or a part would be empty.
     """
     if len(shares) != 3 or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-9:
-        raise InputError(f"shares={shown(shares)}: give three positive numbers with sum 1")
+        raise InputError(f"shares={short_repr(shares)}: give three positive numbers with sum 1")
     part = _parts(tracks.tracks, shares, seed)
     return _checked([_chosen(tracks.tracks, part == number) for number in range(3)])
 
@@ -103,10 +103,10 @@ def k_fold(tracks: Tracks, k: int = 5, seed: int = 0, validation: float = 0.25) 
     if not isinstance(k, int) or not 2 <= k <= counts.min():
         rarest = tracks.genres[int(counts.argmin())]
         raise InputError(
-            f"k={shown(k)}: give 2 or more folds, and at most the {counts.min()} tracks of {shown(rarest)}"
+            f"k={short_repr(k)}: give 2 or more folds, and at most the {counts.min()} tracks of {short_repr(rarest)}"
         )
     if not 0 < validation < 1:
-        raise InputError(f"validation={shown(validation)}: give a share between 0 and 1")
+        raise InputError(f"validation={short_repr(validation)}: give a share between 0 and 1")
     fold = _parts(tracks.tracks, [1 / k] * k, seed)
     splits = []
     for number in range(k):
@@ -138,7 +138,8 @@ def _listed_id(line: str, path: Path, genres: Sequence[str]) -> str:
         track_id = "/".join((genre, *folders[1:], name.rpartition(".")[0] or name))
     if genre not in genres:
         raise InputError(
-            f"{shown(str(path), 200)}: {shown(line)}: {shown(genre)} is not one of the genres {', '.join(genres)}; "
+            f"{short_repr(str(path), 200)}: {short_repr(line)}: {short_repr(genre)} is not one of the genres "
+            f"{', '.join(genres)}; "
             "correct the line"
         )
     return track_id
@@ -150,7 +151,7 @@ def _listed(tracks: Tracks, lists: Mapping[str, Sequence[str]]) -> Split:
         for track_id in ids:
             if part_of.setdefault(track_id, part) != part:
                 raise InputError(
-                    f"track {shown(track_id)} is listed for {part_of[track_id]} and for {part}; choose one"
+                    f"track {short_repr(track_id)} is listed for {part_of[track_id]} and for {part}; choose one"
                 )
     missing = [track_id for track_id in part_of if track_id not in tracks.by_id]
     unlisted = [track.track_id for track in tracks.tracks if track.track_id not in part_of]

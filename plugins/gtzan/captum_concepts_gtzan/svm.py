@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from captum_concepts.backbones.options import class_names
 from captum_concepts.errors import InputError
 from captum_concepts.storage.safetensors_files import write_weights
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 from captum_concepts_gtzan.features import FEATURES, SAMPLE_RATE, SHORTEST, FeatureTable
 from captum_concepts_gtzan.models import LONGEST
 
@@ -114,12 +114,12 @@ class SvmModel(nn.Module):
         super().__init__()
         self.seconds = float(seconds)
         if not SHORTEST <= self.seconds <= LONGEST:
-            raise InputError(f"svm: seconds={shown(seconds)}: give {SHORTEST:g} to {LONGEST:g}")
+            raise InputError(f"svm: seconds={short_repr(seconds)}: give {SHORTEST:g} to {LONGEST:g}")
         self.features = tuple(map(str, features))
         self.classes = class_names(classes)
         self.gamma = None if gamma is None else float(gamma)
         if self.gamma is not None and not 0 < self.gamma < math.inf:
-            raise InputError(f"svm: gamma={shown(gamma)}: give a positive number; train the machine again")
+            raise InputError(f"svm: gamma={short_repr(gamma)}: give a positive number; train the machine again")
         pairs = len(self.classes) * (len(self.classes) - 1) // 2
         vectors = len(tensors["support"]) if "support" in tensors and tensors["support"].dim() else 0
         shapes = {
@@ -189,7 +189,7 @@ class SvmModel(nn.Module):
         Raises:
             InputError: no such file, another file, or one that was damaged.
         """
-        where = f"weights {shown(str(path), 200)}"
+        where = f"weights {short_repr(str(path), 200)}"
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
@@ -338,8 +338,8 @@ def _labels(table: FeatureTable, folds: int) -> np.ndarray:
         raise InputError(f"labels: {len(names)} genre in the table; give two or more")
     if not isinstance(folds, int) or not 2 <= folds <= counts.min():
         raise InputError(
-            f"folds={shown(folds)}: give 2 or more, and at most the {counts.min()} tracks of "
-            f"{shown(str(names[counts.argmin()]))}"
+            f"folds={short_repr(folds)}: give 2 or more, and at most the {counts.min()} tracks of "
+            f"{short_repr(str(names[counts.argmin()]))}"
         )
     return labels
 

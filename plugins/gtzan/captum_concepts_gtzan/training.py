@@ -16,7 +16,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from captum_concepts.backbones.options import resolve_device
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 from captum_concepts.training.schedule import Schedule
 from captum_concepts.training.training_run import fit
 from captum_concepts.types import Progress
@@ -57,12 +57,12 @@ class TrainingOptions:
 
     def __post_init__(self) -> None:
         if self.learning_rate is not None and not self.learning_rate > 0:
-            raise InputError(f"learning_rate={shown(self.learning_rate)}: give a positive number")
+            raise InputError(f"learning_rate={short_repr(self.learning_rate)}: give a positive number")
         if not self.weight_decay >= 0:
-            raise InputError(f"weight_decay={shown(self.weight_decay)}: give 0 or more")
+            raise InputError(f"weight_decay={short_repr(self.weight_decay)}: give 0 or more")
         for name in ("label_smoothing", "plateau_factor"):
             if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"{name}={shown(getattr(self, name))}: give a share from 0 to below 1")
+                raise InputError(f"{name}={short_repr(getattr(self, name))}: give a share from 0 to below 1")
 
 
 class GenreTraining(LightningModule):

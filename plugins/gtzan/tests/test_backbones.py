@@ -124,8 +124,8 @@ def test_the_machine_hears_audio_and_its_gradients_are_those_of_finite_differenc
     waveforms = 0.1 * torch.randn(2, 44100, generator=torch.Generator().manual_seed(1))
     found = backbone.gradients(waveforms, ["embedding"], [0, 2])
     model = backbone.model
-    heard = [track_features(waveform.numpy()) for waveform in waveforms]
-    rows = model.standardise(np.array([[row[name] for name in model.features] for row in heard]))
+    extracted = [track_features(waveform.numpy()) for waveform in waveforms]
+    rows = model.standardise(np.array([[row[name] for name in model.features] for row in extracted]))
     torch.testing.assert_close(found.activations["embedding"].double(), rows, atol=1e-4, rtol=1e-5)
     assert found.logits.argmax(1).tolist() == model(rows).argmax(1).tolist()
     black_box = cc.EmbeddingBackbone(

@@ -41,10 +41,10 @@ def test_tempos_become_classes(tmp_path: Path, gtzan_like: Callable) -> None:
     )
     found = lookup("concept_sources", "gtzan-tempo").factory(str(root))
     assert found.names == ("below 90 bpm", "90 to 120 bpm", "120 bpm and above")
-    shown = {
+    marked = {
         Path(clip.path).name: found.names[row.argmax()] for clip, row in zip(found.clips, found.labels, strict=True)
     }
-    assert shown == {
+    assert marked == {
         "jazz.00000.wav": "below 90 bpm",
         "hip-hop.00002.wav": "below 90 bpm",
         "jazz.00001.wav": "90 to 120 bpm",

@@ -13,7 +13,7 @@ from captum_concepts.audio.clips import Clip
 from captum_concepts.audio.patches import Patches, Short, iter_patches
 from captum_concepts.backbones.torch_backbone import TorchBackbone
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 from captum_concepts_tile2vec.checkpoints import Tile2Vec, load_tile2vec
 from captum_concepts_tile2vec.heads import Head, head_path, load_head
 
@@ -82,7 +82,7 @@ class Tile2VecBackbone(TorchBackbone):
         ):
             if patches.inputs.shape[1] != channels:
                 raise InputError(
-                    f"{shown(clip.path, 200)} has {patches.inputs.shape[1]} channels where the embedding takes "
+                    f"{short_repr(clip.path, 200)} has {patches.inputs.shape[1]} channels where the embedding takes "
                     f"{channels}; give files with as many"
                 )
             yield patches

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from captum_concepts.errors import InputError
 from captum_concepts.storage.safetensors_files import read_weights, write_weights
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 from captum_concepts_tile2vec.features import Kind, TileFeatures
 from captum_concepts_tile2vec.models import Network, Shape, build_network
 
@@ -110,13 +110,14 @@ def load_tile2vec(path: str | PathLike[str], device: str | torch.device = "cpu")
     if expected != given:
         wrong = sorted(name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name))
         raise InputError(
-            f"{shown(str(path), 200)}: {len(wrong)} tensors do not fit a {settings.architecture}, first "
-            f"{shown(wrong[0])}; give the model.safetensors of a run"
+            f"{short_repr(str(path), 200)}: {len(wrong)} tensors do not fit a {settings.architecture}, first "
+            f"{short_repr(wrong[0])}; give the model.safetensors of a run"
         )
     for name, value in network.state_dict().items():
         if tensors[name].dtype != value.dtype or not tensors[name].isfinite().all():
             raise InputError(
-                f"{shown(str(path), 200)}: tensor {shown(name)} is not of finite {str(value.dtype)[6:]} numbers; give "
+                f"{short_repr(str(path), 200)}: tensor {short_repr(name)} is not of finite {str(value.dtype)[6:]} "
+                "numbers; give "
                 "the model.safetensors that `captum-concepts tile2vec train` wrote"
             )
     network.load_state_dict(tensors, assign=True)
@@ -152,6 +153,6 @@ def _described(metadata: Mapping[str, str], path: str | PathLike[str]) -> tuple[
             return settings, build_network(settings.architecture, shape)
     except (KeyError, ValueError, TypeError, RuntimeError) as error:
         raise InputError(
-            f"{shown(str(path), 200)}: its metadata does not describe an embedding of tile2vec; give the "
+            f"{short_repr(str(path), 200)}: its metadata does not describe an embedding of tile2vec; give the "
             "model.safetensors that `captum-concepts tile2vec train` wrote"
         ) from error

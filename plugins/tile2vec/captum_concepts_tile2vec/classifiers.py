@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 Kind = Literal["logistic", "dense"]
 KINDS = ("logistic", "dense")
@@ -61,9 +61,11 @@ def fit_classifier(rows: np.ndarray, labels: np.ndarray, kind: Kind = "logistic"
         InputError: unknown kind, or all labels are the same.
     """
     if kind not in KINDS:
-        raise InputError(f"classifier is {shown(kind)}: give logistic or dense")
+        raise InputError(f"classifier is {short_repr(kind)}: give logistic or dense")
     if len(set(labels)) < 2:
-        raise InputError(f"all recordings have the label {shown(str(labels[0]))}: a classifier needs two; give labels")
+        raise InputError(
+            f"all recordings have the label {short_repr(str(labels[0]))}: a classifier needs two; give labels"
+        )
     last = (
         LogisticRegression(max_iter=2000)
         if kind == "logistic"
@@ -160,7 +162,9 @@ def cut_parts(
         raise InputError("no recording has a label: classifiers need them; give a folder per class")
     labels, groups = labels[known].astype(str), groups[known]
     if len(set(labels)) < 2:
-        raise InputError(f"all recordings have the label {shown(str(labels[0]))}: a classifier needs two; give labels")
+        raise InputError(
+            f"all recordings have the label {short_repr(str(labels[0]))}: a classifier needs two; give labels"
+        )
     if held_out is None:
         return _folds(labels, groups, folds, seed)
     learn, judge = np.flatnonzero(~held_out[known]), np.flatnonzero(held_out[known])
@@ -168,7 +172,9 @@ def cut_parts(
         raise InputError("no labelled tile to learn from or none to judge by; give both parts")
     strange = sorted(set(labels[judge]) - set(labels[learn]))
     if strange:
-        raise InputError(f"no recording to learn {shown(str(strange[0]))} from: it is among those to judge by only")
+        raise InputError(
+            f"no recording to learn {short_repr(str(strange[0]))} from: it is among those to judge by only"
+        )
     return [(learn, judge)]
 
 
@@ -176,10 +182,11 @@ def _folds(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> lis
     table = pd.DataFrame({"label": labels, "group": groups.astype(str)}).drop_duplicates()
     counts = table.groupby("label").size()
     if folds < 2:
-        raise InputError(f"folds is {shown(folds)}: give 2 or more")
+        raise InputError(f"folds is {short_repr(folds)}: give 2 or more")
     if counts.min() < folds:
         raise InputError(
-            f"{shown(str(counts.idxmin()))} has {counts.min()} recordings or sessions: {folds} folds need as many; "
+            f"{short_repr(str(counts.idxmin()))} has {counts.min()} recordings or sessions: {folds} folds need as "
+            "many; "
             "give fewer folds or more recordings"
         )
     # By group and in the groups' order, so that neither the order of tiles nor their number decides.

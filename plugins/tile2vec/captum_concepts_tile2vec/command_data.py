@@ -11,7 +11,7 @@ from click.core import ParameterSource
 
 from captum_concepts.cli import console
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 if TYPE_CHECKING:
     from captum_concepts_tile2vec.checkpoints import Tile2Vec
@@ -81,7 +81,8 @@ def to_learn_from(data: dict[str, Any]) -> Split:
     split = _split(data)
     if not split.train:
         raise InputError(
-            f"--data {shown(data['data'], 200)}: is the evaluation set of DCASE 2018 task 5, which nothing is learnt "
+            f"--data {short_repr(data['data'], 200)}: is the evaluation set of DCASE 2018 task 5, which nothing is "
+            "learnt "
             "from; give the development set"
         )
     return split
@@ -110,7 +111,7 @@ def to_judge(data: dict[str, Any], folds: int, test: str | None) -> tuple[list[R
         recordings, judged = _all(data), all_recordings(test)
         both = {os.path.realpath(r.path) for r in recordings} & {os.path.realpath(r.path) for r in judged}
         if both:
-            raise InputError(f"{shown(min(both), 200)} is in --data and in --test: judge by other recordings")
+            raise InputError(f"{short_repr(min(both), 200)} is in --data and in --test: judge by other recordings")
         return recordings, judged
     if layout_of(data["data"], data["layout"]) != "dcase":
         if folds:
@@ -121,7 +122,8 @@ def to_judge(data: dict[str, Any], folds: int, test: str | None) -> tuple[list[R
     split = _split(data)
     if not split.train:
         raise InputError(
-            f"--data {shown(data['data'], 200)}: is the evaluation set of DCASE 2018 task 5; give it with --test and "
+            f"--data {short_repr(data['data'], 200)}: is the evaluation set of DCASE 2018 task 5; give it with "
+            "--test and "
             "the development set with --data"
         )
     return split.train, split.evaluate
@@ -143,7 +145,7 @@ def _refuse_given(name: str, reason: str) -> None:
     if context.get_parameter_source(name) in (None, ParameterSource.DEFAULT):
         return
     option = next(option.opts[0] for option in context.command.params if option.name == name)
-    raise InputError(f"{option} {shown(context.params[name])}: {reason}; leave it out")
+    raise InputError(f"{option} {short_repr(context.params[name])}: {reason}; leave it out")
 
 
 def say_learnt(model: Tile2Vec, recordings: Sequence[Recording], quiet: bool) -> None:

@@ -13,7 +13,7 @@ from sklearn.pipeline import Pipeline
 
 from captum_concepts.errors import InputError
 from captum_concepts.storage.safetensors_files import write_weights
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 from captum_concepts.types import Progress
 from captum_concepts_tile2vec.checkpoints import Tile2Vec, untrained, weights_digest
 from captum_concepts_tile2vec.classifiers import (
@@ -128,7 +128,7 @@ def write_comparison(result: Comparison, out: str | os.PathLike[str]) -> None:
         )
     except OSError as error:
         raise InputError(
-            f"{shown(str(out), 200)}: cannot be written to ({error.strerror}); give another folder"
+            f"{short_repr(str(out), 200)}: cannot be written to ({error.strerror}); give another folder"
         ) from None
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from captum_concepts.audio.files import find_audio
 from captum_concepts.errors import InputError
 from captum_concepts.seeding import random_key, without_common_folder
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 LAYOUTS = ("auto", "folder", "dcase", "gtzan")
 _SETUP = "evaluation_setup"
@@ -53,7 +53,7 @@ def folder_recordings(root: str | os.PathLike[str]) -> list[Recording]:
     """
     paths = find_audio(root)
     if not paths:
-        raise InputError(f"{shown(str(root), 200)}: no audio in this folder; give one with recordings")
+        raise InputError(f"{short_repr(str(root), 200)}: no audio in this folder; give one with recordings")
     recordings = []
     for path in paths:
         name = os.path.relpath(path, root)
@@ -98,7 +98,8 @@ def dcase_recordings(root: str | os.PathLike[str], fold: int = 1) -> Split:
     both = sorted({recording.group for recording in train} & {recording.group for recording in evaluate})
     if both:
         raise InputError(
-            f"{shown(str(root), 200)}: session {shown(both[0])} is in fold {fold}'s train and evaluate files; "
+            f"{short_repr(str(root), 200)}: session {short_repr(both[0])} is in fold {fold}'s train and evaluate "
+            "files; "
             "a session belongs to one of them"
         )
     return Split(train, evaluate)
@@ -129,7 +130,9 @@ def _known_names(path: Path, names: list[str], meta: dict[str, tuple[str, str]])
     """Each name once; all are in meta.txt."""
     unknown = [name for name in names if name not in meta]
     if unknown:
-        raise InputError(f"{shown(str(path), 200)}: {shown(unknown[0])} is not in meta.txt; add its line there")
+        raise InputError(
+            f"{short_repr(str(path), 200)}: {short_repr(unknown[0])} is not in meta.txt; add its line there"
+        )
     return list(dict.fromkeys(names))
 
 
@@ -138,11 +141,13 @@ def _dcase_meta(path: Path) -> dict[str, tuple[str, str]]:
     for number, fields in _lines(path):
         if len(fields) != 3 or not all(fields):
             raise InputError(
-                f"{shown(str(path), 200)}: line {number} has {len(fields)} fields; "
+                f"{short_repr(str(path), 200)}: line {number} has {len(fields)} fields; "
                 "give file, label and session with a tab between"
             )
         if meta.setdefault(fields[0], (fields[1], fields[2])) != (fields[1], fields[2]):
-            raise InputError(f"{shown(str(path), 200)}: line {number} says otherwise of {shown(fields[0])}; keep one")
+            raise InputError(
+                f"{short_repr(str(path), 200)}: line {number} says otherwise of {short_repr(fields[0])}; keep one"
+            )
     return meta
 
 
@@ -150,7 +155,7 @@ def _dcase_recording(root: Path, name: str, label: str, session: str) -> Recordi
     path = os.path.normpath(root / name)
     if not path.startswith(os.path.normpath(root) + os.sep):
         raise InputError(
-            f"{shown(str(root), 200)}: {shown(name)} in its lists lies outside this folder; correct the line"
+            f"{short_repr(str(root), 200)}: {short_repr(name)} in its lists lies outside this folder; correct the line"
         )
     return Recording(path, name, label, session)
 
@@ -162,12 +167,12 @@ def _lines(path: Path) -> list[tuple[int, list[str]]]:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise InputError(
-            f"{shown(str(path), 200)}: cannot be read ({reason}); DCASE 2018 task 5 has meta.txt and in "
+            f"{short_repr(str(path), 200)}: cannot be read ({reason}); DCASE 2018 task 5 has meta.txt and in "
             "evaluation_setup/ fold1_train.txt and fold1_evaluate.txt, or evaluate.txt in its evaluation set"
         ) from error
     lines = [(number, line.strip().split("\t")) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     if not lines:
-        raise InputError(f"{shown(str(path), 200)}: the file has no lines; fetch it again")
+        raise InputError(f"{short_repr(str(path), 200)}: the file has no lines; fetch it again")
     return lines
 
 
@@ -184,7 +189,7 @@ def split_by_group(recordings: Sequence[Recording], share: float, seed: int) -> 
         InputError: fewer than two groups, or the share is out of range.
     """
     if not 0 < share < 1:
-        raise InputError(f"share is {shown(share)}: give a number between 0 and 1")
+        raise InputError(f"share is {short_repr(share)}: give a number between 0 and 1")
     label_of = {recording.group: recording.label for recording in recordings}
     groups = sorted(label_of)
     if len(groups) < 2:
@@ -231,7 +236,7 @@ def layout_of(root: str | os.PathLike[str], layout: str = "auto") -> str:
         InputError: unknown layout, or DCASE data a folder deeper.
     """
     if layout not in LAYOUTS:
-        raise InputError(f"layout is {shown(layout)}: give {', '.join(LAYOUTS[:-1])} or {LAYOUTS[-1]}")
+        raise InputError(f"layout is {short_repr(layout)}: give {', '.join(LAYOUTS[:-1])} or {LAYOUTS[-1]}")
     if layout != "auto":
         return layout
     if (Path(root) / "meta.txt").is_file() or (Path(root) / _SETUP).is_dir():
@@ -239,7 +244,8 @@ def layout_of(root: str | os.PathLike[str], layout: str = "auto") -> str:
     inside = sorted(Path(root).glob(f"*/{_SETUP}"))
     if inside:  # else the data sets in it would be taken for classes
         raise InputError(
-            f"{shown(str(root), 200)}: holds DCASE data in {shown(inside[0].parent.name)}; give that folder, or "
+            f"{short_repr(str(root), 200)}: holds DCASE data in {short_repr(inside[0].parent.name)}; give that "
+            "folder, or "
             "layout folder if its subfolders are classes"
         )
     return "folder"

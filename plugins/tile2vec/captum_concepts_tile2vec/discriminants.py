@@ -10,7 +10,7 @@ from torch import Tensor
 
 from captum_concepts.errors import InputError
 from captum_concepts.seeding import generator, seeded
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 from captum_concepts.types import Progress
 from captum_concepts_tile2vec.checkpoints import Settings, Tile2Vec
 from captum_concepts_tile2vec.features import KeptFeatures
@@ -48,12 +48,12 @@ def fit_discriminants(
         InputError: another architecture, too few recordings, or a shrinkage that is not positive.
     """
     if not 0 < shrinkage < float("inf"):
-        raise InputError(f"shrinkage is {shown(shrinkage)}: give a positive number")
+        raise InputError(f"shrinkage is {short_repr(shrinkage)}: give a positive number")
     with seeded(seed, "weights"):  # none of these remain
         network = settings.make_network()
     fixed = network.take_fixed()
     if fixed is None:
-        raise InputError(f"architecture is {shown(settings.architecture)}: give StatisticsNet or ContrastNet")
+        raise InputError(f"architecture is {short_repr(settings.architecture)}: give StatisticsNet or ContrastNet")
     names, groups = np.unique(tiles.groups.astype(str), return_inverse=True)
     if len(names) <= settings.size:
         raise InputError(f"{len(names)} recordings or sessions for an embedding of {settings.size} numbers: give more")

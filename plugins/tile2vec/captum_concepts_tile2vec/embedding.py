@@ -53,8 +53,8 @@ def embed_side_by_side(
     parts: list[tuple[Tensor, ...]] = []
     with torch.no_grad():
         for batch in _batches(tiles, batch_size, "embed", progress):
-            heard = hear(batch.to(device))
-            parts.append((*(model.embed(heard, ready=True).cpu() for model in models), pooled(heard).cpu()))
+            extracted = hear(batch.to(device))
+            parts.append((*(model.embed(extracted, ready=True).cpu() for model in models), pooled(extracted).cpu()))
     *embeddings, features = (_rows(rows) for rows in zip(*parts, strict=True))
     return embeddings, features
 

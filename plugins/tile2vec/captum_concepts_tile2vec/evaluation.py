@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 from captum_concepts.types import Progress
 from captum_concepts_tile2vec.checkpoints import Tile2Vec, weights_digest
 from captum_concepts_tile2vec.embedding import embed_tiles, pooled_tiles
@@ -36,8 +36,8 @@ from captum_concepts_tile2vec.triplets import TripletSampler, judge_triplets
 logger = logging.getLogger(__name__)
 
 TRIPLETS = 10_000  # judged at most
-MOST_DOTS = 4000  # on the map, drawn at random where there are more tiles
-MOST_CLUSTERS = 30  # whose neighbours can be listened to
+MAX_DOTS = 4000  # on the map, drawn at random where there are more tiles
+MAX_CLUSTERS = 30  # whose neighbours can be listened to
 
 
 def evaluate_embedding(
@@ -87,8 +87,8 @@ def evaluate_embedding(
     }
     neighbours = _neighbours(embeddings, tiles, clusters)
     drawn = np.arange(len(tiles))
-    if len(drawn) > MOST_DOTS:
-        drawn = np.sort(np.random.default_rng(seed).choice(drawn, MOST_DOTS, replace=False))
+    if len(drawn) > MAX_DOTS:
+        drawn = np.sort(np.random.default_rng(seed).choice(drawn, MAX_DOTS, replace=False))
     page = render_page(
         tiles,
         plane(embeddings[drawn], method, seed),
@@ -112,7 +112,7 @@ def evaluate_embedding(
         (folder / "figures.json").write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise InputError(
-            f"{shown(str(out), 200)}: cannot be written to ({error.strerror}); give another folder"
+            f"{short_repr(str(out), 200)}: cannot be written to ({error.strerror}); give another folder"
         ) from None
     return figures
 
@@ -176,7 +176,7 @@ def _judged(rows: np.ndarray, tiles: Tiles, sampler: TripletSampler, margin: flo
 
 def _neighbours(embeddings: np.ndarray, tiles: Tiles, clusters: Clusters) -> list[tuple[int, np.ndarray]]:
     """The tile nearest to the centre of each cluster, with its nearest tiles of other recordings."""
-    centres = clusters.centres[:MOST_CLUSTERS]
+    centres = clusters.centres[:MAX_CLUSTERS]
     queries = np.array([np.linalg.norm(embeddings - centre, axis=1).argmin() for centre in centres])
     recordings = np.array([recording.path for recording in tiles.recordings], dtype=object)[tiles.owner]
     return list(zip(queries.tolist(), nearest(embeddings, recordings, queries), strict=True))

@@ -17,7 +17,7 @@ from captum_concepts.audio.frontends import Frontend
 from captum_concepts.backbones.fingerprint import fingerprint
 from captum_concepts.errors import InputError
 from captum_concepts.storage.activation_store import ActivationStore
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 from captum_concepts.types import Progress
 from captum_concepts_tile2vec.tiles import Tiles
 
@@ -55,7 +55,7 @@ class TileFeatures(nn.Module):
     def __init__(self, kind: Kind = "logmel", seconds: float = 5.0) -> None:
         super().__init__()
         if kind not in KINDS:
-            raise InputError(f"features are {shown(kind)}: give logmel, mfcc or raw")
+            raise InputError(f"features are {short_repr(kind)}: give logmel, mfcc or raw")
         self.kind: Kind = kind
         self.seconds = seconds
         self.sample_rate = SAMPLE_RATE

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from captum_concepts.errors import InputError
 from captum_concepts.storage.safetensors_files import read_weights, write_weights
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 from captum_concepts_tile2vec.checkpoints import Tile2Vec, weights_digest
 from captum_concepts_tile2vec.looking import Clusters, cluster_name
 
@@ -88,7 +88,7 @@ def load_head(path: str | PathLike[str], model: Tile2Vec) -> Head:
     Raises:
         InputError: no such file, something else, or the head of another embedding.
     """
-    where = shown(str(path), 200)
+    where = short_repr(str(path), 200)
     if not Path(path).exists():
         raise InputError(
             f"{where}: there is no such head; give head=FILE, a clusters.safetensors of `tile2vec evaluate` or a "

@@ -15,7 +15,7 @@ from sklearn.metrics import adjusted_rand_score, silhouette_score
 from sklearn.neighbors import NearestNeighbors
 
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 MapMethod = Literal["umap", "tsne", "pca"]
 
@@ -68,7 +68,7 @@ def cluster(embeddings: np.ndarray, labels: np.ndarray, k: int | None = None, se
     if k is None:
         k = min(distinct if distinct > 1 else 8, len(embeddings))
     if not 1 <= k <= len(embeddings):
-        raise InputError(f"k is {shown(k)}: give a number between 1 and {len(embeddings)}, the number of tiles")
+        raise InputError(f"k is {short_repr(k)}: give a number between 1 and {len(embeddings)}, the number of tiles")
     fitted = KMeans(k, n_init=10, random_state=seed % 2**32).fit(embeddings)
     order = np.argsort(-np.bincount(fitted.labels_, minlength=k), kind="stable")
     assigned = np.argsort(order)[fitted.labels_].astype(np.int64)
@@ -149,7 +149,7 @@ def export_projector(
         (folder / "projector_config.pbtxt").write_text(_PROJECTOR, encoding="utf-8")
     except OSError as error:
         raise InputError(
-            f"{shown(str(folder), 200)}: cannot be written to ({error.strerror}); give another folder"
+            f"{short_repr(str(folder), 200)}: cannot be written to ({error.strerror}); give another folder"
         ) from None
 
 
@@ -172,7 +172,7 @@ def plane(embeddings: np.ndarray, method: MapMethod = "tsne", seed: int = 0) -> 
         InputError: unknown method, or umap-learn is missing.
     """
     if method not in ("umap", "tsne", "pca"):
-        raise InputError(f"map is {shown(method)}: give tsne, umap or pca")
+        raise InputError(f"map is {short_repr(method)}: give tsne, umap or pca")
     count = len(embeddings)
     components = _components(embeddings)
     spread = components[:, 0].std()

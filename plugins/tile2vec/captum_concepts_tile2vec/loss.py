@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 Strategy = Literal["active", "all"]
 Mining = Literal["none", "semi-hard", "all"]
@@ -56,11 +56,13 @@ def triplet_loss(
         InputError: unknown strategy or mining, or mining without groups.
     """
     if strategy not in STRATEGIES:
-        raise InputError(f"strategy is {shown(strategy)}: give active or all")
+        raise InputError(f"strategy is {short_repr(strategy)}: give active or all")
     if mining not in MININGS:
-        raise InputError(f"mining is {shown(mining)}: give {', '.join(MININGS)}")
+        raise InputError(f"mining is {short_repr(mining)}: give {', '.join(MININGS)}")
     if mining != "none" and groups is None:
-        raise InputError(f"mining is {shown(mining)} and groups are missing: give the groups of anchors and opposites")
+        raise InputError(
+            f"mining is {short_repr(mining)} and groups are missing: give the groups of anchors and opposites"
+        )
     near = (anchors - neighbours).square().sum(1)
     if mining == "semi-hard" and groups is not None:
         opposites = opposites[_semi_hard(anchors, near, opposites, groups)]

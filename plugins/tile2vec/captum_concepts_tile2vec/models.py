@@ -22,7 +22,7 @@ import torchvision.models
 from torch import Tensor, nn
 
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Shape:
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             if not isinstance(value, int) or value < 1:
-                raise InputError(f"{name} is {shown(value)}: give a positive whole number")
+                raise InputError(f"{name} is {short_repr(value)}: give a positive whole number")
 
 
 class Network(nn.Module):
@@ -271,7 +271,7 @@ def build_network(architecture: str, shape: Shape) -> Network:
         InputError: no such architecture, or one that the features are too small for.
     """
     if architecture not in BUILDERS:
-        raise InputError(f"architecture is {shown(architecture)}: give one of {', '.join(BUILDERS)}")
+        raise InputError(f"architecture is {short_repr(architecture)}: give one of {', '.join(BUILDERS)}")
     return BUILDERS[architecture](shape)
 
 

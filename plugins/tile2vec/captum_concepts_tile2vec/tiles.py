@@ -18,7 +18,7 @@ from captum_concepts.audio.clips import Channels, Clip
 from captum_concepts.audio.decoding import SILENCE, Source
 from captum_concepts.audio.patches import read_clip
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 from captum_concepts.types import Progress
 from captum_concepts_tile2vec.data import Recording
 
@@ -113,7 +113,7 @@ def find_tiles(
     hop = seconds if hop is None else hop
     for name, value in (("seconds", seconds), ("hop", hop)):
         if not 0.05 <= value < 86_400:
-            raise InputError(f"tile {name} is {shown(value)}: give a number of seconds between 0.05 and 86400")
+            raise InputError(f"tile {name} is {short_repr(value)}: give a number of seconds between 0.05 and 86400")
     found: list[tuple[Recording, np.ndarray]] = []
     skipped: list[str] = []
     silent: list[str] = []
@@ -138,7 +138,8 @@ def find_tiles(
     if len(numbers) > 1:
         (one, a), (other, b) = sorted(numbers.items())[:2]
         raise InputError(
-            f"{shown(b, 200)} has {other} channels and {shown(a, 200)} {one}: give recordings of one kind, or average "
+            f"{short_repr(b, 200)} has {other} channels and {short_repr(a, 200)} {one}: give recordings of one kind, "
+            "or average "
             "the channels (channels=mono)"
         )
     return Tiles(
@@ -159,7 +160,8 @@ def _warnings(silent: list[str], rates: Counter[int], sample_rate: int) -> list[
     if silent:
         more = f" and {len(silent) - _NAMED} more" if len(silent) > _NAMED else ""
         warnings.append(
-            f"silent tiles left out in {len(silent)} recordings (tiles): {', '.join(map(shown, silent[:_NAMED]))}{more}"
+            f"silent tiles left out in {len(silent)} recordings (tiles): "
+            f"{', '.join(map(short_repr, silent[:_NAMED]))}{more}"
         )
     if len(rates) > 1:
         kinds = ", ".join(f"{rate} Hz ({count})" for rate, count in sorted(rates.items()))
@@ -185,7 +187,7 @@ def _usable_tiles(
         count = int(np.floor((length - seconds) / hop + 1e-9)) + 1 if length >= seconds - 1e-9 else 0
         if count < 1:
             raise InputError(
-                f"{shown(recording.path, 200)}: too short: {length:.2f} s where a tile has {seconds:g} s; "
+                f"{short_repr(recording.path, 200)}: too short: {length:.2f} s where a tile has {seconds:g} s; "
                 "give longer recordings or shorter tiles"
             )
         starts = hop * np.arange(count)
@@ -195,7 +197,8 @@ def _usable_tiles(
         loud = peaks >= SILENCE
         if not loud.any():
             raise InputError(
-                f"{shown(recording.path, 200)}: silent: all {count} tiles are below -80 dBFS; replace the recording or "
+                f"{short_repr(recording.path, 200)}: silent: all {count} tiles are below -80 dBFS; replace the "
+                "recording or "
                 "leave it out"
             )
         number = source.shape[0] if source.shape else 1

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from captum_concepts.backbones.options import resolve_device
 from captum_concepts.errors import InputError
 from captum_concepts.seeding import generator, seeded
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 from captum_concepts.training.schedule import Precision, Schedule
 from captum_concepts.training.training_run import fit
 from captum_concepts.types import Progress
@@ -68,15 +68,17 @@ class TrainingOptions:
     def __post_init__(self) -> None:
         for name in ("batch_size", "decay_steps"):
             if getattr(self, name) < 1:
-                raise InputError(f"{name} is {shown(getattr(self, name))}: give a positive whole number")
+                raise InputError(f"{name} is {short_repr(getattr(self, name))}: give a positive whole number")
         for name in ("learning_rate", "margin"):
             if not 0 < getattr(self, name) < float("inf"):
-                raise InputError(f"{name} is {shown(getattr(self, name))}: give a positive number")
+                raise InputError(f"{name} is {short_repr(getattr(self, name))}: give a positive number")
         if not 0 < self.decay <= 1 or not 0 <= self.l2 < float("inf"):
-            raise InputError(f"decay is {shown(self.decay)} and l2 {shown(self.l2)}: give 0 < decay <= 1 and l2 >= 0")
+            raise InputError(
+                f"decay is {short_repr(self.decay)} and l2 {short_repr(self.l2)}: give 0 < decay <= 1 and l2 >= 0"
+            )
         if self.strategy not in STRATEGIES or self.mining not in MININGS:
             raise InputError(
-                f"strategy is {shown(self.strategy)} and mining {shown(self.mining)}: "
+                f"strategy is {short_repr(self.strategy)} and mining {short_repr(self.mining)}: "
                 f"give {' or '.join(STRATEGIES)} and {' or '.join(MININGS)}"
             )
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from captum_concepts.errors import InputError
-from captum_concepts.text import shown
+from captum_concepts.text import short_repr
 from captum_concepts_tile2vec.features import TileSource
 from captum_concepts_tile2vec.tiles import Tiles
 
@@ -44,9 +44,11 @@ class TripletSampler:
         self, tiles: Tiles, neighbourhood: float = 5.0, opposite_buffer: int | None = None, seed: int = 1234
     ) -> None:
         if not 0 < neighbourhood < float("inf"):
-            raise InputError(f"neighbourhood is {shown(neighbourhood)}: give a positive number of seconds")
+            raise InputError(f"neighbourhood is {short_repr(neighbourhood)}: give a positive number of seconds")
         if opposite_buffer is not None and opposite_buffer < 1:
-            raise InputError(f"opposite_buffer is {shown(opposite_buffer)}: give 1 or more recordings, or none for all")
+            raise InputError(
+                f"opposite_buffer is {short_repr(opposite_buffer)}: give 1 or more recordings, or none for all"
+            )
         self.tiles = tiles
         self.neighbourhood = neighbourhood
         self.opposite_buffer = opposite_buffer
@@ -58,7 +60,8 @@ class TripletSampler:
         if self._group.max(initial=0) < 1:
             only = tiles.recordings[0]
             raise InputError(
-                f"only one recording or session ({shown(only.name)}) has usable tiles: opposites come from another "
+                f"only one recording or session ({short_repr(only.name)}) has usable tiles: opposites come from "
+                "another "
                 "one; add recordings"
             )
         self._low, self._high = self._reach()
@@ -67,7 +70,7 @@ class TripletSampler:
         with_anchor = np.zeros(count, dtype=bool)
         with_anchor[tiles.owner[self.anchors]] = True
         self.skipped = tuple(
-            f"{shown(tiles.recordings[index].path, 200)}: no tile has a neighbour within {neighbourhood:g} s; "
+            f"{short_repr(tiles.recordings[index].path, 200)}: no tile has a neighbour within {neighbourhood:g} s; "
             "give longer recordings or a wider neighbourhood"
             for index in np.flatnonzero(~with_anchor)
         )

@@ -91,8 +91,8 @@ def test_as_a_module_it_says_the_same(kind, classes):
     logits = as_module(fitted)(torch.from_numpy(rows))
     np.testing.assert_allclose(logits.softmax(1).detach().numpy(), fitted.predict_proba(rows), atol=1e-4)
     expected = [5 * 256 + 256, 256 * 256 + 256, 256 * classes + classes] if kind == "dense" else [5 * classes + classes]
-    counted = [sum(p.numel() for p in layer.parameters()) for layer in as_module(fitted)]
-    assert [count for count in counted if count] == expected
+    counts = [sum(p.numel() for p in layer.parameters()) for layer in as_module(fitted)]
+    assert [count for count in counts if count] == expected
 
 
 def test_scores_are_sklearns():

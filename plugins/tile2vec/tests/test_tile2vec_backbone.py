@@ -49,7 +49,7 @@ def clustered(model, weights, write_folder) -> tuple[Path, np.ndarray]:
     return root, rows
 
 
-def heard(backbone: cc.Backbone, path: Path) -> torch.Tensor:
+def extracted(backbone: cc.Backbone, path: Path) -> torch.Tensor:
     return torch.cat([patches.inputs for patches in backbone.read(Clip(str(path)))])
 
 
@@ -58,7 +58,7 @@ def test_patches_and_embedding_are_those_of_the_training(model, weights, write_f
     backbone = cc.load_backbone("tile2vec", weights=str(weights))
     assert list(backbone.classes) == [] and backbone.fingerprint()
     for recording in folder_recordings(root):
-        found = backbone.activations(heard(backbone, recording.path), ["embedding"], "time")["embedding"]
+        found = backbone.activations(extracted(backbone, recording.path), ["embedding"], "time")["embedding"]
         tiles = find_tiles([recording], 0.5)
         # Tiles are resampled one by one, a clip's patches together: only their rims differ.
         assert np.allclose(found, embed_tiles(model, tiles), atol=2e-3)
@@ -98,7 +98,7 @@ def test_gradients_of_a_cluster_are_its_finite_differences(weights, clustered):
     root, _ = clustered
     backbone = cc.load_backbone("tile2vec", weights=str(weights), head="clusters", device="cpu")
     assert list(backbone.classes) == ["cluster 1", "cluster 2", "cluster 3"]
-    inputs = heard(backbone, root / "cooking" / "0.wav")
+    inputs = extracted(backbone, root / "cooking" / "0.wav")
     found = backbone.gradients(inputs, ["embedding"], [0, 2], "time")
     head, at = backbone.model.head.double(), found.activations["embedding"].double()
     assert torch.allclose(found.logits.double(), head(at), atol=1e-4)
@@ -112,13 +112,13 @@ def test_all_channels_are_heard(tmp_path, dcase):
     model = untrained(Settings("ConvNet1D", channels=4, size=6, features="mfcc", seconds=0.5), seed=1)
     backbone = Tile2VecBackbone(model, device="cpu")
     path = next(iter(sorted((dcase / "audio").glob("*.wav"))))
-    found = backbone.activations(heard(backbone, path), ["embedding"], "time")["embedding"]
+    found = backbone.activations(extracted(backbone, path), ["embedding"], "time")["embedding"]
     samples = torch.from_numpy(soundfile.read(path, dtype="float32")[0].T)
     tiles = samples.unfold(1, 8000, 8000).movedim(1, 0)
     assert torch.allclose(found, model.embed(tiles), atol=1e-5)
     soundfile.write(tmp_path / "two.wav", samples[:2].T.numpy(), 16_000)
     with pytest.raises(InputError, match="has 2 channels where the embedding takes 4"):
-        heard(backbone, tmp_path / "two.wav")
+        extracted(backbone, tmp_path / "two.wav")
 
 
 def call(*arguments: object) -> int:

@@ -17,12 +17,12 @@ SETTINGS = Settings("ConvNet1D", size=4, features="mfcc", seconds=0.5)
 def test_side_by_side_is_what_each_gives_alone_and_hears_every_tile_once(write_folder, monkeypatch):
     tiles = find_tiles(folder_recordings(write_folder(per_class=1)), 0.5)
     models = [untrained(SETTINGS, seed) for seed in (0, 1)]
-    heard: list[int] = []
+    extracted: list[int] = []
     read = Tiles.read
-    monkeypatch.setattr(Tiles, "read", lambda tiles, index: heard.append(index) or read(tiles, index))
+    monkeypatch.setattr(Tiles, "read", lambda tiles, index: extracted.append(index) or read(tiles, index))
     told: list[tuple[str, int, int]] = []
     embeddings, features = embed_side_by_side(models, tiles, batch_size=5, progress=lambda *step: told.append(step))
-    assert heard == list(range(12))
+    assert extracted == list(range(12))
     assert [done for _, done, _ in told] == [0, 5, 10, 12]
     for model, found in zip(models, embeddings, strict=True):
         np.testing.assert_array_equal(found, embed_tiles(model, tiles, batch_size=5))

@@ -133,8 +133,8 @@ def test_a_concept_of_scattered_clouds_is_seen_by_its_neighbours_only() -> None:
     centres = 4 * np.array([[1.0, 0], [-1, 0], [0, 1], [0, -1]])
     leaf = np.tile(np.arange(4), 60)
     rows = torch.as_tensor(np.pad(centres[leaf], ((0, 0), (0, 4))) + rng.normal(size=(len(leaf), 6)))
-    shown = np.where(np.arange(len(leaf)) < 120, leaf, np.where(leaf < 2, 4, 5))
-    observed = observations(rows, torch.as_tensor(shown[:, None] == np.arange(6)))
+    marked = np.where(np.arange(len(leaf)) < 120, leaf, np.where(leaf < 2, 4, 5))
+    observed = observations(rows, torch.as_tensor(marked[:, None] == np.arange(6)))
     near = neighbours(observed).inner_products()
     means = scaled_products(mean_space(observed).inner_products())
     assert float(means.diagonal()[4:].abs().max()) < 0.05
