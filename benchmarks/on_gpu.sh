@@ -7,5 +7,5 @@ python=${1:-python3}
 export PYTHONPATH=".:plugins/deezer:plugins/essentia${PYTHONPATH:+:$PYTHONPATH}"
 "$python" -c 'import torch; print(torch.__version__, torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA GPU")'
 "$python" -m pytest -q -m gpu
-"$python" benchmarks/betweenness.py --device cuda --alone
-"$python" benchmarks/captum_tcav.py --parts growth,rate --device cuda
+"$python" benchmarks/speed/betweenness.py --device cuda --alone
+"$python" benchmarks/speed/captum_tcav.py --parts growth,rate --device cuda

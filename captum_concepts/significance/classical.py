@@ -2,7 +2,7 @@
 
 They take R refits of one concept for R independent observations. The refits share the concept's examples, so they are
 one observation, and more refits make the tests reject random sets more often, not less. Nothing in an explanation rests
-on them; ``benchmarks/calibration.py`` prints how often each rejects what is not there, beside the rank test.
+on them; ``benchmarks/validity/calibration.py`` prints how often each rejects what is not there, beside the rank test.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ Groups may differ in size, and one may hold most clips. The error of the mean is
 observation says nothing of: linearised and jackknife errors and resampling of groups with their sizes covered 0.48 to
 0.93. So the groups' means are taken to vary alike, whatever their size. Their variance comes from all of them, and the
 mean's is that times the sum of squares of the groups' shares of the clips. Means of large groups vary less if anything,
-so that intervals err on the wide side. ``benchmarks/calibration.py`` prints the coverage.
+so that intervals err on the wide side. ``benchmarks/validity/calibration.py`` prints the coverage.
 """
 
 from __future__ import annotations

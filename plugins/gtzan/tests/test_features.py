@@ -48,7 +48,7 @@ def test_there_are_56_names_of_58_columns(shared: Callable[[str], Path]) -> None
 def test_the_published_table_is_reproduced(shared: Callable[[str], Path]) -> None:
     """2e-5 of a column's standard deviation over the thousand tracks; tempo and length exactly.
 
-    The first track of two genres is computed here, all hundred by ``benchmarks/gtzan_svm.py --audio``.
+    The first track of two genres is computed here, all hundred by ``benchmarks/accuracy/gtzan_svm.py --audio``.
     """
     table = read_features(shared("gtzan_features/features_30_sec.csv"))
     deviation = table.values.std(axis=0)

@@ -1,8 +1,8 @@
 """What is an embedding worth that was learnt without labels? Against an untrained one and pooled log-mel.
 
-    python benchmarks/tile2vec.py                     # both sections, minutes on two cores
-    python benchmarks/tile2vec.py --only genres       # GTZAN: 5 folds of tracks, logistic regression
-    python benchmarks/tile2vec.py --only instruments  # Philharmonia: k-means against instruments
+    python benchmarks/accuracy/tile2vec.py                     # both sections, minutes on two cores
+    python benchmarks/accuracy/tile2vec.py --only genres       # GTZAN: 5 folds of tracks, logistic regression
+    python benchmarks/accuracy/tile2vec.py --only instruments  # Philharmonia: k-means against instruments
 
 Genres: in each fold the embedding is learnt, without labels, from the tracks outside the fold alone; so is the
 regression, with labels. Beside the embedding of triplets stands one in closed form, Fisher's discriminants of
@@ -41,8 +41,8 @@ from captum_concepts_tile2vec.checkpoints import Settings, Tile2Vec, load_tile2v
 from captum_concepts_tile2vec.classifiers import Predictions, predict_held_out, score, score_difference
 from captum_concepts_tile2vec.data import Recording, folder_recordings, split_by_group
 from captum_concepts_tile2vec.discriminants import fit_discriminants
+from captum_concepts_tile2vec.embedding_analysis import cluster
 from captum_concepts_tile2vec.features import KeptFeatures, pooled
-from captum_concepts_tile2vec.looking import cluster
 from captum_concepts_tile2vec.tiles import Tiles, find_tiles
 from captum_concepts_tile2vec.training import TrainingOptions, train
 from sklearn.metrics import adjusted_rand_score

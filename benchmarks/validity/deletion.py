@@ -1,6 +1,6 @@
 """What the demo's classifier says when a sound is left out of the music: the table that docs/explanation include.
 
-    python benchmarks/deletion.py [--pieces 24]     # writes docs/explanation/figures/deletion.md
+    python benchmarks/validity/deletion.py [--pieces 24]     # writes docs/explanation/figures/deletion.md
 
 For each genre of the embedded generator and each of its causes that sounds, the same pieces are rendered with it and
 without; for comparison a drone, which is a cause of no genre. Exits with 1 unless every cause lowers its genre.
@@ -30,7 +30,7 @@ def main() -> None:
     pieces = parser.parse_args().pieces
     generator, backbone = MusicGenerator(seed=11), demo_backbone()
     lines = [
-        "<!-- written by benchmarks/deletion.py -->",
+        "<!-- written by benchmarks/validity/deletion.py -->",
         "",
         f"{pieces} pieces for each line.",
         "",

@@ -1,6 +1,6 @@
 """How often each warning comes on the fault it is for, and without it (its false alarm rate).
 
-python benchmarks/concept_warnings.py [--repeat 200] [--data ../shared/data] [--processes 2]
+python benchmarks/validity/concept_warnings.py [--repeat 200] [--data ../shared/data] [--processes 2]
 
 Writes docs/explanation/figures/concept_warnings.md (with 200 repetitions or more). The synthetic worlds have 6 concepts
 of 16 groups, 2 patches a group and a pool of 60 groups; a clean concept moves the mean by ``SHIFT`` standard deviations
@@ -244,7 +244,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)  # many small products
     Workers.count = given.processes
-    lines = ["<!-- written by benchmarks/concept_warnings.py -->", ""]
+    lines = ["<!-- written by benchmarks/validity/concept_warnings.py -->", ""]
     lines += ["| concepts | warning | it | in [95 % interval] | of explanations |", "|---|---|---|---|---|"]
     lines += synthetic(given.repeat)
     lines += pushing(given.repeat)

@@ -1,7 +1,7 @@
 """Betweenness centrality: captum_concepts beside igraph and networkx, in the same run.
 
-python benchmarks/betweenness.py [--nodes 3443] [--density 0.11] [--repeats 3] [--device cpu] [--graph all]
-python benchmarks/betweenness.py --nodes 20000 --once [--limit 120] [--density 0.01]
+python benchmarks/speed/betweenness.py [--nodes 3443] [--density 0.11] [--repeats 3] [--device cpu] [--graph all]
+python benchmarks/speed/betweenness.py --nodes 20000 --once [--limit 120] [--density 0.01]
 
 Prints, for each graph, the least and the median of the repeats after a warm-up, the largest relative difference of
 the results, and the ratios. networkx is timed at 800 nodes and extrapolated with nodes * edges, the algorithm's order.

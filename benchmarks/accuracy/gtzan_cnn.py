@@ -1,6 +1,6 @@
 """GTZAN's small network, trained by our command, beside logistic regression on the embeddings of published taggers.
 
-python benchmarks/gtzan_cnn.py [--data ../shared/data/gtzan_mini] [--out out/gtzan-cnn] [--seconds 3.96] [--crops 4]
+python benchmarks/accuracy/gtzan_cnn.py [--data ../shared/data/gtzan_mini] [--out out/gtzan-cnn] [--seconds 3.96] [--crops 4]
 
 Every track is tested once, by a network and by regressions that have not heard it; all take the same folds, and the
 regressions learn from the network's training and validation tracks alike. Prints the accuracy of every fold, their
@@ -19,7 +19,7 @@ import numpy as np
 from captum_concepts_gtzan.augmentations import Augmentation
 from captum_concepts_gtzan.dataset import Track, Tracks, find_tracks
 from captum_concepts_gtzan.evaluation import Evaluation
-from captum_concepts_gtzan.runs import Parting, cross_validate, pooled
+from captum_concepts_gtzan.experiments import Parting, cross_validate, pooled
 from captum_concepts_gtzan.training import TrainingOptions
 from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression

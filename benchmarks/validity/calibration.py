@@ -1,8 +1,8 @@
 """Do the p-values, q-values and intervals mean what they say? And what does it cost?
 
-    python benchmarks/calibration.py                  # all sections, written to docs/explanation/figures/calibration.*
-    python benchmarks/calibration.py --quick          # fewer repetitions, nothing written
-    python benchmarks/calibration.py --section fdr --section timing
+    python benchmarks/validity/calibration.py                  # all sections, written to docs/explanation/figures/calibration.*
+    python benchmarks/validity/calibration.py --quick          # fewer repetitions, nothing written
+    python benchmarks/validity/calibration.py --section fdr --section timing
 
 Sections: calibration, in-domain and power (random and planted sets of clips as concepts, in the activations of the
 embedded model on music of its generator, and of MSD-VGG on notes of the Philharmonia Orchestra where these are in
@@ -429,7 +429,7 @@ def write(results: dict[str, list[dict[str, Any]]]) -> None:
     known = json.loads(path.read_text()) if path.exists() else {}
     known.update(results)
     path.write_text(json.dumps(known, indent=1) + "\n")
-    parts = ["<!-- written by benchmarks/calibration.py -->"]
+    parts = ["<!-- written by benchmarks/validity/calibration.py -->"]
     for name, rows in known.items():
         heads = list(rows[0])
         parts.append(f"\n**{name}**\n\n| {' | '.join(heads)} |\n|{'---|' * len(heads)}")

@@ -1,6 +1,6 @@
 """Mined hierarchies against ground truth: the paper's method beside others, with intervals over seeds.
 
-python benchmarks/hierarchies.py [--data DIR] [--seeds 10] [--first-seed 0] [--only orchestra,planted,genres,styles]
+python benchmarks/accuracy/hierarchies.py [--data DIR] [--seeds 10] [--first-seed 0] [--only orchestra,planted,genres,styles]
                                  [--backbone msd-vgg|musicnn] [--dynamics]
 
 DIR holds ``philharmonia/`` (clips.csv, hierarchy.json, audio), ``models/deezer/`` and ``models/essentia/``; what is not
@@ -303,7 +303,7 @@ def against_published(published: ConceptHierarchy, vectors: dict[str, np.ndarray
 
 
 def styles(data: Path) -> None:
-    from captum_concepts_essentia.protobuf import read_graph
+    from captum_concepts_essentia.graphdef.protobuf import read_graph
 
     model = data / "models/essentia/genre_discogs400-discogs-effnet-1"
     names = json.loads(model.with_suffix(".json").read_text(encoding="utf-8"))["classes"]

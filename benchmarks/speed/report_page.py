@@ -1,7 +1,7 @@
 """How fast the page of thousands of concepts is, in a real browser.
 
-    python benchmarks/report_page.py                      # 219 and 3,456 concepts (the paper's two hierarchies)
-    python benchmarks/report_page.py --chromium /usr/bin/chromium --repeat 7
+    python benchmarks/speed/report_page.py                      # 219 and 3,456 concepts (the paper's two hierarchies)
+    python benchmarks/speed/report_page.py --chromium /usr/bin/chromium --repeat 7
 
 For each size: bytes of the page without sound, milliseconds from navigation to the first full drawing, and from a key
 in the search box to the drawn hits. Medians over fresh pages. The hierarchy and the scores are random.

@@ -1,7 +1,7 @@
 """Does a tag rest on its own genre? The ten genres as concepts, explained on tracks they were not fitted on.
 
-    python benchmarks/genre_concepts.py               # 12 splits of ../shared/data/gtzan_mini by track
-    python benchmarks/genre_concepts.py --cav lda
+    python benchmarks/accuracy/genre_concepts.py               # 12 splits of ../shared/data/gtzan_mini by track
+    python benchmarks/accuracy/genre_concepts.py --cav lda
 
 For each split half of the tracks of every genre are the concepts' examples; the tags are explained on the other half.
 Printed are the rank of the tag's own genre among the ten by magnitude, and the mean logit of each tag over the tracks

@@ -1,7 +1,7 @@
 """What a support vector machine on the published features really gives, beside how its 0.76 was measured.
 
-    python benchmarks/gtzan_svm.py                # ../shared/data/gtzan_features/features_30_sec.csv
-    python benchmarks/gtzan_svm.py --audio        # and the features computed from the audio at hand
+    python benchmarks/accuracy/gtzan_svm.py                # ../shared/data/gtzan_features/features_30_sec.csv
+    python benchmarks/accuracy/gtzan_svm.py --audio        # and the features computed from the audio at hand
 
 Honest: nested 5-fold cross-validation by track, with the correlation filter, the scaling and the whole grid search
 inside each fold. Published protocol: filter and scaling fitted to all tracks, one split of 80 to 20. Artists: the

@@ -2,7 +2,7 @@
 
 Beside the seconds on the wall stand the processor's, over all threads: on a machine with other work only these compare.
 
-python benchmarks/mining.py [--concepts 3456] [--repeats 1] [--only heymann,branching]
+python benchmarks/speed/mining.py [--concepts 3456] [--repeats 1] [--only heymann,branching]
 
 The similarity is made up, from a tree of vectors in 64 dimensions: inner products for the miners that want a symmetric
 one, sigmoids of which 11 % exceed 0.5, as in the paper's S, for the others. Each miner runs in a process of its own, so

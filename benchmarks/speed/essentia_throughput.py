@@ -1,10 +1,10 @@
 """Tracks per second of the imported MusiCNN beside Essentia's own, and peak memory for a long file.
 
-    python benchmarks/essentia_throughput.py --threads 2
-    python benchmarks/essentia_throughput.py --device cuda
-    python benchmarks/essentia_throughput.py --minutes 60        # the memory of one hour
+    python benchmarks/speed/essentia_throughput.py --threads 2
+    python benchmarks/speed/essentia_throughput.py --device cuda
+    python benchmarks/speed/essentia_throughput.py --minutes 60        # the memory of one hour
 
-    taskset -c 0 python benchmarks/essentia_throughput.py --threads 1
+    taskset -c 0 python benchmarks/speed/essentia_throughput.py --threads 1
 
 Both hear the same samples at 16 kHz, with patches 93 frames apart, and give the same tags and embeddings: Essentia by
 TensorflowPredictMusiCNN, the import by the backbone's front-end and graph. The two take turns, so that a busy machine
@@ -51,7 +51,7 @@ def by_torch(backbone: cc.TorchBackbone, wave: torch.Tensor, batch: int) -> np.n
 
 
 def side_by_side(backbone: cc.TorchBackbone, weights: str, waves: list[torch.Tensor], batch: int) -> None:
-    from captum_concepts_essentia.runtime import load_essentia
+    from captum_concepts_essentia.runtime.session import load_essentia
 
     essentia = load_essentia().TensorflowPredictMusiCNN(graphFilename=weights, output="model/Sigmoid")
     runs = {

@@ -1,6 +1,6 @@
 """The sanity battery on the embedded model: the table that docs/explanation/how-sure.md includes.
 
-    python benchmarks/sanity.py     # writes docs/explanation/figures/sanity.md
+    python benchmarks/validity/sanity.py     # writes docs/explanation/figures/sanity.md
 
 Exits with 1 if a check fails.
 """
@@ -27,7 +27,7 @@ def main() -> None:
         concepts = ConceptSet.from_table(music / "concepts.csv", column=list(CONCEPT_COLUMNS), group="group")
         report = sanity_check(demo_backbone(), read_clip_table(music / "clips.csv", group="group"), concepts)
     lines = [
-        "<!-- written by benchmarks/sanity.py -->",
+        "<!-- written by benchmarks/validity/sanity.py -->",
         "",
         f"{len(report.concepts)} concepts, {len(report.targets)} classes: {report.verdict}; "
         f"{report.provenance['patches through the model']} patches through the model.",

@@ -1,6 +1,6 @@
 """Genres as concepts of a real tagger: does each tag rest on its own genre, and do differences agree with gradients?
 
-    python benchmarks/essentia_genres.py --weights msd-musicnn-1.pb --gtzan gtzan_mini/genres
+    python benchmarks/accuracy/essentia_genres.py --weights msd-musicnn-1.pb --gtzan gtzan_mini/genres
 
 The tracks of each of ten genres are halved: one half says what the genre is (the CAVs), the other half is explained,
 for five tags that have a genre of the same name; then the halves change places. A genre's rank is its place among the

@@ -1,9 +1,9 @@
 """``BatchedTCAV`` against Captum's ``TCAV``, side by side in one run, and against what any TCAV must do.
 
-    python benchmarks/captum_tcav.py                              # every part; Captum needs many minutes for it
-    python benchmarks/captum_tcav.py --quick                      # the same, smaller
-    python benchmarks/captum_tcav.py --parts end --randoms 50 --repeat 1
-    python benchmarks/captum_tcav.py --parts rest --runs b,c      # some of the runs only
+    python benchmarks/speed/captum_tcav.py                              # every part; Captum needs many minutes for it
+    python benchmarks/speed/captum_tcav.py --quick                      # the same, smaller
+    python benchmarks/speed/captum_tcav.py --parts end --randoms 50 --repeat 1
+    python benchmarks/speed/captum_tcav.py --parts rest --runs b,c      # some of the runs only
 
 Parts. *end*, end to end: K instruments against R random sets with a real model (the MSD VGG), five tags, in turn
 (a) by Captum, (b) by Captum with its work-around ``force_train=True``, (c) by ``BatchedTCAV``; and the *floor*, the

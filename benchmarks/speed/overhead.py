@@ -1,7 +1,7 @@
 """Time over floor: a whole explanation against the bare model on the same patches, in one run.
 
-    python benchmarks/overhead.py                     # the main job, on ../shared/data
-    python benchmarks/overhead.py --repeat 3
+    python benchmarks/speed/overhead.py                     # the main job, on ../shared/data
+    python benchmarks/speed/overhead.py --repeat 3
 
 The job: 15 orchestral instruments and percussion (960 clips) as concepts, 100 tracks of ten genres explained for four
 tags of the MSD VGG at two layers. The floor is what any TCAV must do: front-end and model forward over the concept
