@@ -1,4 +1,4 @@
-"""Time over floor: a whole explanation against the bare model on the same patches, in one run.
+"""Time of a whole explanation, compared with the bare model on the same patches in one run.
 
     python benchmarks/speed/overhead.py                     # the main job, on ../shared/data
     python benchmarks/speed/overhead.py --repeat 3
@@ -12,9 +12,8 @@ floor and whole alternate. The warm run is the same explanation again with its a
 
 from __future__ import annotations
 
-import argparse
-import resource
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -24,7 +23,9 @@ import torch
 import captum_concepts as cc
 from captum_concepts.audio.files import as_clips
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from harness import DATA, missing, options, parse, peak_memory
+
 TARGETS = ["jazz", "rock", "metal", "Hip-Hop"]
 LAYERS = ["pool4", "pool5"]
 BATCH = 32
@@ -75,40 +76,40 @@ def bare_pass(model: torch.nn.Module, inputs: torch.Tensor, targets: list[int]) 
         torch.autograd.grad(logits[:, target].sum(), [kept[name] for name in LAYERS], retain_graph=True)
 
 
-def whole(backbone: cc.TorchBackbone, store: Path, out: Path) -> float:
+def whole(backbone: cc.TorchBackbone, data: Path, store: Path, out: Path) -> float:
     """Seconds of the whole job, from file names to the page."""
     start = time.perf_counter()
-    concepts = cc.ConceptSet.from_table(SHARED / "philharmonia" / "clips.csv", column="instrument")
+    concepts = cc.ConceptSet.from_table(data / "philharmonia" / "clips.csv", column="instrument")
     explainer = cc.ConceptHierarchyExplainer(backbone, LAYERS, store=store, batch_size=BATCH)
-    explanation = explainer.explain(SHARED / "gtzan_mini" / "genres", concepts, TARGETS)
+    explanation = explainer.explain(data / "gtzan_mini" / "genres", concepts, TARGETS)
     explanation.save(out)
     explanation.to_html(out / "report.html")
     return time.perf_counter() - start
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__, quick="one repeat", data=DATA)
     parser.add_argument("--repeat", type=int, default=3)
-    repeat = parser.parse_args().repeat
-    weights = SHARED / "models" / "deezer" / "MSD_vgg.h5"
-    if not weights.exists():
-        print(f"skipped: {weights.name} and the audio of this job are not here")
+    given = parse(parser, {"repeat": 1})
+    weights = given.data / "models" / "deezer" / "MSD_vgg.h5"
+    table = given.data / "philharmonia" / "clips.csv"
+    if missing(weights, table):
         return
     backbone = cc.load_backbone("msd-vgg", weights=str(weights), device="cpu")
     # A floor that nobody would beat by hand: no gradients of weights, evaluation mode.
     backbone.model.eval().requires_grad_(False)
-    concepts = cc.ConceptSet.from_table(SHARED / "philharmonia" / "clips.csv", column="instrument")
+    concepts = cc.ConceptSet.from_table(table, column="instrument")
     one = decoded(backbone, list(concepts.clips))
-    two = decoded(backbone, as_clips(SHARED / "gtzan_mini" / "genres"))
+    two = decoded(backbone, as_clips(given.data / "gtzan_mini" / "genres"))
     print(
         f"{len(one)} concept patches, {len(two)} explained patches, {len(TARGETS)} targets, layers {', '.join(LAYERS)}"
     )
     floor(backbone, one[:BATCH], two[:BATCH])
     floors, models, cold, warm = [], [], [], []
-    for _ in range(repeat):
+    for _ in range(given.repeat):
         with tempfile.TemporaryDirectory() as folder:
-            cold.append(whole(backbone, Path(folder) / "store", Path(folder) / "out"))
-            warm.append(whole(backbone, Path(folder) / "store", Path(folder) / "out"))
+            cold.append(whole(backbone, given.data, Path(folder) / "store", Path(folder) / "out"))
+            warm.append(whole(backbone, given.data, Path(folder) / "store", Path(folder) / "out"))
         bare, net = floor(backbone, one, two)
         floors.append(bare)
         models.append(net)
@@ -117,8 +118,7 @@ def main() -> None:
     for name, seconds in (("whole explanation, cold", cold), ("whole explanation, warm", warm)):
         middle = statistics.median(seconds)
         print(f"{name}    {middle:7.2f} s   {middle / bare:5.2f} x the floor, {middle / net:5.2f} x the model alone")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"peak memory {peak:.2f} GB")
+    print(f"peak memory {peak_memory():.2f} GB")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from captum_concepts.backbones.layers import POSITION_AXES
 
 SPLITS = 16  # ways to cut the groups in two, from which the noise of a CAV is told
 # Of all concepts along one axis together. How strong a signal is, is itself an estimate, which makes false alarms more
-# frequent: of 600 families without fault 30 were warned of at 0.05, 20 at 0.04 (benchmarks/validity/concept_warnings.py).
+# frequent: of 600 families without fault, 30 at 0.05 and 20 at 0.04 (benchmarks/validity/concept_warnings.py).
 LEVEL = 0.04
 
 
