@@ -1,9 +1,9 @@
-"""Genres as concepts of a real tagger: does each tag rest on its own genre, and do differences agree with gradients?
+"""Ranks of a tag's own genre among ten genre concepts, and agreement of differences with gradients, on a tagger.
 
     python benchmarks/accuracy/essentia_genres.py --weights msd-musicnn-1.pb --gtzan gtzan_mini/genres
 
-The tracks of each of ten genres are halved: one half says what the genre is (the CAVs), the other half is explained,
-for five tags that have a genre of the same name; then the halves change places. A genre's rank is its place among the
+The tracks of each of ten genres are halved: the CAVs are fitted on one half, the other half is explained, for
+five tags that have a genre of the same name; then the halves change places. A genre's rank is its place among the
 ten by score (share of clips whose sensitivity is positive), and by magnitude where scores are equal. The second part
 takes the same sensitivities by central differences in Essentia and counts equal signs. The third explains the moods of
 a head on the tagger at the tagger's own layer (--head moods_mirex-msd-musicnn-1.pb).
@@ -11,7 +11,7 @@ a head on the tagger at the tagger's own layer (--head moods_mirex-msd-musicnn-1
 
 from __future__ import annotations
 
-import argparse
+import sys
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -21,6 +21,9 @@ import pandas as pd
 import torch
 
 import captum_concepts as cc
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from harness import DATA, missing, options
 
 LAYER = "model/dense/BiasAdd"
 TAGS = {"metal": "metal", "jazz": "jazz", "Hip-Hop": "hiphop", "blues": "blues", "country": "country"}
@@ -64,20 +67,22 @@ def sign_agreement(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    data = Path(__file__).resolve().parents[2] / "shared" / "data"
-    parser.add_argument("--weights", default=str(data / "models" / "essentia" / "msd-musicnn-1.pb"))
-    parser.add_argument("--head", default=str(data / "models" / "essentia" / "moods_mirex-msd-musicnn-1.pb"))
-    parser.add_argument("--gtzan", type=Path, default=data / "gtzan_mini" / "genres")
+    parser = options(__doc__, data=DATA)
+    parser.add_argument("--weights", help="default: DATA/models/essentia/msd-musicnn-1.pb")
+    parser.add_argument("--head", help="default: DATA/models/essentia/moods_mirex-msd-musicnn-1.pb")
+    parser.add_argument("--gtzan", type=Path, help="default: DATA/gtzan_mini/genres")
     parser.add_argument("--hop-seconds", type=float, default=3.0)
     parser.add_argument("--patches", type=int, default=5, help="of one track per genre, compared with differences")
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
-    if not Path(args.weights).is_file() or not args.gtzan.is_dir():
-        print(f"{args.weights} or {args.gtzan} is not at hand: give --weights, --head and --gtzan")
+    models = args.data / "models" / "essentia"
+    weights = args.weights or str(models / "msd-musicnn-1.pb")
+    mood_head = args.head or str(models / "moods_mirex-msd-musicnn-1.pb")
+    gtzan = args.gtzan or args.data / "gtzan_mini" / "genres"
+    if missing(Path(weights), Path(mood_head), gtzan):
         return
-    exact = cc.load_backbone("essentia-musicnn", args.weights, args.device, hop_seconds=args.hop_seconds)
-    first, second = halves(args.gtzan)
+    exact = cc.load_backbone("essentia-musicnn", weights, args.device, hop_seconds=args.hop_seconds)
+    first, second = halves(gtzan)
     places = defaultdict(list)
     for fit, test in ((first, second), (second, first)):
         start = time.perf_counter()
@@ -92,12 +97,12 @@ def main() -> None:
             top = rows.sort_values(["score", "magnitude"], ascending=False).head(3)
             print(f"  {target}: {[(row.concept, round(row.score, 2)) for row in top.itertuples()]}")
     print("in the top 2 both times:", [target for target, both in places.items() if max(both) <= 2])
-    differences = cc.load_backbone("essentia-musicnn", args.weights, "cpu", gradients="differences")
+    differences = cc.load_backbone("essentia-musicnn", weights, "cpu", gradients="differences")
     agree, certain, share, count = sign_agreement(exact, differences, explanation.banks[LAYER], test, args.patches)
     print(
         f"signs by differences equal those of gradients: {agree:.2%} of {count}; {certain:.2%} of the {share:.1%} sure"
     )
-    head = cc.load_backbone("essentia-musicnn", args.weights, args.device, head=args.head, hop_seconds=args.hop_seconds)
+    head = cc.load_backbone("essentia-musicnn", weights, args.device, head=mood_head, hop_seconds=args.hop_seconds)
     clips = [cc.Clip(files[0]) for files in test.values()]
     moods = cc.ConceptHierarchyExplainer(head, LAYER).explain(
         clips, cc.ConceptSet.from_playlists(fit, negatives="rest")

@@ -1,4 +1,4 @@
-"""Does a tag rest on its own genre? The ten genres as concepts, explained on tracks they were not fitted on.
+"""Ranks of a tag's own genre among ten genre concepts, on tracks that these were not fitted on.
 
     python benchmarks/accuracy/genre_concepts.py               # 12 splits of ../shared/data/gtzan_mini by track
     python benchmarks/accuracy/genre_concepts.py --cav lda
@@ -10,7 +10,7 @@ of each genre, which says what the model itself takes for that tag.
 
 from __future__ import annotations
 
-import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,9 @@ import captum_concepts as cc
 from captum_concepts.activations.extraction import extract
 from captum_concepts.significance.sensitivity import clip_means, magnitude, sensitivities, tcav_score
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from harness import DATA, missing, options, parse
+
 OWN = {"jazz": "jazz", "metal": "metal", "Hip-Hop": "hiphop", "blues": "blues", "rock": "rock"}
 LAYERS = ["pool4", "pool5"]
 
@@ -40,28 +42,28 @@ def splits(concepts: cc.ConceptSet, seeds: int) -> dict[str, np.ndarray]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__, quick="three random splits", data=DATA)
     parser.add_argument("--cav", default="pattern")
     parser.add_argument("--seeds", type=int, default=10)
-    options = parser.parse_args()
-    weights = SHARED / "models" / "deezer" / "MSD_vgg.h5"
-    if not weights.exists():
-        print(f"skipped: {weights.name} and the audio of this job are not here")
+    given = parse(parser, {"seeds": 3})
+    weights = given.data / "models" / "deezer" / "MSD_vgg.h5"
+    tracks = given.data / "gtzan_mini" / "genres"
+    if missing(weights, tracks):
         return
     backbone = cc.load_backbone("msd-vgg", weights=str(weights))
-    concepts = cc.ConceptSet.from_folders(SHARED / "gtzan_mini" / "genres")
+    concepts = cc.ConceptSet.from_folders(tracks)
     targets = [list(backbone.classes).index(tag) for tag in OWN]
     extracted = extract(backbone, concepts.clips, LAYERS, targets=targets)
     counts = torch.from_numpy(extracted.counts)
     ranks = []
     for layer in LAYERS:
         gradients = clip_means(extracted.gradients[layer], counts)
-        for name, fitted in splits(concepts, options.seeds).items():
+        for name, fitted in splits(concepts, given.seeds).items():
             rows = fitted[extracted.rows]
             bank = cc.fit_cavs(
                 extracted.activations[layer][rows],
                 concepts.labels[extracted.rows][rows],
-                options.cav,
+                given.cav,
                 concepts.groups[extracted.rows][rows],
                 names=concepts.names,
                 folds=0,
@@ -74,7 +76,7 @@ def main() -> None:
                 rank = 1 + int((sizes[t] > sizes[t, own]).sum())
                 ranks.append((layer, name, tag, rank, float(scores[t, own]), first))
     table = pd.DataFrame(ranks, columns=["layer", "split", "tag", "rank", "score", "first"])
-    print(f"{options.cav} CAVs: rank of the tag's own genre among ten, by magnitude, on tracks not used for fitting")
+    print(f"{given.cav} CAVs: rank of the tag's own genre among ten, by magnitude, on tracks not used for fitting")
     print(table.pivot(index=["layer", "split"], columns="tag", values="rank").sort_index()[list(OWN)].to_string())
     firsts = table[table["rank"] == 1].groupby(["layer", "tag"]).size().unstack(fill_value=0)
     print(f"\nsplits of {table['split'].nunique()} in which it comes first")

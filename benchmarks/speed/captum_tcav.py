@@ -1,4 +1,4 @@
-"""``BatchedTCAV`` against Captum's ``TCAV``, side by side in one run, and against what any TCAV must do.
+"""Speed and memory of ``BatchedTCAV``, compared in one run with Captum's ``TCAV`` and with the bare passes of a model.
 
     python benchmarks/speed/captum_tcav.py                              # every part; Captum needs many minutes for it
     python benchmarks/speed/captum_tcav.py --quick                      # the same, smaller
@@ -19,10 +19,8 @@ from __future__ import annotations
 import argparse
 import logging
 import multiprocessing
-import resource
-import statistics
+import sys
 import tempfile
-import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -39,7 +37,9 @@ import captum_concepts as cc
 from captum_concepts.tcav.scores import Totals, stacks
 from captum_concepts.tcav.set_fits import METHODS, Blocks, fit_sets, held_out
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from harness import DATA, Peak, Times, cuda_settle, options, resident, time_in_turn, time_runs
+
 TARGETS = 5
 FEATURES = 1536
 
@@ -97,37 +97,26 @@ def bare(model: nn.Module, layer: str, data: list[Tensor], inputs: Tensor) -> No
             torch.autograd.grad(logits[:, target].sum(), kept, retain_graph=True)
 
 
-def alternate(repeat: int, runs: dict[str, Callable[[], None]]) -> dict[str, list[float]]:
-    """Seconds of each, taken in turn."""
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(repeat):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - start)
-    return seconds
-
-
-def table(seconds: dict[str, list[float]], against: tuple[str, ...]) -> None:
-    against = tuple(name for name in against if name in seconds)
-    for name, values in seconds.items():
-        least, middle = min(values), statistics.median(values)
+def show(times: dict[str, Times], references: tuple[str, ...]) -> None:
+    """Seconds of each run, and the ratios of the references' to them: of the minima and of the medians."""
+    references = tuple(name for name in references if name in times)
+    for name, own in times.items():
         ratios = "  ".join(
-            f"{min(seconds[other]) / least:8.2f} / {statistics.median(seconds[other]) / middle:.2f} x vs {other}"
-            for other in against
+            f"{times[other].least / own.least:8.2f} / {times[other].median / own.median:.2f} x vs {other}"
+            for other in references
             if other != name
         )
-        print(f"  {name:28s} min {least:8.3f} s  median {middle:8.3f} s   {ratios}", flush=True)
+        print(f"  {name:28s} min {own.least:8.3f} s  median {own.median:8.3f} s   {ratios}", flush=True)
 
 
-def real_data(count: int, patches: int, explained: int) -> tuple[nn.Module, list[Tensor], Tensor] | None:
+def real_data(data: Path, count: int, patches: int, explained: int) -> tuple[nn.Module, list[Tensor], Tensor] | None:
     """The MSD VGG, log-mel patches of ``count`` instruments' and random sets, and patches to explain."""
-    weights = SHARED / "models" / "deezer" / "MSD_vgg.h5"
+    weights = data / "models" / "deezer" / "MSD_vgg.h5"
     if not weights.exists():
         return None
     backbone = cc.load_backbone("msd-vgg", weights=str(weights), device="cpu")
     model = backbone.model.eval().requires_grad_(False)  # type: ignore[attr-defined]
-    table_of_clips = cc.ConceptSet.from_table(SHARED / "philharmonia" / "clips.csv", column="instrument")
+    table_of_clips = cc.ConceptSet.from_table(data / "philharmonia" / "clips.csv", column="instrument")
     needed = patches * count + explained
     extracted: list[Tensor] = []
     for clip in table_of_clips.clips:
@@ -151,21 +140,9 @@ def one_vs_random(concepts: int, randoms: int) -> list[tuple[int, int]]:
     return [(i, concepts + j) for i in range(concepts) for j in range(randoms)]
 
 
-def settle(device: str) -> None:
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
-
-
 def fastest(run: Callable[[], object], device: str, repeat: int = 3) -> float:
     """Seconds of the fastest of some runs, after one that is not counted."""
-    found = []
-    for _ in range(repeat + 1):
-        settle(device)
-        start = time.perf_counter()
-        run()
-        settle(device)
-        found.append(time.perf_counter() - start)
-    return min(found[1:])
+    return time_runs(run, repeat, settle=cuda_settle(device)).least
 
 
 def growth(sizes: list[int], randoms: int, rows: int, device: str) -> None:
@@ -175,31 +152,6 @@ def growth(sizes: list[int], randoms: int, rows: int, device: str) -> None:
             blocks, sets = random_blocks(k + randoms, rows, FEATURES, 0.33, device), one_vs_random(k, randoms)
             took = fastest(lambda b=blocks, s=sets, m=method: list(fit_sets(b, s, m)), device, 2)  # type: ignore[misc]
             print(f"  {method:9s} K = {k:5d}  {took:8.3f} s  {1e6 * took / len(sets):8.1f} us/set", flush=True)
-
-
-def resident() -> int:
-    """Bytes of this process in memory."""
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * resource.getpagesize()
-
-
-class Peak:
-    """The largest resident size while it is open, looked at every 2 ms."""
-
-    def __enter__(self) -> Peak:
-        self.bytes, self._open = resident(), True
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-        return self
-
-    def _watch(self) -> None:
-        while self._open:
-            self.bytes = max(self.bytes, resident())
-            time.sleep(0.002)
-
-    def __exit__(self, *_: object) -> None:
-        self._open = False
-        self._thread.join()
 
 
 def memory(method: str, sets_wanted: int, features: int, chunk_bytes: int) -> str:
@@ -268,9 +220,9 @@ def rate(concepts: int, rows: int, inputs: int, device: str) -> None:
 
 def end_to_end(given: argparse.Namespace, patches: int, explained: int) -> None:
     k, r = given.concepts or 15, given.randoms or 10
-    found = real_data(k + r, patches, explained)
+    found = real_data(given.data, k + r, patches, explained)
     if found is None:
-        print("end to end: skipped, the weights and the audio of this job are not here")
+        print("end to end: skipped, the weights and the audio of this part are not there")
         return
     model, data, inputs = found
     factor = 2 * k * r / (k + r)
@@ -288,9 +240,9 @@ def end_to_end(given: argparse.Namespace, patches: int, explained: int) -> None:
     for name in ("floor", "(c) BatchedTCAV"):
         if name in runs:
             runs[name]()
-    seconds = alternate(given.repeat, runs)
-    table(seconds, ("(a) Captum", "(b) Captum, force_train", "floor"))
-    least = {name: min(values) for name, values in seconds.items()}
+    times = time_in_turn(runs, given.repeat, warm_up=0)
+    show(times, ("(a) Captum", "(b) Captum, force_train", "floor"))
+    least = {name: found.least for name, found in times.items()}
     if "(c) BatchedTCAV" in least:
         ours = least["(c) BatchedTCAV"]
         print(f"  distance from the floor: {ours / least['floor']:.3f} x (min; aim: at most 1.25)")
@@ -305,26 +257,24 @@ def rest(given: argparse.Namespace) -> None:
     data, inputs = list(rows[:-60].split(40)), rows[-60:]
     free = Given().eval()
     print(f"\nEverything but the model: {k} x {r} sets of 40 rows, D = {FEATURES}, 60 explained, {TARGETS} targets")
-    theirs: dict[str, Callable[[], None]] = {
+    stocks: dict[str, Callable[[], None]] = {
         "(a) Captum": lambda: stock(free, "layer", data, k, inputs, force=False),
         "(b) Captum, force_train": lambda: stock(free, "layer", data, k, inputs, force=True),
     }
-    theirs = {name: run for name, run in theirs.items() if name[1] in given.runs}
-    ours: dict[str, Callable[[], None]] = {
+    stocks = {name: run for name, run in stocks.items() if name[1] in given.runs}
+    batches: dict[str, Callable[[], None]] = {
         f"(c) {m}": lambda m=m: batched(free, "layer", data, k, inputs, m)  # type: ignore[misc]
         for m in METHODS
     }
-    alternate(1, ours)
-    before = alternate(given.repeat, ours)
-    seconds = alternate(given.repeat if given.quick else 1, theirs)
-    after = alternate(given.repeat, ours)
-    seconds |= {name: before[name] + after[name] for name in ours}
-    table(seconds, ("(a) Captum", "(b) Captum, force_train"))
+    before = time_in_turn(batches, given.repeat)
+    times = time_in_turn(stocks, given.repeat if given.quick else 1, warm_up=0)
+    for name, after in time_in_turn(batches, given.repeat, warm_up=0).items():
+        before[name].extend(after)
+    show({**times, **before}, ("(a) Captum", "(b) Captum, force_train"))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="smaller sizes")
+    parser = options(__doc__, quick="fewer and smaller sets", data=DATA)
     parser.add_argument(
         "--concepts", type=int, help="K of the parts end (15), rest (64; quick 16) and rate (4096; CPU 256)"
     )

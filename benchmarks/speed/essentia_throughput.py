@@ -1,4 +1,4 @@
-"""Tracks per second of the imported MusiCNN beside Essentia's own, and peak memory for a long file.
+"""Tracks per second of the imported MusiCNN, compared with Essentia's own, and peak memory for a long file.
 
     python benchmarks/speed/essentia_throughput.py --threads 2
     python benchmarks/speed/essentia_throughput.py --device cuda
@@ -6,7 +6,7 @@
 
     taskset -c 0 python benchmarks/speed/essentia_throughput.py --threads 1
 
-Both hear the same samples at 16 kHz, with patches 93 frames apart, and give the same tags and embeddings: Essentia by
+Both get the same samples at 16 kHz, with patches 93 frames apart, and give the same tags and embeddings: Essentia by
 TensorflowPredictMusiCNN, the import by the backbone's front-end and graph. The two take turns, so that a busy machine
 slows both; figures are the least and the median over the tracks. On a machine that others use, compare processor
 time on one core, as in the last line above: waiting for others does not count in it. Nothing is kept between tracks.
@@ -14,11 +14,11 @@ time on one core, as in the last line above: waiting for others does not count i
 
 from __future__ import annotations
 
-import argparse
-import resource
 import statistics
+import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,9 @@ import torch
 
 import captum_concepts as cc
 from captum_concepts.audio._torchaudio import load
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from harness import DATA, Times, median_ratio, missing, options, parse, peak_memory, time_in_turn
 
 EMBEDDING = "model/dense/BiasAdd"
 
@@ -58,45 +61,44 @@ def side_by_side(backbone: cc.TorchBackbone, weights: str, waves: list[torch.Ten
         "Essentia": lambda wave: np.asarray(essentia(wave.numpy())),
         "captum_concepts": lambda wave: by_torch(backbone, wave, batch),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    busy: dict[str, list[float]] = {name: [] for name in runs}
+    times = {name: Times() for name in runs}
     difference = 0.0
-    for wave in [waves[0], *waves]:  # the first once more, to warm up
-        tags = {}
-        for name, run in runs.items():
-            start, used = time.perf_counter(), time.process_time()
-            tags[name] = run(wave)
-            seconds[name].append(time.perf_counter() - start)
-            busy[name].append(time.process_time() - used)
-        rows = min(map(len, tags.values()))
-        difference = max(difference, float(np.abs(tags["Essentia"][:rows] - tags["captum_concepts"][:rows]).max()))
-    for name, times in seconds.items():
-        per = times[1:]
+    for number, wave in enumerate(waves):
+        tracks = {name: partial(run, wave) for name, run in runs.items()}
+        for name, one in time_in_turn(tracks, 1, warm_up=1 if number == 0 else 0).items():
+            times[name].extend(one)
+        tags = [found.result for found in times.values()]
+        rows = min(map(len, tags))
+        difference = max(difference, float(np.abs(tags[0][:rows] - tags[1][:rows]).max()))
+    for name, found in times.items():
         print(
-            f"  {name:<16} least {min(per):.3f} s   median {statistics.median(per):.3f} s per track   "
-            f"{1 / statistics.median(per):.2f} tracks/s   processor median {statistics.median(busy[name][1:]):.3f} s"
+            f"  {name:<16} least {found.least:.3f} s   median {found.median:.3f} s per track   "
+            f"{1 / found.median:.2f} tracks/s   processor median {statistics.median(found.processor):.3f} s"
         )
-    for what, times in (("time", seconds), ("processor time", busy)):
-        ratios = [a / b for a, b in zip(times["Essentia"][1:], times["captum_concepts"][1:], strict=True)]
-        print(f"  {what} of Essentia / captum_concepts = {statistics.median(ratios):.2f} (median)")
+    essentia_times, own = times.values()
+    for what, ratio in (
+        ("time", median_ratio(essentia_times.wall, own.wall)),
+        ("processor time", median_ratio(essentia_times.processor, own.processor)),
+    ):
+        print(f"  {what} of Essentia / captum_concepts = {ratio:.2f} (median)")
     print(f"  largest difference of a tag {difference:.1e}")
 
 
-def long_file(backbone: cc.TorchBackbone, minutes: int, batch: int) -> None:
-    """Peak memory while all of one file is heard, and before."""
+def long_file(backbone: cc.TorchBackbone, minutes: int, batch: int, seed: int) -> None:
+    """Peak memory while all of one file is extracted, and before."""
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "long.wav")
-        random = np.random.default_rng(0)
+        random = np.random.default_rng(seed)
         with soundfile.SoundFile(path, "w", 22050, 1) as file:
             for _ in range(minutes):
                 file.write(0.1 * random.normal(size=22050 * 60).astype(np.float32))
         backbone.activations(next(iter(backbone.read(cc.Clip(path)))).inputs[:batch], [EMBEDDING])
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        before = peak_memory() * 1024
         start, count = time.perf_counter(), 0
         for block in backbone.read(cc.Clip(path)):
             for part in block.inputs.split(batch):
                 count += len(backbone.activations(part, [EMBEDDING])[EMBEDDING])
-        after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        after = peak_memory() * 1024
         took = time.perf_counter() - start
     print(
         f"  {minutes} min, {count} patches: {took:.0f} s, peak {after:.0f} MB, {after - before:.0f} MB over one batch"
@@ -104,26 +106,26 @@ def long_file(backbone: cc.TorchBackbone, minutes: int, batch: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    data = Path(__file__).resolve().parents[2] / "shared" / "data"
-    parser.add_argument("--weights", default=str(data / "models" / "essentia" / "msd-musicnn-1.pb"))
-    parser.add_argument("--gtzan", type=Path, default=data / "gtzan_mini" / "genres")
+    parser = options(__doc__, quick="two tracks", data=DATA, seed=0)
+    parser.add_argument("--weights", help="default: DATA/models/essentia/msd-musicnn-1.pb")
+    parser.add_argument("--gtzan", type=Path, help="default: DATA/gtzan_mini/genres")
     parser.add_argument("--tracks", type=int, default=10)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--minutes", type=int, help="measure memory with a file this long instead")
-    args = parser.parse_args()
-    if not Path(args.weights).is_file() or not (args.minutes or args.gtzan.is_dir()):
-        print(f"{args.weights} or {args.gtzan} is not at hand: give --weights and --gtzan")
+    args = parse(parser, {"tracks": 2})
+    weights = Path(args.weights or args.data / "models" / "essentia" / "msd-musicnn-1.pb")
+    gtzan = args.gtzan or args.data / "gtzan_mini" / "genres"
+    if missing(weights, *(() if args.minutes else (gtzan,))):
         return
     torch.set_num_threads(args.threads)
-    backbone = cc.load_backbone("essentia-musicnn", args.weights, args.device)
+    backbone = cc.load_backbone("essentia-musicnn", str(weights), args.device)
     print(f"MusiCNN, {args.device}, {args.threads} threads, batches of {args.batch_size}")
     if args.minutes:
-        long_file(backbone, args.minutes, args.batch_size)
+        long_file(backbone, args.minutes, args.batch_size, args.seed)
     else:
-        side_by_side(backbone, args.weights, waveforms(args.gtzan, args.tracks), args.batch_size)
+        side_by_side(backbone, str(weights), waveforms(gtzan, args.tracks), args.batch_size)
 
 
 if __name__ == "__main__":
