@@ -19,7 +19,8 @@ from captum_concepts.backbones.protocol import Gradients
 from captum_concepts.backbones.torch_backbone import TorchBackbone
 from captum_concepts.errors import InputError
 from captum_concepts.text import short_repr
-from captum_concepts_deezer.msd_vgg import CLASSES, load_msd_vgg
+from captum_concepts_deezer.checkpoints import load_msd_vgg
+from captum_concepts_deezer.models import CLASSES
 from captum_concepts_deezer.tensors import EMBEDDING_SHAPE, read_tensor
 
 TRACK_SECONDS = 30.0

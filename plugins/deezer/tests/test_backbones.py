@@ -5,7 +5,7 @@ import pytest
 import soundfile
 import torch
 from captum_concepts_deezer.backbones import deezer_embeddings, msd_vgg
-from captum_concepts_deezer.msd_vgg import CLASSES
+from captum_concepts_deezer.models import CLASSES
 from captum_concepts_deezer.plugin import captum_concepts_backbones, captum_concepts_concept_sources
 
 from captum_concepts.audio.clips import AudioError, Clip

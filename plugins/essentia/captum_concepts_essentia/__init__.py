@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from captum_concepts_essentia.graph import import_graph
+    from captum_concepts_essentia.importer.graph_module import import_graph
 
 __all__ = ["import_graph"]
 __version__ = "0.1.0"
@@ -18,7 +18,7 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> Any:
     if name == "import_graph":  # importing the package imports no torch
-        from captum_concepts_essentia.graph import import_graph
+        from captum_concepts_essentia.importer.graph_module import import_graph
 
         return import_graph
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

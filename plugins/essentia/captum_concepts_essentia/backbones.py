@@ -20,14 +20,14 @@ from captum_concepts.backbones.protocol import Backbone, Gradients
 from captum_concepts.backbones.torch_backbone import TorchBackbone
 from captum_concepts.errors import InputError
 from captum_concepts.text import short_repr
-from captum_concepts_essentia.axes import layer_axes, observed
 from captum_concepts_essentia.cards import ModelCard
 from captum_concepts_essentia.frontends import algorithm_frontend
-from captum_concepts_essentia.functions import ancestors, ends, in_order, split_reference
-from captum_concepts_essentia.graph import GraphModule, UnsupportedOperation
-from captum_concepts_essentia.listing import choices, computed
+from captum_concepts_essentia.graphdef.functions import ancestors, ends, in_order, split_reference
+from captum_concepts_essentia.graphdef.listing import choices, computed
+from captum_concepts_essentia.importer.axes import layer_axes, observed
+from captum_concepts_essentia.importer.graph_module import GraphModule, UnsupportedOperation
 from captum_concepts_essentia.models import KINDS, Model, read_model
-from captum_concepts_essentia.runtime_backbone import RuntimeBackbone
+from captum_concepts_essentia.runtime.backbone import RuntimeBackbone
 
 LETTERS = {"TensorflowPredictTempoCNN": "BFTC"}
 GRADIENTS = ("auto", "exact", "differences")

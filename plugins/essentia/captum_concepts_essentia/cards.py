@@ -12,7 +12,7 @@ from typing import Any
 
 from captum_concepts.errors import InputError
 from captum_concepts.text import short_repr
-from captum_concepts_essentia.functions import split_reference
+from captum_concepts_essentia.graphdef.functions import split_reference
 
 MAX_CARD_BYTES = 16 * 2**20
 MAX_TEXT = 1000  # characters of a name or a link

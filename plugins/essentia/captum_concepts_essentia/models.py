@@ -16,8 +16,8 @@ from captum_concepts.errors import InputError
 from captum_concepts.text import short_repr
 from captum_concepts_essentia.cards import ModelCard, find_card
 from captum_concepts_essentia.frontends import PATCHES
-from captum_concepts_essentia.functions import FlatNode, Reference, join, split_reference
-from captum_concepts_essentia.graph import GraphModule, flat_graph
+from captum_concepts_essentia.graphdef.functions import FlatNode, Reference, join, split_reference
+from captum_concepts_essentia.importer.graph_module import GraphModule, flat_graph
 
 SITE = "https://essentia.upf.edu/models"
 LICENCE = "CC BY-NC-SA 4.0"

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from captum_concepts_essentia.builder import GraphBuilder
+from captum_concepts_essentia.graphdef.builder import GraphBuilder
 
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
 INT = np.dtype("int32")

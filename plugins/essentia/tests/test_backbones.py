@@ -9,8 +9,8 @@ import pytest
 import soundfile
 import torch
 from captum_concepts_essentia.backbones import FACTORIES
-from captum_concepts_essentia.builder import GraphBuilder
-from captum_concepts_essentia.graph import import_graph
+from captum_concepts_essentia.graphdef.builder import GraphBuilder
+from captum_concepts_essentia.importer.graph_module import import_graph
 
 import captum_concepts as cc
 from captum_concepts.audio.clips import Clip

@@ -4,8 +4,8 @@ import json
 
 import pytest
 from captum_concepts_essentia.cards import find_card, read_card
+from captum_concepts_essentia.graphdef.protobuf import read_graph
 from captum_concepts_essentia.models import read_model
-from captum_concepts_essentia.protobuf import read_graph
 
 from captum_concepts.errors import InputError
 

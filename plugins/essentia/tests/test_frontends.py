@@ -33,7 +33,7 @@ def ours(audio, tmp_path, front) -> torch.Tensor:
 
 def essentia_frames(audio, algorithm: str, size: int, hop: int) -> np.ndarray:
     pytest.importorskip("essentia")
-    from captum_concepts_essentia.runtime import load_essentia
+    from captum_concepts_essentia.runtime.session import load_essentia
 
     standard = load_essentia()
     made = getattr(standard, algorithm)()
@@ -70,8 +70,8 @@ def test_agrees_with_essentia(audio, tmp_path, algorithm, own, size, hop, tolera
 def test_the_whole_way_from_samples_to_patches(audio, tmp_path, algorithm, frames, bands, name):
     """By a graph that gives means and maxima over time of what Essentia's algorithm feeds it, patch by patch."""
     pytest.importorskip("essentia")
-    from captum_concepts_essentia.builder import GraphBuilder
-    from captum_concepts_essentia.runtime import load_essentia
+    from captum_concepts_essentia.graphdef.builder import GraphBuilder
+    from captum_concepts_essentia.runtime.session import load_essentia
 
     graph, whole = GraphBuilder(), np.dtype("int32")
     x, axis = graph.placeholder("x", (None, frames, bands)), graph.constant("axis", np.array([1], np.int32))
@@ -94,8 +94,8 @@ def test_the_whole_way_from_samples_to_patches(audio, tmp_path, algorithm, frame
 def test_tempocnn_agrees_with_essentia(audio, tmp_path):
     """The whole way, by a graph that gives back what TensorflowPredictTempoCNN feeds it."""
     pytest.importorskip("essentia")
-    from captum_concepts_essentia.builder import GraphBuilder
-    from captum_concepts_essentia.runtime import load_essentia
+    from captum_concepts_essentia.graphdef.builder import GraphBuilder
+    from captum_concepts_essentia.runtime.session import load_essentia
 
     graph = GraphBuilder()
     x = graph.placeholder("input", (None, 40, 256, 1))

@@ -26,8 +26,8 @@ def captum_concepts_concept_sources() -> Factories:
 
 @hookimpl
 def captum_concepts_commands(cli: click.Group) -> None:
-    from captum_concepts_gtzan.commands import gtzan
-    from captum_concepts_gtzan.feature_commands import features, shap
+    from captum_concepts_gtzan.cli import gtzan
+    from captum_concepts_gtzan.cli_features import features, shap
 
     gtzan.add_command(features)
     gtzan.add_command(shap)

@@ -17,9 +17,7 @@ from captum_concepts.text import short_repr
 from captum_concepts.types import Progress
 from captum_concepts_tile2vec.checkpoints import Tile2Vec, weights_digest
 from captum_concepts_tile2vec.embedding import embed_tiles, pooled_tiles
-from captum_concepts_tile2vec.features import TileFeatures
-from captum_concepts_tile2vec.heads import CLUSTERS_FILE, cluster_head, save_clusters
-from captum_concepts_tile2vec.looking import (
+from captum_concepts_tile2vec.embedding_analysis import (
     Clusters,
     MapMethod,
     centroid_distances,
@@ -29,6 +27,8 @@ from captum_concepts_tile2vec.looking import (
     plane,
     silhouette,
 )
+from captum_concepts_tile2vec.features import TileFeatures
+from captum_concepts_tile2vec.heads import CLUSTERS_FILE, cluster_head, save_clusters
 from captum_concepts_tile2vec.page import render_page
 from captum_concepts_tile2vec.tiles import Tiles
 from captum_concepts_tile2vec.triplets import TripletSampler, judge_triplets

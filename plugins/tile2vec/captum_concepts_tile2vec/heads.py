@@ -17,7 +17,7 @@ from captum_concepts.errors import InputError
 from captum_concepts.storage.safetensors_files import read_weights, write_weights
 from captum_concepts.text import short_repr
 from captum_concepts_tile2vec.checkpoints import Tile2Vec, weights_digest
-from captum_concepts_tile2vec.looking import Clusters, cluster_name
+from captum_concepts_tile2vec.embedding_analysis import Clusters, cluster_name
 
 CLUSTERS_FILE = "clusters.safetensors"
 
@@ -58,7 +58,7 @@ def cluster_head(clusters: Clusters, embeddings: np.ndarray) -> Head:
     """The clusters of some embeddings as targets, "cluster 1" the largest.
 
     Args:
-        clusters: from `captum_concepts_tile2vec.looking.cluster`.
+        clusters: from `captum_concepts_tile2vec.embedding_analysis.cluster`.
         embeddings: float (N, D), what was clustered; its mean squared distance from the centres sets the temperature.
     """
     spread = np.square(embeddings - clusters.centres[clusters.assigned]).mean()  # the variance per dimension

@@ -14,7 +14,7 @@ import pandas as pd
 
 from captum_concepts.errors import InputError
 from captum_concepts.report.audio import encode
-from captum_concepts_tile2vec.looking import Clusters, cluster_name
+from captum_concepts_tile2vec.embedding_analysis import Clusters, cluster_name
 from captum_concepts_tile2vec.tiles import Tiles
 
 ASSETS = Path(__file__).parent / "assets"

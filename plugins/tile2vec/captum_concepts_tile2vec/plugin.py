@@ -16,6 +16,6 @@ def captum_concepts_backbones() -> Factories:
 
 @hookimpl
 def captum_concepts_commands(cli: click.Group) -> None:
-    from captum_concepts_tile2vec.commands import tile2vec
+    from captum_concepts_tile2vec.cli import tile2vec
 
     cli.add_command(tile2vec)

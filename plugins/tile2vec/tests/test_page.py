@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 from captum_concepts_tile2vec.data import Recording
-from captum_concepts_tile2vec.looking import centroid_distances, cluster
+from captum_concepts_tile2vec.embedding_analysis import centroid_distances, cluster
 from captum_concepts_tile2vec.page import render_page
 from captum_concepts_tile2vec.tiles import find_tiles
 
