@@ -1,17 +1,18 @@
-"""GTZAN's small network, trained by our command, beside logistic regression on the embeddings of published taggers.
+"""Accuracy of GTZAN's small network, compared with logistic regression on the embeddings of published taggers.
 
-python benchmarks/accuracy/gtzan_cnn.py [--data ../shared/data/gtzan_mini] [--out out/gtzan-cnn] [--seconds 3.96] [--crops 4]
+python benchmarks/accuracy/gtzan_cnn.py [--data ../shared/data/gtzan_mini] [--out out/gtzan-cnn] [--seconds 3.96]
+                                        [--crops 4]
 
-Every track is tested once, by a network and by regressions that have not heard it; all take the same folds, and the
-regressions learn from the network's training and validation tracks alike. Prints the accuracy of every fold, their
-mean, the 95 % interval of the pooled accuracy (Wilson), the minutes of training, and the exact p-value of McNemar's
-test of each regression against the network. Started again, it goes on where it was, and trains nothing twice.
+Every track is tested once, by a network and by regressions that were fitted without it; all take the same folds, and
+the regressions are fitted on the network's training and validation tracks together. Prints the accuracy of every fold,
+their mean, the 95 % interval of the pooled accuracy (Wilson), the minutes of training, and the exact p-value of
+McNemar's test of each regression and the network. Started again, it goes on where it was, and trains nothing twice.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,7 +34,9 @@ from captum_concepts.cli.console import progress_bars
 from captum_concepts.errors import InputError
 from captum_concepts.training.schedule import Schedule
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from harness import DATA, missing, options, parse
+
 #: Name of the backbone, its weights, the layer whose mean over a track is its embedding.
 TAGGERS = (
     ("essentia-musicnn", "essentia/msd-musicnn-1.pb", "model/dense/BiasAdd"),
@@ -92,21 +95,18 @@ def mcnemar(first: Evaluation, second: Evaluation) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=SHARED / "gtzan_mini")
-    parser.add_argument("--models", type=Path, default=SHARED / "models")
+    parser = options(__doc__, quick="two folds, two epochs", data=DATA / "gtzan_mini", seed=0)
+    parser.add_argument("--models", type=Path, default=DATA / "models")
     parser.add_argument("--out", type=Path, default=Path("out/gtzan-cnn"))
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.96)
     parser.add_argument("--crops", type=int, default=4)
     parser.add_argument("--epochs", type=int, default=60)
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-augment", action="store_true")
-    given = parser.parse_args()
-    if not given.data.is_dir():
-        print(f"{given.data} is not there: nothing to measure; give --data")
+    given = parse(parser, {"folds": 2, "epochs": 2})
+    if missing(given.data):
         return
-    options = TrainingOptions(
+    training = TrainingOptions(
         crops=given.crops, augmentation=Augmentation.none(0.002) if given.no_augment else Augmentation()
     )
     with progress_bars(quiet=False) as progress:
@@ -116,7 +116,7 @@ def main() -> None:
             given.out,
             folds=given.folds,
             schedule=Schedule(epochs=given.epochs, seed=given.seed, device="cpu"),
-            options=options,
+            options=training,
             model_options={"seconds": given.seconds},
             progress=progress,
         )
@@ -132,7 +132,7 @@ def main() -> None:
             print(f"{name}: {error}")
             continue
         found = regression(values, tracks, given.folds, given.seed)
-        more = f"   against gtzan-cnn p {mcnemar(pooled(found), network.pooled):.2g}"
+        more = f"   compared with gtzan-cnn p {mcnemar(pooled(found), network.pooled):.2g}"
         show(f"logistic on {Path(weights).stem} {layer}", [each.accuracy for each in found], pooled(found), more)
 
 

@@ -1,20 +1,20 @@
-"""Mined hierarchies against ground truth: the paper's method beside others, with intervals over seeds.
+"""Accuracy of mined hierarchies with known truth: the paper's method and others, with intervals over seeds.
 
-python benchmarks/accuracy/hierarchies.py [--data DIR] [--seeds 10] [--first-seed 0] [--only orchestra,planted,genres,styles]
-                                 [--backbone msd-vgg|musicnn] [--dynamics]
+python benchmarks/accuracy/hierarchies.py [--data DIR] [--seeds 10] [--first-seed 0] [--backbone msd-vgg|musicnn]
+                                          [--only orchestra,planted,genres,styles] [--dynamics] [--quick]
 
-DIR holds ``philharmonia/`` (clips.csv, hierarchy.json, audio), ``models/deezer/`` and ``models/essentia/``; what is not
-there is left out, and said. ``planted`` needs no data.
+DIR holds ``philharmonia/`` (clips.csv, hierarchy.json, audio), ``models/deezer/`` and ``models/essentia/``; a part
+without its data is skipped, with a line that says so. ``planted`` needs no data.
 
-orchestra  instruments, groups and families of recorded notes, MSD-VGG. *disjoint*: a clip serves one level only, drawn
-           at random; *equal*: so too, and every concept has 30 clips, so that the size of a set tells nothing;
-           *overlapping*: a clip serves all its levels (shared clips alone then make a tree look right).
+orchestra  instruments, groups and families of recorded notes, MSD-VGG. *disjoint*: a clip is an example on one level
+           only, drawn at random; *equal*: the same, and every concept has 30 clips, so that the size of a set is no
+           clue; *overlapping*: a clip is an example on all its levels (shared clips alone then make a tree look right).
            --dynamics adds a fourth level, the instrument played piano or forte and the like, with what clips there are.
-           --backbone musicnn hears the notes through Essentia's frozen graph instead.
-planted    random trees in a space of activations; the clips of a concept are *drawn* from random leaves below it, or
-           shared out *evenly* among them, so that nothing but noise stands in the way.
-genres     219 published CAVs, links within one of 23 clusters; the published tree against ours link by link, and how
-           close linked genres lie in a layer that was not mined, beside the paper's graphs without mining.
+           --backbone musicnn takes activations of Essentia's frozen graph instead.
+planted    random trees in a space of activations; the clips of a concept come from leaves below it, *drawn* at random
+           or *even*, the same number of each, so that noise is the only difficulty.
+genres     219 published CAVs, links within one of 23 clusters; the published tree compared with ours link by link, and
+           the distance of linked genres in a layer that was not mined, also for the paper's graphs without mining.
 styles     weights of the last layer of genre_discogs400, links within one of 15 genres (``Genre---Style``).
 
 Seeds 0 to 99 are for reporting; everything was tuned on seeds 100 and above.
@@ -22,9 +22,8 @@ Seeds 0 to 99 are for reporting; everything was tuned on seeds 100 and above.
 
 from __future__ import annotations
 
-import argparse
 import json
-import math
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -32,7 +31,6 @@ from pathlib import Path
 import networkx as nx
 import numpy as np
 import torch
-from orchestra import BACKBONES, LEVELS, add_dynamics, labels_of, notes
 
 from captum_concepts.cavs.fit import fit_cavs
 from captum_concepts.cavs.groups import group_weights
@@ -46,6 +44,10 @@ from captum_concepts.similarities.combine import combine
 from captum_concepts.similarities.diffusion import diffusion_walks as diffusion
 from captum_concepts.similarities.discriminant.means import mean_space, observations, scaled_products
 from captum_concepts.similarities.measure import Bank, Measure
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from harness import DATA, options, parse, student
+from orchestra import BACKBONES, LEVELS, add_dynamics, labels_of, notes
 
 
 def means_alone(
@@ -73,13 +75,8 @@ FIGURES = ("parent_accuracy", "ancestor_f1", "triplet_agreement", "robinson_foul
 
 def interval(values: list[float]) -> str:
     """Mean and half the 95 % interval of a mean (Student's t)."""
-    from scipy import stats
-
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return f"{mean:.3f}"
-    half = stats.t.ppf(0.975, len(values) - 1) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
-    return f"{mean:.3f} ± {half:.3f}"
+    mean, half = student(values)
+    return f"{mean:.3f}" if len(values) < 2 else f"{mean:.3f} ± {half:.3f}"
 
 
 def matrix_of(
@@ -108,7 +105,7 @@ def orchestra(data: Path, seeds: range, store: Path | None, model: str, dynamics
         add_dynamics(rows, truth)
         levels = ("played", *LEVELS)
     names = sorted({row[level] for row in rows for level in levels if row[level]})
-    print(f"orchestra, heard by {model}")
+    print(f"orchestra, activations of {model}")
     # with dynamics, equal sets would leave too few clips
     for protocol in ("disjoint", "overlapping") if dynamics else ("disjoint", "equal", "overlapping"):
         results, overall = defaultdict(list), defaultdict(list)
@@ -167,7 +164,7 @@ def planted(seeds: range) -> None:
 
 
 def planted_rows(seed: int, noise: float, spread: str) -> tuple[dict[str, str], list[str], np.ndarray, np.ndarray]:
-    """A random tree (child -> parent), its concepts, activations and labels; ``spread`` as in the module's text."""
+    """A random tree (child -> parent), its concepts, activations and labels; ``spread``: see above."""
     dimensions, clips = 64, 40
     rng = np.random.default_rng(seed)
     truth = random_tree(rng, 4)
@@ -208,7 +205,7 @@ def _symmetric(matrix: torch.Tensor) -> torch.Tensor:
 
 
 def profile(matrix: torch.Tensor) -> torch.Tensor:
-    """Mean of the cosines and of the correlations of their rows: alike are those that are alike to the same others."""
+    """Mean of the cosines and of the correlations of their rows, high for those similar to the same others."""
     rows = matrix.clone()
     rows.fill_diagonal_(0.0).add_(torch.diag(rows.sum(1) / (len(rows) - 1)))
     return _symmetric((matrix + torch.corrcoef(rows)) / 2)
@@ -225,7 +222,7 @@ VECTOR_MINERS: dict[str, Callable[[torch.Tensor, list[str]], ConceptHierarchy]] 
 
 
 def halves(clusters: dict[str, str], seed: int) -> tuple[list[str], list[str]]:
-    """Concepts to tune on and to report on: whole clusters, so that nothing is known of those reported."""
+    """Concepts to tune on and to report on: whole clusters, so that nothing is learnt about those reported."""
     labels = np.random.default_rng(seed).permutation(sorted(set(clusters.values())))
     tuning = set(labels[: len(labels) // 2].tolist())
     return [c for c in clusters if clusters[c] in tuning], [c for c in clusters if clusters[c] not in tuning]
@@ -263,24 +260,31 @@ def genres(data: Path) -> None:
     layers = ("pool3", "pool4", "pool5", "output")
     vectors = {layers[i]: w.T.astype(np.float64) for i, w in published.weights.items()}
     vectors_alone("genres", vectors, clusters)
-    against_published(ConceptHierarchy(tree, published.names), vectors, clusters)
+    compare_published(ConceptHierarchy(tree, published.names), vectors, clusters)
 
 
-def against_published(published: ConceptHierarchy, vectors: dict[str, np.ndarray], clusters: dict[str, str]) -> None:
+def compare_published(published: ConceptHierarchy, vectors: dict[str, np.ndarray], clusters: dict[str, str]) -> None:
     """The published tree and ours (from the CAVs of pool3) link by link, and how close linked genres lie at pool5."""
     names = list(published.names)
     centred = [torch.as_tensor(v - v.mean(0)) for v in (vectors["pool3"], vectors["pool5"])]
     unit = torch.nn.functional.normalize(centred[0], dim=1)
     cosines = _symmetric(unit @ unit.T)
     ours = mine(profile(cosines), names, "spanning_tree", root_factor=2.5)
-    links, theirs = ({frozenset(edge) for edge in tree.graph.edges} for tree in (ours, published))
-    print(f"genres, link by link: {len(links & theirs)} of {len(theirs)} published links are among our {len(links)}")
-    for what, some in (("both", links & theirs), ("published only", theirs - links), ("ours only", links - theirs)):
+    links, published_links = ({frozenset(edge) for edge in tree.graph.edges} for tree in (ours, published))
+    print(
+        f"genres, link by link: {len(links & published_links)} of {len(published_links)} published links are among "
+        f"our {len(links)}"
+    )
+    for what, some in (
+        ("both", links & published_links),
+        ("published only", published_links - links),
+        ("ours only", links - published_links),
+    ):
         same = np.mean([len({clusters[name] for name in link}) == 1 for link in some])
         examples = sorted(" - ".join(sorted(link)) for link in some)[:6]
         print(f"  {what:<15} {len(some):>4} links, same cluster {same:.3f}   {'; '.join(examples)}")
     figures = evaluate_hierarchy(ours, published)
-    print("  ours against the published tree: " + "   ".join(f"{name} {figures[name]:.3f}" for name in FIGURES))
+    print("  ours compared with the published tree: " + "   ".join(f"{name} {figures[name]:.3f}" for name in FIGURES))
     yardstick = dict(zip(names, centred[1].numpy(), strict=True))
     off = cosines[~torch.eye(len(names), dtype=torch.bool)].numpy()
     graphs: dict[str, ConceptHierarchy | nx.DiGraph] = {
@@ -316,15 +320,14 @@ def styles(data: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser = options(__doc__, quick="planted trees alone, two seeds", data=DATA)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--store", type=Path, help="folder that keeps activations")
     parser.add_argument("--only", default="orchestra,planted,genres,styles")
     parser.add_argument("--backbone", choices=sorted(BACKBONES), default="msd-vgg")
     parser.add_argument("--dynamics", action="store_true", help="instruments by dynamics as a fourth level")
-    args = parser.parse_args()
+    args = parse(parser, {"seeds": 2, "only": "planted"})
     seeds = range(args.first_seed, args.first_seed + args.seeds)
     runs = {
         "orchestra": (
@@ -338,7 +341,7 @@ def main() -> None:
     for name in args.only.split(","):
         needed, run = runs[name]
         if needed and not (args.data / needed).exists():
-            print(f"{name}: left out, there is no {args.data / needed}")
+            print(f"{name}: skipped: there is no {args.data / needed}")
             continue
         run()
 

@@ -1,4 +1,4 @@
-"""Recorded notes as concepts on several levels: instruments (and their dynamics), groups, families, for benchmarks."""
+"""Recorded notes as concepts on several levels, for hierarchies.py: instruments (and dynamics), groups, families."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from captum_concepts.activations.extraction import extract
 from captum_concepts.storage.activation_store import ActivationStore
 
 LEVELS = ("instrument", "group", "family")
-FEWEST = 10  # clips of an instrument in one dynamic, for it to be a concept: half of them, five, are fewest for a CAV
+MIN_CLIPS = (
+    10  # clips of an instrument in one dynamic, for it to be a concept: half of them, five, are fewest for a CAV
+)
 BACKBONES = {
     "msd-vgg": ("models/deezer/MSD_vgg.h5", ["pool3", "pool4", "pool5"]),
     "musicnn": (
@@ -46,7 +48,7 @@ def add_dynamics(rows: list[dict[str, str]], truth: dict[str, str | None]) -> No
     """A level below the instrument, "cello, forte" and the like, where there are enough clips."""
     counts = Counter((row["instrument"], row["dynamic"]) for row in rows)
     for row in rows:
-        enough = row["dynamic"] and counts[row["instrument"], row["dynamic"]] >= FEWEST
+        enough = row["dynamic"] and counts[row["instrument"], row["dynamic"]] >= MIN_CLIPS
         row["played"] = f"{row['instrument']}, {row['dynamic']}" if enough else ""
         if enough:
             truth[row["played"]] = row["instrument"]
@@ -83,10 +85,10 @@ def labels_of(
 
 
 def disjoint_with_dynamics(mixed: list[dict[str, str]]) -> list[tuple[str, ...]]:
-    """The one level that each clip of an instrument serves, clips in random order.
+    """The one level on which each clip of an instrument is an example, clips in random order.
 
-    A dynamic has as few as ten clips and a draw could leave it, or the instrument, too few for a CAV: so of each
-    dynamic every other clip serves it alone, and the rest serve the levels above in turn.
+    A dynamic has as few as ten clips, and a random choice could leave it, or the instrument, too few for a CAV. So
+    every other clip of a dynamic is an example of it alone; the rest are examples on the levels above in turn.
     """
     seen: Counter[str] = Counter()
     above = itertools.cycle([level for level in LEVELS if mixed[0][level]])

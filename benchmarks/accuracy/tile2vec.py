@@ -1,12 +1,12 @@
-"""What is an embedding worth that was learnt without labels? Against an untrained one and pooled log-mel.
+"""Accuracy of an embedding that was learnt without labels, compared with an untrained one and pooled log-mel.
 
     python benchmarks/accuracy/tile2vec.py                     # both sections, minutes on two cores
     python benchmarks/accuracy/tile2vec.py --only genres       # GTZAN: 5 folds of tracks, logistic regression
-    python benchmarks/accuracy/tile2vec.py --only instruments  # Philharmonia: k-means against instruments
+    python benchmarks/accuracy/tile2vec.py --only instruments  # Philharmonia: k-means compared with instruments
 
 Genres: in each fold the embedding is learnt, without labels, from the tracks outside the fold alone; so is the
-regression, with labels. Beside the embedding of triplets stands one in closed form, Fisher's discriminants of
-recordings, of the same tracks and without labels too. Every input is treated alike: rows of tiles of 2.5 s,
+regression, with labels. A second embedding, in closed form (Fisher's discriminants of recordings), is
+fitted on the same tracks, without labels too. Every input is treated the same: rows of tiles of 2.5 s,
 standardised, logistic regression. Judged are tiles, as in the original, and tracks, their tiles' probabilities
 averaged; the folds can be drawn more than once. The setting was chosen with the labels of the first five tracks of each
 genre, so figures are also given of the other five (the regression learns from all tracks outside the fold).
@@ -25,12 +25,12 @@ The setting is a reduced one. The full one, for a GPU and all of GTZAN, would be
 
 from __future__ import annotations
 
-import argparse
 import shutil
+import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +52,9 @@ from sklearn.preprocessing import StandardScaler
 from captum_concepts.audio.clips import Clip
 from captum_concepts.audio.patches import read_clip
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from harness import DATA, bootstrap_rows, missing, options, parse, percentile_interval, time_runs
+
 GENRES = Settings("ContrastNet", size=64, seconds=2.5)
 GENRES_TRAINING = TrainingOptions(
     epochs=8, batch_size=128, learning_rate=3e-3, decay=0.7, decay_steps=20, mining="all", l2=0.01, neighbourhood=30.0
@@ -119,9 +121,9 @@ def some(predictions: Predictions, groups: list[str]) -> Predictions:
     return Predictions(predictions.classes, *columns)
 
 
-def genres(folder: Path, folds: int, repeats: int, seed: int) -> None:
+def genres(data: Path, folder: Path, folds: int, repeats: int, seed: int) -> None:
     """Logistic regression on GTZAN, folds by track, drawn ``repeats`` times."""
-    recordings = folder_recordings(SHARED / "gtzan_mini" / "genres")
+    recordings = folder_recordings(data / "gtzan_mini" / "genres")
     tiles = find_tiles(recordings, GENRES.seconds)
     names = np.array([tiles.name(index) for index in range(len(tiles))], dtype=object)
     said: dict[str, list[Predictions]] = {}
@@ -160,9 +162,9 @@ def genres(folder: Path, folds: int, repeats: int, seed: int) -> None:
             print(pd.DataFrame(table).round(3).to_string(index=False), flush=True)
 
 
-def concatenated(folder: Path, parts: int, seed: int) -> list[Recording]:
+def concatenated(data: Path, folder: Path, parts: int, seed: int) -> list[Recording]:
     """Recordings of one instrument each, made of its single notes, of those that have enough."""
-    root = SHARED / "philharmonia"
+    root = data / "philharmonia"
     notes = pd.read_csv(root / "clips.csv")
     notes = notes[notes.groupby("instrument")["file"].transform("size") >= 10 * parts]
     random = np.random.default_rng(seed)
@@ -178,9 +180,9 @@ def concatenated(folder: Path, parts: int, seed: int) -> list[Recording]:
     return recordings
 
 
-def instruments(folder: Path, seed: int) -> None:
-    """k-means on Philharmonia, against the instruments."""
-    recordings = concatenated(folder, 6, seed)
+def instruments(data: Path, folder: Path, seed: int) -> None:
+    """k-means on Philharmonia, compared with the instruments."""
+    recordings = concatenated(data, folder, 6, seed)
     apart = [recording for recording in recordings if recording.name.endswith(" 5")]
     learnt = [recording for recording in recordings if not recording.name.endswith(" 5")]
     model = learn(learnt, INSTRUMENTS, 0.5, 0.2, folder, INSTRUMENTS_TRAINING)
@@ -190,61 +192,51 @@ def instruments(folder: Path, seed: int) -> None:
         f"{name}, standardised": StandardScaler().fit_transform(rows[name]) for name in ("pooled log-mel", "statistics")
     }
     assigned = {name: cluster(these, tiles.labels, seed=seed).assigned for name, these in rows.items()}
-    random = np.random.default_rng(seed)
-    members = [np.flatnonzero(tiles.owner == owner) for owner in range(len(tiles.recordings))]
-    draws = [
-        np.concatenate([members[owner] for owner in random.integers(len(members), size=len(members))])
-        for _ in range(BOOTSTRAPS)
-    ]
+    samples = list(bootstrap_rows(tiles.owner, BOOTSTRAPS, seed))
     labels = tiles.labels.astype(str)
-    drawn = {
-        name: np.array([adjusted_rand_score(labels[draw], these[draw]) for draw in draws])
+    sampled = {
+        name: np.array([adjusted_rand_score(labels[sample], these[sample]) for sample in samples])
         for name, these in assigned.items()
     }
     whole = {name: adjusted_rand_score(labels, these) for name, these in assigned.items()}
     table = [
-        {"input": f"{name} ({rows[name].shape[1]} numbers)", "adjusted_rand": whole[name], **_ends(drawn[name])}
+        {"input": f"{name} ({rows[name].shape[1]} numbers)", "adjusted_rand": whole[name], **_ends(sampled[name])}
         for name in rows
     ]
     table += [
         {
             "input": f"embedding - {name}",
             "adjusted_rand": whole["embedding"] - whole[name],
-            **_ends(drawn["embedding"] - drawn[name]),
+            **_ends(sampled["embedding"] - sampled[name]),
         }
         for name in rows
         if name != "embedding"
     ]
-    print(f"instruments: {len(members)} recordings judged, {len(set(labels))} instruments, {len(tiles)} tiles")
+    print(f"instruments: {len(tiles.recordings)} recordings judged, {len(set(labels))} instruments, {len(tiles)} tiles")
     print(pd.DataFrame(table).round(3).to_string(index=False), flush=True)
 
 
 def _ends(values: np.ndarray) -> dict[str, float]:
-    low, high = np.quantile(values, [0.025, 0.975])
-    return {"low": float(low), "high": float(high)}
+    low, high = percentile_interval(values)
+    return {"low": low, "high": high}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__, quick="two folds", data=DATA, seed=0)
     parser.add_argument("--only", choices=["genres", "instruments"])
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=1, help="draws of the folds")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    if not SHARED.exists():
-        print(f"skipped: {SHARED.name} is not here")
+    given = parse(parser, {"folds": 2})
+    if missing(given.data):
         return
     for name, section in (
-        ("genres", lambda folder: genres(folder, options.folds, options.repeats, options.seed)),
-        ("instruments", lambda folder: instruments(folder, options.seed)),
+        ("genres", lambda folder: genres(given.data, folder, given.folds, given.repeats, given.seed)),
+        ("instruments", lambda folder: instruments(given.data, folder, given.seed)),
     ):
-        if options.only in (None, name):
-            began = time.perf_counter(), time.process_time()
+        if given.only in (None, name):
             with tempfile.TemporaryDirectory() as folder:
-                section(Path(folder))
-            print(
-                f"{time.perf_counter() - began[0]:.0f} s, {time.process_time() - began[1]:.0f} s of CPU\n", flush=True
-            )
+                times = time_runs(partial(section, Path(folder)), 1, warm_up=0)
+            print(f"{times.median:.0f} s, {times.processor[0]:.0f} s of CPU\n", flush=True)
 
 
 if __name__ == "__main__":
