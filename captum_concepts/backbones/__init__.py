@@ -2,9 +2,9 @@
 
 from captum_concepts.backbones.embedding_backbone import EmbeddingBackbone
 from captum_concepts.backbones.fingerprint import Unhashable, fingerprint
-from captum_concepts.backbones.layers import LayerTap, find_layer, pool_map
+from captum_concepts.backbones.layers import LayerTap, check_pooling, find_layer, pool_map
 from captum_concepts.backbones.load import load_backbone
-from captum_concepts.backbones.options import resolve_device, target_index
+from captum_concepts.backbones.options import class_names, resolve_device, target_index, whole_samples
 from captum_concepts.backbones.protocol import Backbone, Gradients
 from captum_concepts.backbones.torch_backbone import TorchBackbone
 
@@ -15,10 +15,13 @@ __all__ = [
     "LayerTap",
     "TorchBackbone",
     "Unhashable",
+    "check_pooling",
+    "class_names",
     "find_layer",
     "fingerprint",
     "load_backbone",
     "pool_map",
     "resolve_device",
     "target_index",
+    "whole_samples",
 ]

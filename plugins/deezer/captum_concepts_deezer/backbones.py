@@ -11,12 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_concepts.audio.clips import AudioError, Clip
-from captum_concepts.audio.patches import Patches
-from captum_concepts.backbones.layers import check_pooling
-from captum_concepts.backbones.options import resolve_device
-from captum_concepts.backbones.protocol import Gradients
-from captum_concepts.backbones.torch_backbone import TorchBackbone
+from captum_concepts.audio import AudioError, Clip, Patches
+from captum_concepts.backbones import Gradients, TorchBackbone, check_pooling, resolve_device
 from captum_concepts.errors import InputError
 from captum_concepts.text import short_repr
 from captum_concepts_deezer.checkpoints import load_msd_vgg

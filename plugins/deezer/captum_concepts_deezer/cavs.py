@@ -12,7 +12,7 @@ import networkx as nx
 import numpy as np
 import torch
 
-from captum_concepts.cavs.bank import ConceptBank
+from captum_concepts.cavs import ConceptBank
 from captum_concepts.errors import InputError
 from captum_concepts.text import short_repr
 from captum_concepts_deezer.pickles import read_object_npy

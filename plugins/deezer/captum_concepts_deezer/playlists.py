@@ -16,8 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from captum_concepts.concepts.concept_set import ConceptSet
-from captum_concepts.concepts.names import concept_name
+from captum_concepts.concepts import ConceptSet, concept_name
 from captum_concepts.errors import InputError
 from captum_concepts.text import short_repr
 from captum_concepts_deezer.pickles import read_object_npy

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from captum_concepts.plugins.hookspecs import Factories, hookimpl
+from captum_concepts.plugins import Factories, hookimpl
 
 
 @hookimpl

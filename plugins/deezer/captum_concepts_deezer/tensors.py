@@ -12,7 +12,7 @@ from os import PathLike
 
 import numpy as np
 
-from captum_concepts.audio.clips import AudioError
+from captum_concepts.audio import AudioError
 
 #: Rows (about one second each) x embedding of one 30 s track.
 EMBEDDING_SHAPE = (29, 128)

@@ -8,8 +8,8 @@ from captum_concepts_deezer.backbones import deezer_embeddings, msd_vgg
 from captum_concepts_deezer.models import CLASSES
 from captum_concepts_deezer.plugin import captum_concepts_backbones, captum_concepts_concept_sources
 
-from captum_concepts.audio.clips import AudioError, Clip
-from captum_concepts.backbones.protocol import Backbone
+from captum_concepts.audio import AudioError, Clip
+from captum_concepts.backbones import Backbone
 from captum_concepts.errors import InputError
 
 
@@ -21,7 +21,7 @@ def test_hooks():
 def test_the_plugin_manager_takes_the_plugin():
     from captum_concepts_deezer import plugin
 
-    from captum_concepts.plugins.registry import get_plugin_manager, registered
+    from captum_concepts.plugins import get_plugin_manager, registered
 
     manager = get_plugin_manager()
     ours = manager.get_plugin("deezer") is None  # installed, it is there already
@@ -117,7 +117,7 @@ def test_a_span_takes_the_rows_within_it(track):
 
 
 def test_embeddings_go_through_the_one_pass(track, tmp_path):
-    from captum_concepts.activations.extraction import extract
+    from captum_concepts.activations import extract
 
     (tmp_path / "8.tensor").write_bytes(b"broken")
     found = extract(deezer_embeddings(device="cpu"), [Clip(track), Clip(str(tmp_path / "8.tensor"))], ["embedding"])

@@ -135,7 +135,7 @@ def test_playlists_become_a_hierarchy(dataset, proto):
     from captum_concepts_deezer.backbones import deezer_embeddings
 
     import captum_concepts as cc
-    from captum_concepts.activations.extraction import extract
+    from captum_concepts.activations import extract
 
     random = np.random.default_rng(0)
     parts = {1: range(0, 12), 2: range(12, 24), 3: range(24, 36)}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from captum_concepts_deezer.tensors import EMBEDDING_SHAPE, read_tensor
 
-from captum_concepts.audio.clips import AudioError
+from captum_concepts.audio import AudioError
 
 
 @pytest.fixture(scope="module")

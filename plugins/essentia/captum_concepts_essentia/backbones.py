@@ -14,10 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_concepts.audio.frontends import Frontend
-from captum_concepts.backbones.options import resolve_device
-from captum_concepts.backbones.protocol import Backbone, Gradients
-from captum_concepts.backbones.torch_backbone import TorchBackbone
+from captum_concepts.audio import Frontend
+from captum_concepts.backbones import Backbone, Gradients, TorchBackbone, resolve_device
 from captum_concepts.errors import InputError
 from captum_concepts.text import short_repr
 from captum_concepts_essentia.cards import ModelCard

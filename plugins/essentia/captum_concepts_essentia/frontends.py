@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_concepts.audio.frontends import PRESETS, Frontend, frontend
+from captum_concepts.audio import PRESETS, Frontend, frontend
 from captum_concepts.errors import InputError
 from captum_concepts.text import short_repr
 

@@ -11,7 +11,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, cast
 
-from captum_concepts.backbones.options import class_names
+from captum_concepts.backbones import class_names
 from captum_concepts.errors import InputError
 from captum_concepts.text import short_repr
 from captum_concepts_essentia.cards import ModelCard, find_card

@@ -13,9 +13,8 @@ from captum_concepts_essentia.graphdef.builder import GraphBuilder
 from captum_concepts_essentia.importer.graph_module import import_graph
 
 import captum_concepts as cc
-from captum_concepts.audio.clips import Clip
-from captum_concepts.audio.frontends import frontend
-from captum_concepts.backbones.protocol import Backbone
+from captum_concepts.audio import Clip, frontend
+from captum_concepts.backbones import Backbone
 from captum_concepts.errors import InputError
 
 LAYER = "model/dense/BiasAdd"

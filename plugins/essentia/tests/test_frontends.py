@@ -8,8 +8,8 @@ import soundfile
 import torch
 from captum_concepts_essentia.frontends import MAEST_MEAN, MAEST_SPREAD, PATCHES, algorithm_frontend
 
-from captum_concepts.audio.clips import Clip
-from captum_concepts.backbones.torch_backbone import TorchBackbone
+from captum_concepts.audio import Clip
+from captum_concepts.backbones import TorchBackbone
 from captum_concepts.errors import InputError
 
 

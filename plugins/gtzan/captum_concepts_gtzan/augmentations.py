@@ -14,7 +14,7 @@ import torch
 from scipy.signal import butter
 from torch import Tensor
 
-from captum_concepts.audio._torchaudio import load
+from captum_concepts.audio import load_torchaudio
 from captum_concepts.errors import InputError
 from captum_concepts.text import short_repr
 
@@ -43,7 +43,7 @@ def butterworth(wave: Tensor, sample_rate: int, cutoff: float, band: Band) -> Te
     sections = torch.from_numpy(butter(_FILTER_ORDER, cutoff, band, fs=sample_rate, output="sos"))
     filtered = wave.double()
     for section in sections.to(wave.device):
-        filtered = load()[0].lfilter(filtered, section[3:], section[:3], clamp=False)
+        filtered = load_torchaudio()[0].lfilter(filtered, section[3:], section[:3], clamp=False)
     return filtered.to(wave.dtype)
 
 
@@ -57,7 +57,7 @@ def delay(wave: Tensor, sample_rate: int, seconds: float, feedback: float, mix: 
     rows = torch.nn.functional.pad(wave, (0, -n % d)).view(-1, d).T
     direct = torch.tensor([0.0, 1.0], dtype=wave.dtype, device=wave.device)
     back = torch.tensor([1.0, -feedback], dtype=wave.dtype, device=wave.device)
-    echoes = load()[0].lfilter(rows.contiguous(), back, direct, clamp=False)
+    echoes = load_torchaudio()[0].lfilter(rows.contiguous(), back, direct, clamp=False)
     return (1 - mix) * wave + mix * echoes.T.reshape(-1)[:n]
 
 
@@ -66,7 +66,7 @@ def stretch(wave: Tensor, rate: float) -> Tensor:
     window = torch.hann_window(_STRETCH_FFT, device=wave.device, dtype=wave.dtype)
     spectrum = torch.stft(wave, _STRETCH_FFT, _STRETCH_HOP, window=window, pad_mode="constant", return_complex=True)
     advance = torch.linspace(0, torch.pi * _STRETCH_HOP, spectrum.shape[-2], device=wave.device, dtype=wave.dtype)
-    stretched = load()[0].phase_vocoder(spectrum, rate, advance[:, None])
+    stretched = load_torchaudio()[0].phase_vocoder(spectrum, rate, advance[:, None])
     length = round(wave.shape[-1] / rate)
     return torch.istft(stretched, _STRETCH_FFT, _STRETCH_HOP, window=window, length=length)
 

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from captum_concepts.backbones.embedding_backbone import EmbeddingBackbone
-from captum_concepts.backbones.torch_backbone import TorchBackbone
+from captum_concepts.backbones import EmbeddingBackbone, TorchBackbone
 from captum_concepts.errors import InputError
 from captum_concepts.text import short_repr
 from captum_concepts_gtzan.checkpoints import load_checkpoint

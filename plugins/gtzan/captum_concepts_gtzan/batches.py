@@ -12,9 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from captum_concepts.audio.clips import AudioError, Clip
-from captum_concepts.audio.files import file_digest
-from captum_concepts.audio.patches import read_clip
+from captum_concepts.audio import AudioError, Clip, file_digest, read_clip
 from captum_concepts.errors import InputError
 from captum_concepts.seeding import generator
 from captum_concepts.text import short_repr

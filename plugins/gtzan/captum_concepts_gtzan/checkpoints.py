@@ -12,9 +12,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from captum_concepts.backbones.options import class_names
+from captum_concepts.backbones import class_names
 from captum_concepts.errors import InputError
-from captum_concepts.storage.safetensors_files import write_weights
+from captum_concepts.storage import write_weights
 from captum_concepts.text import short_repr
 from captum_concepts_gtzan.dataset import GENRES
 from captum_concepts_gtzan.models import MODELS, GenreModel, GtzanCNN, build_model

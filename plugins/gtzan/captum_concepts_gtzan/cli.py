@@ -142,7 +142,7 @@ def _set_up(given: dict[str, Any]) -> None:
 
 def _training(given: dict[str, Any]) -> dict[str, Any]:
     """Schedule, options and the network's options of a command."""
-    from captum_concepts.training.schedule import Schedule
+    from captum_concepts.training import Schedule
     from captum_concepts_gtzan.augmentations import Augmentation
     from captum_concepts_gtzan.training import TrainingOptions
 
@@ -310,7 +310,7 @@ def predict(files: tuple[str, ...], **given: Any) -> None:
     mean logits of all chunks.
     """
     _set_up(given)
-    from captum_concepts.audio.files import find_audio
+    from captum_concepts.audio import find_audio
     from captum_concepts_gtzan.evaluation import predict as run
 
     classifier = _classifier(given)

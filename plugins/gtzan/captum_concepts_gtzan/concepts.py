@@ -12,9 +12,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from captum_concepts.audio.clips import Clip
-from captum_concepts.concepts.concept_set import ConceptSet
-from captum_concepts.concepts.names import Skipped
+from captum_concepts.audio import Clip
+from captum_concepts.concepts import ConceptSet, Skipped
 from captum_concepts.errors import InputError
 from captum_concepts.text import short_repr
 from captum_concepts_gtzan.dataset import Track, find_tracks, genre_name

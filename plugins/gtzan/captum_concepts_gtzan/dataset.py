@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from captum_concepts.audio.clips import AudioError
-from captum_concepts.audio.files import duration, find_audio
+from captum_concepts.audio import AudioError, duration, find_audio
 from captum_concepts.errors import InputError
 from captum_concepts.text import short_repr
 

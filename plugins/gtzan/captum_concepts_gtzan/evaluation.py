@@ -15,11 +15,10 @@ import numpy as np
 import torch
 from scipy.stats import binomtest
 
-from captum_concepts.audio.clips import AudioError, Clip
-from captum_concepts.audio.patches import iter_patches
-from captum_concepts.backbones.options import resolve_device
+from captum_concepts.audio import AudioError, Clip, iter_patches
+from captum_concepts.backbones import resolve_device
 from captum_concepts.errors import InputError
-from captum_concepts.storage.safetensors_files import read_weights, written
+from captum_concepts.storage import read_weights, written
 from captum_concepts.text import short_repr
 from captum_concepts.types import Progress
 from captum_concepts_gtzan.checkpoints import load_checkpoint

@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from captum_concepts.audio.files import file_digest
+from captum_concepts.audio import file_digest
 from captum_concepts.errors import InputError
-from captum_concepts.storage.safetensors_files import written
+from captum_concepts.storage import written
 from captum_concepts.text import short_repr
-from captum_concepts.training.run_folder import RunFolder
-from captum_concepts.training.schedule import Schedule
+from captum_concepts.training import RunFolder, Schedule
 from captum_concepts.types import Progress
 from captum_concepts_gtzan.batches import read_recordings
 from captum_concepts_gtzan.dataset import Tracks, find_tracks

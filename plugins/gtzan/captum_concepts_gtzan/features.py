@@ -17,8 +17,7 @@ from types import ModuleType
 import numpy as np
 import pandas as pd
 
-from captum_concepts.audio.clips import AudioError, Clip
-from captum_concepts.audio.patches import iter_patches, read_clip
+from captum_concepts.audio import AudioError, Clip, iter_patches, read_clip
 from captum_concepts.errors import InputError
 from captum_concepts.text import short_repr
 from captum_concepts_gtzan.dataset import Tracks, genre_name

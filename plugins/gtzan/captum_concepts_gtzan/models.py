@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from captum_concepts.audio.frontends import frontend
-from captum_concepts.backbones.options import whole_samples
+from captum_concepts.audio import frontend
+from captum_concepts.backbones import whole_samples
 from captum_concepts.errors import InputError
 from captum_concepts.text import short_repr
 

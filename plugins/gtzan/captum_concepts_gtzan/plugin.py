@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from captum_concepts.plugins.hookspecs import Factories, hookimpl
+from captum_concepts.plugins import Factories, hookimpl
 
 if TYPE_CHECKING:
     import click

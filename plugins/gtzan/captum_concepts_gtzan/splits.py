@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from captum_concepts.concepts.folds import stratified_parts
+from captum_concepts.concepts import stratified_parts
 from captum_concepts.errors import InputError
 from captum_concepts.text import short_repr
 from captum_concepts_gtzan.dataset import Track, Tracks, genre_name

@@ -25,9 +25,9 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from torch import Tensor, nn
 
-from captum_concepts.backbones.options import class_names
+from captum_concepts.backbones import class_names
 from captum_concepts.errors import InputError
-from captum_concepts.storage.safetensors_files import write_weights
+from captum_concepts.storage import write_weights
 from captum_concepts.text import short_repr
 from captum_concepts_gtzan.features import FEATURES, SAMPLE_RATE, SHORTEST, FeatureTable
 from captum_concepts_gtzan.models import LONGEST

@@ -14,11 +14,10 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from captum_concepts.backbones.options import resolve_device
+from captum_concepts.backbones import resolve_device
 from captum_concepts.errors import InputError
 from captum_concepts.text import short_repr
-from captum_concepts.training.schedule import Schedule
-from captum_concepts.training.training_run import fit
+from captum_concepts.training import Schedule, fit
 from captum_concepts.types import Progress
 from captum_concepts_gtzan.augmentations import Augmentation, mask
 from captum_concepts_gtzan.batches import Recordings, TrainingBatches, whole_tracks

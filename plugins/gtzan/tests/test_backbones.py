@@ -20,7 +20,7 @@ from captum_concepts_gtzan.models import build_model
 from captum_concepts_gtzan.svm import train_svm
 
 import captum_concepts as cc
-from captum_concepts.attributions.api import input_parts
+from captum_concepts.attributions import input_parts
 from captum_concepts.errors import InputError
 
 sys.path.insert(0, str(Path(__file__).parent))

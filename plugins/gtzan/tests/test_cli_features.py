@@ -10,7 +10,7 @@ from captum_concepts_gtzan.cli import _training
 from captum_concepts_gtzan.features import COLUMNS, read_features
 from click.testing import CliRunner
 
-from captum_concepts.cli.app import main
+from captum_concepts.cli import main
 
 
 def test_the_table_is_written_and_what_is_left_out_is_told(tmp_path: Path, gtzan_like: Callable) -> None:

@@ -9,7 +9,7 @@ import pytest
 from captum_concepts_gtzan.concepts import genre_concepts, tempo_concepts
 
 from captum_concepts.errors import InputError
-from captum_concepts.plugins.registry import lookup
+from captum_concepts.plugins import lookup
 
 
 def with_tempos(root: Path, **tempos: str) -> Path:

@@ -28,7 +28,7 @@ from captum_concepts_gtzan.experiments import Parting, pooled
 from captum_concepts_gtzan.models import build_model
 from click.testing import CliRunner
 
-from captum_concepts.cli.app import main
+from captum_concepts.cli import main
 from captum_concepts.errors import InputError
 
 SMALL = {"seconds": 0.25, "n_mels": 16, "channels": 4, "n_fft": 256}

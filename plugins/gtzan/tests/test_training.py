@@ -26,11 +26,10 @@ from captum_concepts_gtzan.training import LEARNING_RATES, GenreTraining, Traini
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import captum_concepts as cc
-from captum_concepts.audio.clips import Clip
-from captum_concepts.audio.patches import iter_patches
+from captum_concepts.audio import Clip, iter_patches
 from captum_concepts.errors import InputError
-from captum_concepts.storage.safetensors_files import read_weights
-from captum_concepts.training.schedule import Schedule
+from captum_concepts.storage import read_weights
+from captum_concepts.training import Schedule
 
 RATE = 22050
 SMALL = {"seconds": 0.25, "n_mels": 16, "channels": 4, "n_fft": 256}

@@ -9,9 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from captum_concepts.audio.clips import Clip
-from captum_concepts.audio.patches import Patches, Short, iter_patches
-from captum_concepts.backbones.torch_backbone import TorchBackbone
+from captum_concepts.audio import Clip, Patches, Short, iter_patches
+from captum_concepts.backbones import TorchBackbone
 from captum_concepts.errors import InputError
 from captum_concepts.text import short_repr
 from captum_concepts_tile2vec.checkpoints import Tile2Vec, load_tile2vec

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from captum_concepts.errors import InputError
-from captum_concepts.storage.safetensors_files import read_weights, write_weights
+from captum_concepts.storage import read_weights, write_weights
 from captum_concepts.text import short_repr
 from captum_concepts_tile2vec.features import Kind, TileFeatures
 from captum_concepts_tile2vec.models import Network, Shape, build_network

@@ -72,7 +72,7 @@ def check(
     to length one as embeddings are. Many trivial triplets teach little; many that share a label teach the wrong thing.
     """
     console.set_up_logging(quiet, verbose)
-    from captum_concepts.backbones.options import resolve_device
+    from captum_concepts.backbones import resolve_device
     from captum_concepts_tile2vec.evaluation import check_triplets
 
     where = resolve_device(device)
@@ -129,8 +129,8 @@ def train(out: str, as_json: bool, quiet: bool, verbose: bool, **chosen: Any) ->
     cli_options.check_writable(out, "--out")
     import torch
 
-    from captum_concepts.backbones.options import resolve_device
-    from captum_concepts.training.run_folder import RunFolder
+    from captum_concepts.backbones import resolve_device
+    from captum_concepts.training import RunFolder
     from captum_concepts_tile2vec.checkpoints import Settings
     from captum_concepts_tile2vec.models import default_l2
     from captum_concepts_tile2vec.training import TrainingOptions
@@ -331,7 +331,7 @@ def evaluate(
 
 
 def _load(weights: str, device: str) -> Tile2Vec:
-    from captum_concepts.backbones.options import resolve_device
+    from captum_concepts.backbones import resolve_device
     from captum_concepts_tile2vec.checkpoints import load_tile2vec
 
     return load_tile2vec(weights, resolve_device(device))

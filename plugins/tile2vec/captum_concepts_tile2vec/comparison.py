@@ -12,7 +12,7 @@ import pandas as pd
 from sklearn.pipeline import Pipeline
 
 from captum_concepts.errors import InputError
-from captum_concepts.storage.safetensors_files import write_weights
+from captum_concepts.storage import write_weights
 from captum_concepts.text import short_repr
 from captum_concepts.types import Progress
 from captum_concepts_tile2vec.checkpoints import Tile2Vec, untrained, weights_digest

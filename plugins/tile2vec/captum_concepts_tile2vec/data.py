@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from captum_concepts.audio.files import find_audio
+from captum_concepts.audio import find_audio
 from captum_concepts.errors import InputError
 from captum_concepts.seeding import random_key, without_common_folder
 from captum_concepts.text import short_repr

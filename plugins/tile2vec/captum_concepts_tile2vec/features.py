@@ -11,12 +11,10 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from captum_concepts.audio._torchaudio import load
-from captum_concepts.audio.files import file_digest
-from captum_concepts.audio.frontends import Frontend
-from captum_concepts.backbones.fingerprint import fingerprint
+from captum_concepts.audio import Frontend, file_digest, load_torchaudio
+from captum_concepts.backbones import fingerprint
 from captum_concepts.errors import InputError
-from captum_concepts.storage.activation_store import ActivationStore
+from captum_concepts.storage import ActivationStore
 from captum_concepts.text import short_repr
 from captum_concepts.types import Progress
 from captum_concepts_tile2vec.tiles import Tiles
@@ -82,7 +80,7 @@ class TileFeatures(nn.Module):
         self.frames, self.bands = self.spectrogram.patch_frames, 128
         if kind == "mfcc":
             self.bands = 13
-            cosines = load()[0].create_dct(13, 128, norm=None) / (2 * 128) ** 0.5
+            cosines = load_torchaudio()[0].create_dct(13, 128, norm=None) / (2 * 128) ** 0.5
             self.register_buffer("cosines", cosines, persistent=False)
 
     def forward(self, waveforms: Tensor) -> Tensor:

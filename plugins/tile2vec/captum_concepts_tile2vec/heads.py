@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_concepts.errors import InputError
-from captum_concepts.storage.safetensors_files import read_weights, write_weights
+from captum_concepts.storage import read_weights, write_weights
 from captum_concepts.text import short_repr
 from captum_concepts_tile2vec.checkpoints import Tile2Vec, weights_digest
 from captum_concepts_tile2vec.embedding_analysis import Clusters, cluster_name

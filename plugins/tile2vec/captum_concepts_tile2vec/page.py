@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from captum_concepts.errors import InputError
-from captum_concepts.report.audio import encode
+from captum_concepts.report import encode
 from captum_concepts_tile2vec.embedding_analysis import Clusters, cluster_name
 from captum_concepts_tile2vec.tiles import Tiles
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from captum_concepts.plugins.hookspecs import Factories, hookimpl
+from captum_concepts.plugins import Factories, hookimpl
 
 
 @hookimpl

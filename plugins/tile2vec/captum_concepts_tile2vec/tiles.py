@@ -14,9 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_concepts.audio.clips import Channels, Clip
-from captum_concepts.audio.decoding import SILENCE, Source
-from captum_concepts.audio.patches import read_clip
+from captum_concepts.audio import SILENCE, Channels, Clip, Source, read_clip
 from captum_concepts.errors import InputError
 from captum_concepts.text import short_repr
 from captum_concepts.types import Progress

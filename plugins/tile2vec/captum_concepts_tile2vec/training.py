@@ -14,12 +14,11 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from captum_concepts.backbones.options import resolve_device
+from captum_concepts.backbones import resolve_device
 from captum_concepts.errors import InputError
 from captum_concepts.seeding import generator, seeded
 from captum_concepts.text import short_repr
-from captum_concepts.training.schedule import Precision, Schedule
-from captum_concepts.training.training_run import fit
+from captum_concepts.training import Precision, Schedule, fit
 from captum_concepts.types import Progress
 from captum_concepts_tile2vec.checkpoints import LEARNT_FROM_KEY, Settings
 from captum_concepts_tile2vec.features import KeptFeatures, TileSource, Waveforms, tiles_digest

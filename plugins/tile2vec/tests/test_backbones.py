@@ -20,8 +20,8 @@ from scipy.special import softmax
 from scipy.stats import multivariate_normal
 
 import captum_concepts as cc
-from captum_concepts.audio.clips import Clip
-from captum_concepts.cli.app import main
+from captum_concepts.audio import Clip
+from captum_concepts.cli import main
 from captum_concepts.errors import InputError
 
 SMALL = Settings("ConvNet1D", size=6, features="mfcc", seconds=0.5)

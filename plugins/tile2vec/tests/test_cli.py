@@ -14,7 +14,7 @@ from captum_concepts_tile2vec.cli import ARCHITECTURES
 from captum_concepts_tile2vec.models import BUILDERS
 from safetensors import safe_open
 
-from captum_concepts.cli.app import main
+from captum_concepts.cli import main
 
 TRAIN = ["--model", "ConvNet1D", "--tile", "0.5", "--neighbourhood", "0.5", "--features", "mfcc", "--epochs", "2"]
 

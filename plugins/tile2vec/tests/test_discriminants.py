@@ -11,7 +11,7 @@ from captum_concepts_tile2vec.discriminants import _directions, fit_discriminant
 from captum_concepts_tile2vec.tiles import find_tiles
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from captum_concepts.cli.app import main
+from captum_concepts.cli import main
 from captum_concepts.errors import InputError
 
 SETTINGS = Settings("ContrastNet", size=3, seconds=0.4)

@@ -16,7 +16,7 @@ from captum_concepts_tile2vec.training import TrainingOptions, TripletModule, tr
 from captum_concepts_tile2vec.triplets import TripletSampler
 
 from captum_concepts.errors import InputError
-from captum_concepts.storage.safetensors_files import read_weights
+from captum_concepts.storage import read_weights
 
 SETTINGS = Settings("ConvNet1D", size=4, features="mfcc", seconds=0.25)
 OPTIONS = TrainingOptions(epochs=3, batch_size=16, learning_rate=1e-3, l2=0.0, neighbourhood=0.5, seed=5)

@@ -12,12 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_concepts.audio.clips import Clip
-from captum_concepts.audio.frontends import Frontend
-from captum_concepts.audio.patches import Patches, Short, iter_patches
-from captum_concepts.backbones.fingerprint import Unhashable, fingerprint
-from captum_concepts.backbones.layers import check_pooling, pool_map
-from captum_concepts.backbones.protocol import Gradients
+from captum_concepts.audio import Clip, Frontend, Patches, Short, iter_patches
+from captum_concepts.backbones import Gradients, Unhashable, check_pooling, fingerprint, pool_map
 from captum_concepts.errors import InputError
 from captum_concepts.text import short_repr
 from captum_concepts_essentia.graphdef.functions import FlatNode, saturation, split_reference

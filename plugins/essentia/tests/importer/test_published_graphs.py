@@ -8,8 +8,7 @@ import soundfile
 import torch
 from captum_concepts_essentia import import_graph
 
-from captum_concepts.audio._torchaudio import load
-from captum_concepts.audio.frontends import frontend
+from captum_concepts.audio import frontend, load_torchaudio
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +21,7 @@ def patches(tiny) -> torch.Tensor:
     front = frontend("musicnn")
     for genre in ("blues", "classical", "hiphop", "metal"):
         samples, rate = soundfile.read(sorted((folder / genre).iterdir())[0], dtype="float32")
-        wave = load()[0].resample(torch.from_numpy(samples), rate, 16000)
+        wave = load_torchaudio()[0].resample(torch.from_numpy(samples), rate, 16000)
         found.append(wave[80000 : 80000 + front.patch_samples])
     return front(torch.stack(found))
 

@@ -16,7 +16,7 @@ from captum_concepts_essentia.graphdef.builder import GraphBuilder
 from captum_concepts_essentia.importer.graph_module import import_graph
 from captum_concepts_essentia.runtime.session import Session, load_essentia
 
-from captum_concepts.audio.clips import AudioError, Clip
+from captum_concepts.audio import AudioError, Clip
 from captum_concepts.errors import InputError
 
 pytest.importorskip("essentia")
