@@ -7,7 +7,11 @@ from typing import Any
 import numpy as np
 
 from captum_concepts.activations.extraction import Extraction
+from captum_concepts.backbones.protocol import Backbone
 from captum_concepts.concepts.concept_set import ConceptSet
+from captum_concepts.explanation.options import ExplainOptions
+from captum_concepts.results.plain import plain_value, versions
+from captum_concepts.significance.corrections import CORRECTIONS
 
 TESTS = {
     "statistic": "magnitude x distance of positives from negatives along the CAV",
@@ -22,6 +26,43 @@ TESTS = {
     "gate": "lower end of the 95 % interval of the AUC on held-out groups above 0.5",
     "cav_p": "rank of that AUC among random concepts of the same number of groups",
 }
+
+
+def provenance(
+    backbone: Backbone,
+    layers: tuple[str, ...],
+    options: ExplainOptions,
+    run: dict[str, Any],
+    concepts: ConceptSet,
+    extracted: Extraction,
+    explained: Extraction | None,
+    n_nulls: dict[str, int],
+) -> dict[str, Any]:
+    """All that is needed to run an explanation again, as JSON can hold it.
+
+    Args:
+        backbone, layers, options, concepts: of the explanation.
+        run: seed, on_error and batch_size.
+        extracted, explained: the two passes over audio.
+        n_nulls: layer -> null concepts of each size.
+    """
+    smallest = {layer: 1 / (1 + count) for layer, count in n_nulls.items()}
+    given = {**options.as_dict(), **run, "layers": layers, "negatives": concepts.negatives}
+    seed = given.pop("seed")
+    return {
+        "versions": versions(),
+        "backbone": {
+            "name": backbone.name,
+            "fingerprint": backbone.fingerprint(),
+            "device": str(backbone.device),
+        },
+        "seed": seed,
+        "options": {name: plain_value(value) for name, value in given.items()},
+        "tests": {**TESTS, "correction": CORRECTIONS[options.tests.correction], "smallest p_value": smallest},
+        **pass_record(extracted, explained),
+        "concepts": concept_record(concepts),
+        "reference": concepts.parents,
+    }
 
 
 def concept_record(concepts: ConceptSet) -> dict[str, Any]:

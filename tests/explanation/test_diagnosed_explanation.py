@@ -12,7 +12,7 @@ from torch import nn
 
 import captum_concepts as cc
 from captum_concepts.errors import InputError
-from captum_concepts.explanation import explainer as explainer_module
+from captum_concepts.explanation import layer as layer_module
 from captum_concepts.results.diagnostics import Diagnostics
 
 RATE = 4000
@@ -82,13 +82,13 @@ def test_warnings_come_before_the_hierarchy_is_mined(sounds, monkeypatch):
     order = []
 
     def recorded(name):
-        real = getattr(explainer_module, name)
+        real = getattr(layer_module, name)
         return lambda *args, **options: order.append(name) or real(*args, **options)
 
-    for name in ("diagnose", "mine"):
-        monkeypatch.setattr(explainer_module, name, recorded(name))
+    for name in ("diagnose_layer", "mine_layer"):
+        monkeypatch.setattr(layer_module, name, recorded(name))
     explain(sounds, layers=["bands"])
-    assert order == ["diagnose", "mine"]
+    assert order == ["diagnose_layer", "mine_layer"]
 
 
 def test_unpooled_layers_say_how_cavs_lie_along_time(sounds):

@@ -384,11 +384,11 @@ def test_cheap_faults_are_found_before_audio_is_heard(backbone, concepts, sounds
         ({"pool": "x"}, "pool='x'"),
         ({"cav_options": {"depth": 3}}, "cav_options="),
         ({"miner_options": {"depth": 3}}, "miner_options="),
-        ({"bootstrap": 3}, "bootstrap=3 must be at least 100"),
+        ({"bootstrap": 3}, "bootstrap=3: too few; give at least 100"),
         ({"support": -1}, "support=-1"),
         ({"max_parents": 0}, "max_parents = 0"),
-        ({"n_nulls": 3}, "n_nulls=3 must be at least 19"),
-        ({"min_groups": 1}, "min_groups=1 must be at least 2"),
+        ({"n_nulls": 3}, "n_nulls=3: too few; give at least 19"),
+        ({"min_groups": 1}, "min_groups=1: too few; give at least 2"),
     ],
 )
 def test_bad_options_are_refused_at_once(backbone, options, message):
