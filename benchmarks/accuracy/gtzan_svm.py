@@ -4,8 +4,8 @@
     python benchmarks/accuracy/gtzan_svm.py --audio        # and the features computed from the audio of gtzan_mini
 
 Without leakage: nested 5-fold cross-validation by track, with the correlation filter, the scaling and the whole grid
-search inside each fold. Published protocol: filter and scaling fitted to all tracks, one split of 80 to 20. Artists: the
-fault-filtered parts of torchaudio, in which no artist is in two, trained on 443 + 197 tracks and tested on 290.
+search inside each fold. Published protocol: filter and scaling fitted to all tracks, one split of 80 to 20. Artists:
+the fault-filtered parts of torchaudio, in which no artist is in two, trained on 443 + 197 tracks and tested on 290.
 """
 
 from __future__ import annotations

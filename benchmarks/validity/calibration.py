@@ -1,18 +1,18 @@
-"""Do the p-values, q-values and intervals mean what they say? And what does it cost?
+"""Calibration of p-values, q-values and intervals, power of the tests, and their cost.
 
-    python benchmarks/validity/calibration.py                  # all sections, written to docs/explanation/figures/calibration.*
-    python benchmarks/validity/calibration.py --quick          # fewer repetitions, nothing written
+    python benchmarks/validity/calibration.py                  # all sections
+    python benchmarks/validity/calibration.py --update-docs    # written to docs/explanation/figures/calibration.* too
+    python benchmarks/validity/calibration.py --quick          # a tenth of the repetitions
     python benchmarks/validity/calibration.py --section fdr --section timing
 
 Sections: calibration, in-domain and power (random and planted sets of clips as concepts, in the activations of the
 embedded model on music of its generator, and of MSD-VGG on notes of the Philharmonia Orchestra where these are in
-../shared/data), fdr (20 planted among 200 concepts), coverage (of the intervals), timing (219 concepts x 4 layers x 10
+the data folder), fdr (20 planted among 200 concepts), coverage (of the intervals), timing (219 concepts x 4 layers x 10
 targets).
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import tempfile
@@ -26,7 +26,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from calibration_worlds import Mixed, Rows, generator_rows, mixed_truth, real_rows
 from scipy import stats
 
 from captum_concepts.cavs.bank import ConceptBank
@@ -41,17 +40,20 @@ from captum_concepts.significance.null_concepts import LayerData, NullPlan, Null
 from captum_concepts.significance.rank_tests import gated_rank_test, rank_test
 from captum_concepts.significance.scores import score_layer
 
-FIGURES = Path(__file__).resolve().parents[1] / "docs" / "explanation" / "figures"
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from calibration_worlds import Mixed, Rows, generator_rows, mixed_truth, real_rows
+from harness import DATA, FIGURES, options, table, write_figure
+
 SIZE, ALPHA, RUNS, CUTS = 20, 0.05, 10, 10
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is drawn for a CAV method.
+    """How much is sampled for a CAV method.
 
     Attributes:
-        batches: independent ones, each with clips, class, explained clips, folds and pseudo-concepts of its own.
-        nulls: pseudo-concepts of a batch.
+        batches: independent ones, each with clips, class, explained clips, folds and null concepts of its own.
+        nulls: null concepts of a batch.
         fits: calls of ``fit_cavs`` in a batch, each with the folds of its own concepts: ``CUTS`` times the clips are
             cut in disjoint ones.
     """
@@ -70,7 +72,7 @@ QUICK_POOL = Plan(8, 199, 1)
 def line(rows: Rows, method: str, test: str, p_values: list[np.ndarray]) -> dict[str, Any]:
     """Rejections at 0.05 in independent batches of tests that are not independent of each other within a batch.
 
-    Tests of a batch share pseudo-concepts, of which R put the rate of rejections itself off by sqrt(0.05 x 0.95 / R),
+    Tests of a batch share null concepts, of which R put the rate of rejections itself off by sqrt(0.05 x 0.95 / R),
     or as many of them as pass the gate. So the standard error is taken between batches (that of a ratio of sums), but
     never below the binomial one, and stated as so many independent tests.
     """
@@ -98,13 +100,13 @@ def calibration(rows: Rows, plans: dict[str, Plan], pool: Plan) -> list[dict[str
     """Random sets of groups as concepts, through ``fit_cavs`` and ``score_layer`` as an explanation's go."""
     found = [entry for method, plan in plans.items() for entry in of_method(rows, method, plan)]
     tables = [batch(rows, "pattern", pool, seed, rest=False) for seed in range(pool.batches)]
-    against = "rank test against a fixed pool (p_unconditional)"
-    found.append(line(rows, "pattern", against, [table["p_unconditional"].to_numpy() for table in tables]))
+    label = "rank test against a fixed pool (p_unconditional)"
+    found.append(line(rows, "pattern", label, [table["p_unconditional"].to_numpy() for table in tables]))
     return found + classical(rows)
 
 
 def in_domain(rows: Rows, quick: bool) -> list[dict[str, Any]]:
-    """Random sets against ``SIZE`` other groups each, which are permuted with them, as in-domain negatives are."""
+    """Random sets with ``SIZE`` other groups each as negatives, permuted with them, as in-domain negatives are."""
     found = []
     for method in ("pattern", "lda"):
         p_values = [permuted(rows, method, seed) for seed in range(4 if quick else 30)]
@@ -116,14 +118,14 @@ def permuted(rows: Rows, method: str, seed: int) -> np.ndarray:
     """p-values of one batch of disjoint sets, on one class."""
     rng = np.random.default_rng([seed, len(method)])
     names = np.array(sorted(set(rows.groups)), dtype=object)
-    shows = disjoint(rows.groups, rng.permutation(names))
-    against = np.zeros_like(shows)
-    for k in range(shows.shape[1]):
-        others = sorted(set(rows.groups[~shows[:, k]]))
-        against[:, k] = np.isin(rows.groups, rng.choice(np.array(others, dtype=object), SIZE, replace=False))
+    positives = disjoint(rows.groups, rng.permutation(names))
+    negatives = np.zeros_like(positives)
+    for k in range(positives.shape[1]):
+        others = sorted(set(rows.groups[~positives[:, k]]))
+        negatives[:, k] = np.isin(rows.groups, rng.choice(np.array(others, dtype=object), SIZE, replace=False))
     gradient = rows.gradients[:, [seed % rows.gradients.shape[1]]].mean(0)
-    bank = fit_cavs(rows.activations, shows, method, rows.groups, negatives=against, layer="l", seed=seed)
-    data = LayerData(rows.activations, shows, against, rows.groups)
+    bank = fit_cavs(rows.activations, positives, method, rows.groups, negatives=negatives, layer="l", seed=seed)
+    data = LayerData(rows.activations, positives, negatives, rows.groups)
     plan = NullPlan(CAV_METHODS[method], {}, 199, seed, False, own=True)
     found = []
     for key, columns in null_families(data, range(len(bank)), False, own=True).items():
@@ -133,7 +135,7 @@ def permuted(rows: Rows, method: str, seed: int) -> np.ndarray:
 
 
 def of_method(rows: Rows, method: str, plan: Plan) -> list[dict[str, Any]]:
-    """Each p-value of one CAV method's concepts, held against the rest."""
+    """Each p-value of one CAV method's concepts, with the rest as negatives."""
     tables = [batch(rows, method, plan, seed, rest=True) for seed in range(plan.batches)]
     passed = [table[table["status"] == "ok"] for table in tables]
     share = sum(map(len, passed)) / sum(map(len, tables))
@@ -149,7 +151,7 @@ def of_method(rows: Rows, method: str, plan: Plan) -> list[dict[str, Any]]:
 
 
 def batch(rows: Rows, method: str, plan: Plan, seed: int, rest: bool) -> pd.DataFrame:
-    """Status and p-values of meaningless concepts of one half of the groups, on one class and half of the clips.
+    """Status and p-values of null concepts of one half of the groups, on one class and half of the clips.
 
     Their negatives are the rest of the half, or the other half as a fixed pool.
     """
@@ -165,10 +167,10 @@ def batch(rows: Rows, method: str, plan: Plan, seed: int, rest: bool) -> pd.Data
     found: list[pd.DataFrame] = []
     nulls: dict[NullKey, NullSets] = {}
     for number in range(plan.fits):
-        shows = np.concatenate([disjoint(groups, rng.permutation(half)) for _ in range(CUTS)], axis=1)
-        against = ~shows if rest else np.repeat(pool[:, None], shows.shape[1], axis=1)
-        bank = fit_cavs(x, shows, method, groups, negatives=against, layer="l", seed=1000 * seed + number)
-        data = LayerData(x, shows, against, groups)
+        positives = np.concatenate([disjoint(groups, rng.permutation(half)) for _ in range(CUTS)], axis=1)
+        negatives = ~positives if rest else np.repeat(pool[:, None], positives.shape[1], axis=1)
+        bank = fit_cavs(x, positives, method, groups, negatives=negatives, layer="l", seed=1000 * seed + number)
+        data = LayerData(x, positives, negatives, groups)
         for key, columns in null_families(data, range(len(bank)), rest).items():
             if key not in nulls:
                 eligible = np.frombuffer(key[2], dtype=bool)
@@ -180,7 +182,7 @@ def batch(rows: Rows, method: str, plan: Plan, seed: int, rest: bool) -> pd.Data
 def p_values_table(
     bank: ConceptBank, data: LayerData, gradient: torch.Tensor, columns: list[int], null: NullSets
 ) -> pd.DataFrame:
-    """What ``score_layer`` says of concepts, and p-values of those that did not pass the gate, too."""
+    """Status and p-values as ``score_layer`` gives them, also of concepts that did not pass the gate."""
     masks = torch.from_numpy(data.positives), torch.from_numpy(data.negatives)
     weights = torch.from_numpy(group_weights(data.groups)).to(data.activations)
     found = effects(data.activations, bank.directions, *masks, weights, gradient)[:, columns]
@@ -203,7 +205,7 @@ def disjoint(groups: np.ndarray, order: np.ndarray) -> np.ndarray:
 
 
 def classical(rows: Rows, batches: int = 20, sets: int = 40) -> list[dict[str, Any]]:
-    """The t-tests of other tools, on random sets of one half of the groups against random sets of the other."""
+    """The t-tests of other tools, on random sets of one half of the groups, compared with random sets of the other."""
     tests: dict[str, Callable[..., np.ndarray]] = {
         f"Welch, {RUNS} refits (classical)": welch,
         f"Captum tutorials' t-test, {RUNS} refits (classical)": lambda one, _: tutorial_test(one, 1 - one),
@@ -241,10 +243,10 @@ def power(rows: Rows, repetitions: int) -> list[dict[str, Any]]:
             order = np.random.default_rng(seed).permutation(names)
             sets = {name: k for k in range(sets_at_once) for name in order[k * SIZE : (k + 1) * SIZE]}
             owner = np.array([sets.get(group, -1) for group in rows.groups])
-            shows = owner[:, None] == np.arange(sets_at_once)
+            positives = owner[:, None] == np.arange(sets_at_once)
             x = rows.activations + strength * torch.from_numpy(owner >= 0)[:, None] * step
-            data = LayerData(x, shows, np.repeat(owner[:, None] < 0, sets_at_once, 1), rows.groups)
-            bank = fit_cavs(x, shows, groups=rows.groups, negatives=data.negatives, layer="l")
+            data = LayerData(x, positives, np.repeat(owner[:, None] < 0, sets_at_once, 1), rows.groups)
+            bank = fit_cavs(x, positives, groups=rows.groups, negatives=data.negatives, layer="l")
             plan = NullPlan(CAV_METHODS["pattern"], {}, 999, seed, False)
             table = score_layer(bank, data, gradients, rows.clip_groups, ["target"], plan, 100)[0]
             status.append((table["status"] == "ok").mean())
@@ -311,7 +313,7 @@ def group_sizes(groups: int) -> list[tuple[str, list[int]]]:
 def coverage(repetitions: int) -> list[dict[str, Any]]:
     """Planted sensitivities: groups and clips normal around a mean, so that all three effect sizes are known.
 
-    Clips of a group are alike in part or nearly the same; scores from 0.5 to 0.95. Coverage of a single score
+    Clips of a group are similar in part or nearly the same; scores from 0.5 to 0.95. Coverage of a single score
     oscillates, as shares of few groups come in steps.
     """
     found: dict[tuple[int, str, str], list[float]] = {}
@@ -347,20 +349,20 @@ def coverage(repetitions: int) -> list[dict[str, Any]]:
 
 
 def timing() -> list[dict[str, Any]]:
-    """219 concepts of 12 groups x layers of 1536, 768, 128 and 50 features x 10 targets, 4,999 pseudo-concepts."""
+    """219 concepts of 12 groups x layers of 1536, 768, 128 and 50 features x 10 targets, 4,999 null concepts."""
     concepts, per, nulls = 219, 12, 4999
     generator = torch.Generator().manual_seed(0)
     owner = torch.arange(concepts).repeat_interleave(per)
-    shows = (owner[:, None] == torch.arange(concepts)).numpy()
+    positives = (owner[:, None] == torch.arange(concepts)).numpy()
     groups = np.array([f"g{i}" for i in range(len(owner))], dtype=object)
     took = flops = 0.0
     for width in (1536, 768, 128, 50):
         x = torch.randn(len(owner), width, generator=generator)
         x += 2 * torch.randn(concepts, width, generator=generator)[owner] / width**0.25
         gradients = torch.randn(100, 10, width, generator=generator)
-        bank = fit_cavs(x, shows, groups=groups, layer=str(width))
+        bank = fit_cavs(x, positives, groups=groups, layer=str(width))
         plan = NullPlan(CAV_METHODS["pattern"], {}, nulls, 0, True)
-        data = LayerData(x, shows, ~shows, groups)
+        data = LayerData(x, positives, ~positives, groups)
         start = time.perf_counter()
         score_layer(bank, data, gradients, [str(i) for i in range(100)], [str(t) for t in range(10)], plan, 1000)
         took += time.perf_counter() - start
@@ -383,23 +385,26 @@ def timing() -> list[dict[str, Any]]:
     ]
 
 
-def worlds(quick: bool) -> list[Rows]:
+def worlds(quick: bool, data: Path) -> list[Rows]:
     with tempfile.TemporaryDirectory() as folder:
         found = [generator_rows(Path(folder), 120 if quick else 300)]
-    real = real_rows(120 if quick else 400)
+    real = real_rows(120 if quick else 400, data)
     if real is None:
-        print("skipped: MSD_vgg.h5, philharmonia and gtzan_mini are not in ../shared/data", file=sys.stderr)
+        print("skipped: MSD_vgg.h5, philharmonia and gtzan_mini are not in the data folder", file=sys.stderr)
     return found + ([real] if real is not None else [])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(
+        __doc__, quick="a tenth of the repetitions", data=DATA, update_docs="calibration.md and calibration.json"
+    )
     names = ("calibration", "in-domain", "power", "fdr", "coverage", "timing")
     parser.add_argument("--section", action="append", choices=names)
-    parser.add_argument("--quick", action="store_true", help="a tenth of the repetitions, nothing written")
-    options = parser.parse_args()
-    chosen, quick = options.section or names, options.quick
-    places = worlds(quick) if {"calibration", "in-domain", "power"} & set(chosen) else []
+    given = parser.parse_args()
+    chosen, quick = given.section or names, given.quick
+    if quick and given.update_docs:
+        parser.error("--update-docs needs all repetitions, without --quick")
+    places = worlds(quick, given.data) if {"calibration", "in-domain", "power"} & set(chosen) else []
     steps: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "calibration": lambda: [
             row
@@ -418,23 +423,22 @@ def main() -> None:
         results[name] = steps[name]()
         print(f"\n{name}  ({time.perf_counter() - start:.0f} s)")
         print(pd.DataFrame(results[name]).to_string(index=False), flush=True)
-    if not quick:
+    if given.update_docs:
         write(results)
 
 
 def write(results: dict[str, list[dict[str, Any]]]) -> None:
-    """Sections measured now replace those of before, the others stay."""
+    """Sections measured now replace the earlier ones, the others stay."""
     FIGURES.mkdir(parents=True, exist_ok=True)
     path = FIGURES / "calibration.json"
     known = json.loads(path.read_text()) if path.exists() else {}
     known.update(results)
     path.write_text(json.dumps(known, indent=1) + "\n")
-    parts = ["<!-- written by benchmarks/validity/calibration.py -->"]
+    parts: list[str] = []
     for name, rows in known.items():
         heads = list(rows[0])
-        parts.append(f"\n**{name}**\n\n| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
-        parts += [f"| {' | '.join(str(row[head]) for head in heads)} |" for row in rows]
-    (FIGURES / "calibration.md").write_text("\n".join(parts) + "\n")
+        parts += [f"**{name}**", "", *table(heads, ([row[head] for head in heads] for row in rows)), ""]
+    write_figure("calibration", __file__, parts[:-1])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The data that ``calibration.py`` measures on: activations once, and concepts whose truth is known."""
+"""Data for calibration.py: activations of models, and concepts whose truth is known."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from captum_concepts.significance.null_concepts import LayerData
 from captum_concepts.significance.sensitivity import clip_means
 
 TAGS = ("jazz", "rock", "metal", "Hip-Hop", "country", "blues", "folk", "soul", "electronic", "ambient")
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 @dataclass(frozen=True)
@@ -39,13 +38,13 @@ def _rows(
     name: str, backbone: Backbone, layer: str, clips: list[Clip], explained: list[Clip], targets: list[int]
 ) -> Rows:
     extracted = extract(backbone, clips, [layer])
-    pushed = extract(backbone, explained, [layer], targets=targets)
+    derived = extract(backbone, explained, [layer], targets=targets)
     groups = np.array([extracted.clips[row].group for row in extracted.rows], dtype=object)
-    gradients = clip_means(pushed.gradients[layer], torch.from_numpy(pushed.counts))
+    gradients = clip_means(derived.gradients[layer], torch.from_numpy(derived.counts))
     # The first patch of each: longer clips among shorter ones need random sets of excerpts of several lengths.
     first = np.sort(np.unique(groups.astype(str), return_index=True)[1])
     activations = extracted.activations[layer][torch.from_numpy(first)]
-    return Rows(name, activations, groups[first], gradients, [clip.group for clip in pushed.clips])
+    return Rows(name, activations, groups[first], gradients, [clip.group for clip in derived.clips])
 
 
 def generator_rows(folder: Path, pieces: int) -> Rows:
@@ -62,10 +61,10 @@ def generator_rows(folder: Path, pieces: int) -> Rows:
     )
 
 
-def real_rows(notes: int) -> Rows | None:
+def real_rows(notes: int, data: Path) -> Rows | None:
     """MSD-VGG (pool4) on notes of the Philharmonia Orchestra, ``TAGS`` explained on 3 s of tracks of GTZAN."""
-    weights, table = SHARED / "models" / "deezer" / "MSD_vgg.h5", SHARED / "philharmonia" / "clips.csv"
-    tracks = sorted((SHARED / "gtzan_mini" / "genres").glob("*/*.flac"))
+    weights, table = data / "models" / "deezer" / "MSD_vgg.h5", data / "philharmonia" / "clips.csv"
+    tracks = sorted((data / "gtzan_mini" / "genres").glob("*/*.flac"))
     if not (weights.exists() and table.exists() and tracks):
         return None
     backbone = cc.load_backbone("msd-vgg", weights=str(weights))
@@ -90,9 +89,9 @@ class Mixed:
 
 
 def mixed_truth(seed: int, concepts: int = 200, planted: int = 20, groups: int = 12, pool: int = 120) -> Mixed:
-    """Planted concepts lie in part along the gradient; of the others half are random sets, half lie across it.
+    """Planted concepts are partly along the gradient; of the others half are null concepts, half orthogonal to it.
 
-    The tree has 20 roots with nine children each; the planted concepts are two whole branches, but in the random tree
+    The tree has 20 roots with nine children each; the planted concepts are two whole subtrees, but in the random tree
     they are anywhere.
     """
     width = 48

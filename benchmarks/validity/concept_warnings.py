@@ -1,27 +1,29 @@
-"""How often each warning comes on the fault it is for, and without it (its false alarm rate).
+"""Detection rate of each warning about concepts, and its false alarm rate where the fault is absent.
 
-python benchmarks/validity/concept_warnings.py [--repeat 200] [--data ../shared/data] [--processes 2]
+python benchmarks/validity/concept_warnings.py [--repeat 200] [--data ../shared/data] [--processes 2] [--update-docs]
 
-Writes docs/explanation/figures/concept_warnings.md (with 200 repetitions or more). The synthetic worlds have 6 concepts
-of 16 groups, 2 patches a group and a pool of 60 groups; a clean concept moves the mean by ``SHIFT`` standard deviations
-along an axis of its own. A rate is the share of explanations (one layer, all concepts) with at least one such warning,
-with its 95 % interval (Wilson). Where DIR holds ``philharmonia/``, ``gtzan_mini/`` and ``models/deezer/``, the same is
-asked of the layer pool5 of MSD-VGG: random sets of notes as concepts (clean: nothing is alike), instruments with their
-families (a fault: families hold their instruments), instruments against full mixes (a fault), and against other notes
-(clean).
+--update-docs writes docs/explanation/figures/concept_warnings.md (with 200 repetitions or more).
+
+The synthetic data have 6 concepts of 16 groups, 2 patches a group and a pool of 60 groups; a clean concept moves the
+mean by ``SHIFT`` standard deviations along an axis of its own. A rate is the share of explanations (one layer, all
+concepts) with at least one such warning, with its 95 % interval (Wilson). Where DIR holds ``philharmonia/``,
+``gtzan_mini/`` and ``models/deezer/``, the same is measured at pool5 of MSD-VGG: random sets of notes as concepts
+(clean: they share nothing), instruments with their families (a fault: families hold their instruments), instruments
+with full mixes as negatives (a fault), and with other notes as negatives (clean).
 """
 
 from __future__ import annotations
 
-import argparse
 import csv
 import multiprocessing
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
 import captum_concepts as cc
@@ -36,14 +38,17 @@ from captum_concepts.diagnostics.layer_diagnostics import ConceptRows, LayerChec
 from captum_concepts.diagnostics.pushforward import push_forward
 from captum_concepts.diagnostics.random_sets import GroupSampler
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from harness import DATA, options, parse, row, table, wilson, write_figure
+
 K, PER, POOL, FRAMES, CHANNELS = 6, 16, 60, 4, 8
 SHIFT = 3.0
-FIGURES = Path(__file__).resolve().parents[1] / "docs" / "explanation" / "figures"
-KINDS = {
-    "unstable": "no more repeatable",
-    "entangled": "point the same way",
-    "domain": "any set of",
-    "position": "on the position in",
+#: Kind of warning -> whether a table of ``LayerChecks.check`` holds it, by the name of that table.
+KINDS: dict[str, tuple[str, Callable[[pd.DataFrame], bool]]] = {
+    "unstable": ("stability", lambda table: bool((table["cosine"] <= table["chance"]).any())),
+    "entangled": ("pairs", lambda table: bool(table["chance"].notna().any())),
+    "domain": ("domain", lambda table: bool(table["confounded"].any())),
+    "position": ("positions", lambda table: bool((table["unevenness"] > table["chance"]).any())),
 }
 
 
@@ -91,17 +96,14 @@ def warned(
     if admit:
         bank.quality["status"] = "ok"
     overlap = Overlap(bank.names, shared(positives), shared(GroupSampler(groups).marked(positives)))
-    lines = LayerChecks(ConceptRows(positives, negatives, groups), fit_pattern, {}, overlap, seed).check(
+    tables, lines = LayerChecks(ConceptRows(positives, negatives, groups), fit_pattern, {}, overlap, seed).check(
         bank, x, shape
-    )[1]
-    return {kind for kind, text in KINDS.items() if any(text in line for line in lines)}, lines
+    )
+    return {kind for kind, (name, holds) in KINDS.items() if name in tables and holds(tables[name])}, lines
 
 
 def rate(count: int, repeat: int) -> str:
-    z = 1.96
-    centre = (count + z * z / 2) / (repeat + z * z)
-    half = z * ((count * (repeat - count) / repeat + z * z / 4) ** 0.5) / (repeat + z * z)
-    low, high = max(centre - half, 0.0), min(centre + half, 1.0)
+    low, high = wilson(count, repeat)
     return f"{count / repeat:.3f} [{low:.3f}, {high:.3f}]"
 
 
@@ -114,8 +116,8 @@ class Workers:
     @classmethod
     def run(cls, task: Callable[[int], set[str]], repeat: int) -> list[set[str]]:
         cls.task = task
-        with multiprocessing.get_context("fork").Pool(cls.count) as pool:
-            return pool.map(call, range(repeat), chunksize=1)
+        with multiprocessing.get_context("fork").Pool(cls.count) as workers:
+            return workers.map(call, range(repeat), chunksize=1)
 
 
 def call(seed: int) -> set[str]:
@@ -132,7 +134,7 @@ def show(
     lines = []
     for kind in kinds:
         role = "fires" if kind == fault else "false alarms"
-        lines.append(f"| {title} | {kind} | {role} | {rate(counts[kind], repeat)} | {repeat} |")
+        lines.append(row((title, kind, role, rate(counts[kind], repeat), repeat)))
         print(lines[-1], flush=True)
     return lines
 
@@ -168,8 +170,8 @@ def synthetic(repeat: int) -> list[str]:
     return lines
 
 
-def pushing(repeat: int) -> list[str]:
-    """A linear net of two layers; clean: CAVs of the second layer are those of the first, pushed through."""
+def propagated(repeat: int) -> list[str]:
+    """A linear net of two layers; clean: CAVs of the second layer are those of the first, propagated."""
 
     def found(seed: int, shuffled: bool) -> set[str]:
         torch.manual_seed(seed)
@@ -182,8 +184,8 @@ def pushing(repeat: int) -> list[str]:
         zeros = torch.zeros(K)
         names = tuple(map(str, range(K)))
         banks = {name: ConceptBank(names, name, v, zeros, zeros) for name, v in (("0", own), ("1", later))}
-        table = push_forward(backbone, banks, torch.randn(2, 40))
-        return {"push"} if (table["cosine"] <= table["chance"]).any() else set()
+        cosines = push_forward(backbone, banks, torch.randn(2, 40))
+        return {"push"} if (cosines["cosine"] <= cosines["chance"]).any() else set()
 
     part = max(repeat // 2, 1)
     lines = show("clean: CAVs pushed through a linear layer", None, lambda s: found(s, False), repeat, ("push",))
@@ -193,17 +195,17 @@ def pushing(repeat: int) -> list[str]:
 def real(data: Path, repeat: int) -> list[str]:
     """Lines of the table, and after it what two explanations are warned of."""
     with (data / "philharmonia/clips.csv").open(encoding="utf-8", newline="") as file:
-        table = list(csv.DictReader(file))
+        records = list(csv.DictReader(file))
     backbone = cc.load_backbone("msd-vgg", weights=str(data / "models/deezer/MSD_vgg.h5"), device="cpu")
-    notes = extract(backbone, [Clip(str(data / "philharmonia" / row["file"])) for row in table], ["pool5"])
+    notes = extract(backbone, [Clip(str(data / "philharmonia" / record["file"])) for record in records], ["pool5"])
     mixes = extract(backbone, [Clip(path) for path in find_audio(data / "gtzan_mini/genres")], ["pool5"])
     x, kept = notes.activations["pool5"], notes.kept[notes.rows]
-    groups = np.array([f"note {row}" for row in notes.rows], dtype=object)
+    groups = np.array([f"note {number}" for number in notes.rows], dtype=object)
 
     def labels(column: str) -> tuple[np.ndarray, list[str]]:
-        names = sorted({row[column] for row in table} - {""})
-        shows = np.array([[row[column] == name for name in names] for row in table])
-        return shows[kept], names
+        names = sorted({record[column] for record in records} - {""})
+        positives = np.array([[record[column] == name for name in names] for record in records])
+        return positives[kept], names
 
     instruments, names = labels("instrument")
     families, family_names = labels("family")
@@ -212,8 +214,8 @@ def real(data: Path, repeat: int) -> list[str]:
         order = np.random.default_rng(seed).permutation(len(notes.clips))
         owner = np.full(len(order), -1)
         owner[order[: 8 * 40]] = np.repeat(np.arange(8), 40)
-        shows = owner[notes.rows][:, None] == np.arange(8)
-        return warned(x, shows, ~shows, groups, seed=seed, admit=True)[0]
+        positives = owner[notes.rows][:, None] == np.arange(8)
+        return warned(x, positives, ~positives, groups, seed=seed, admit=True)[0]
 
     def same_domain(seed: int) -> set[str]:
         in_pool = (np.random.default_rng(seed).random(len(notes.clips)) < 0.5)[notes.rows]
@@ -227,34 +229,35 @@ def real(data: Path, repeat: int) -> list[str]:
     _, lines = warned(x, both, ~both, groups, seed=0, names=[*names, *(f"family {name}" for name in family_names)])
     found += ["", f"Notes, instruments and their families: {' / '.join(lines) or 'no warning'}"]
     everything = torch.cat([x, mixes.activations["pool5"]])
-    all_groups = np.concatenate([groups, np.array([f"mix {row}" for row in mixes.rows], dtype=object)])
-    shows = np.concatenate([instruments, np.zeros((len(mixes.rows), len(names)), dtype=bool)])
-    against = np.repeat((~shows.any(axis=1))[:, None], len(names), axis=1)
-    _, lines = warned(everything, shows, against, all_groups, seed=0, names=names)
+    all_groups = np.concatenate([groups, np.array([f"mix {number}" for number in mixes.rows], dtype=object)])
+    positives = np.concatenate([instruments, np.zeros((len(mixes.rows), len(names)), dtype=bool)])
+    negatives = np.repeat((~positives.any(axis=1))[:, None], len(names), axis=1)
+    _, lines = warned(everything, positives, negatives, all_groups, seed=0, names=names)
     found += ["", f"Notes, instruments against full mixes: {' / '.join(lines) or 'no warning'}"]
     print("\n".join(found[-4:]))
     return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__, quick="4 repetitions", data=DATA, update_docs="concept_warnings.md")
     parser.add_argument("--repeat", type=int, default=200)
-    parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data")
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
-    given = parser.parse_args()
+    given = parse(parser, {"repeat": 4})
+    if given.update_docs and given.repeat < 200:
+        parser.error(f"--update-docs needs --repeat 200 or more, not {given.repeat}")
     torch.set_num_threads(1)  # many small products
     Workers.count = given.processes
-    lines = ["<!-- written by benchmarks/validity/concept_warnings.py -->", ""]
-    lines += ["| concepts | warning | it | in [95 % interval] | of explanations |", "|---|---|---|---|---|"]
+    lines = table(("concepts", "warning", "it", "in [95 % interval]", "of explanations"))
     lines += synthetic(given.repeat)
-    lines += pushing(given.repeat)
-    if (given.data / "philharmonia/clips.csv").exists() and (given.data / "models/deezer/MSD_vgg.h5").exists():
+    lines += propagated(given.repeat)
+    if given.quick:
+        print("skipped: recorded notes, with --quick")
+    elif (given.data / "philharmonia/clips.csv").exists() and (given.data / "models/deezer/MSD_vgg.h5").exists():
         lines += real(given.data, given.repeat)
     else:
-        print(f"left out: recorded notes, as {given.data.name} is not there")
-    if given.repeat >= 200:
-        FIGURES.mkdir(parents=True, exist_ok=True)
-        (FIGURES / "concept_warnings.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        print(f"skipped: recorded notes, there is no {given.data}")
+    if given.update_docs:
+        write_figure("concept_warnings", __file__, lines)
 
 
 if __name__ == "__main__":

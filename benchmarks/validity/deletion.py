@@ -1,14 +1,15 @@
-"""What the demo's classifier says when a sound is left out of the music: the table that docs/explanation include.
+"""Change of a genre's logit when a sound is left out, on the embedded model: a table that docs/explanation includes.
 
-    python benchmarks/validity/deletion.py [--pieces 24]     # writes docs/explanation/figures/deletion.md
+    python benchmarks/validity/deletion.py [--pieces 24]     # prints the table
+    python benchmarks/validity/deletion.py --update-docs     # and writes docs/explanation/figures/deletion.md
 
-For each genre of the embedded generator and each of its causes that sounds, the same pieces are rendered with it and
-without; for comparison a drone, which is a cause of no genre. Exits with 1 unless every cause lowers its genre.
+For each genre of the embedded generator and each audible cause of it, the same pieces are rendered with this sound and
+without; for comparison a drone, which is a cause of no genre. Exits with 1 unless leaving out a cause lowers the logit
+of its genre, for every cause.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 from pathlib import Path
@@ -20,22 +21,31 @@ from captum_concepts.demo.music import GENRES, MusicGenerator
 from captum_concepts.errors import InputError
 from captum_concepts.sanity.deletion import deletion_effects
 
-FIGURES = Path(__file__).resolve().parents[1] / "docs" / "explanation" / "figures"
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from harness import options, parse, row, table, write_figure
+
 CONTROL = "drone"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__, quick="8 pieces", seed=11, update_docs="deletion.md")
     parser.add_argument("--pieces", type=int, default=24, help="of each genre and concept")
-    pieces = parser.parse_args().pieces
-    generator, backbone = MusicGenerator(seed=11), demo_backbone()
+    given = parse(parser, {"pieces": 8})
+    pieces, backbone = given.pieces, demo_backbone()
+    generator = MusicGenerator(seed=given.seed)
     lines = [
-        "<!-- written by benchmarks/validity/deletion.py -->",
-        "",
         f"{pieces} pieces for each line.",
         "",
-        "| genre | left out | a cause | its logit falls by [95 % interval] | standard deviation of the logit | p |",
-        "|---|---|---|---|---|---|",
+        *table(
+            (
+                "genre",
+                "left out",
+                "a cause",
+                "its logit falls by [95 % interval]",
+                "standard deviation of the logit",
+                "p",
+            )
+        ),
     ]
     rising = 0
     for genre, causes in GENRES.items():
@@ -54,15 +64,24 @@ def main() -> None:
                     ):
                         soundfile.write(file, piece.waveform, generator.sample_rate)
                     pairs.append((files[0], files[1]))
-                row = deletion_effects(backbone, pairs, genre).iloc[0]
+                effect = deletion_effects(backbone, pairs, genre).iloc[0]
             cause = concept != CONTROL
-            rising += cause and not row["low"] > 0
+            rising += cause and not effect["low"] > 0
             lines.append(
-                f"| {genre} | {concept} | {'yes' if cause else 'no'} | {row['fall']:.2f} [{row['low']:.2f}, "
-                f"{row['high']:.2f}] | {row['spread']:.2f} | {row['p_value']:.2g} |"
+                row(
+                    (
+                        genre,
+                        concept,
+                        "yes" if cause else "no",
+                        f"{effect['fall']:.2f} [{effect['low']:.2f}, {effect['high']:.2f}]",
+                        f"{effect['spread']:.2f}",
+                        f"{effect['p_value']:.2g}",
+                    )
+                )
             )
             print(lines[-1], flush=True)
-    (FIGURES / "deletion.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    if given.update_docs:
+        write_figure("deletion", __file__, lines)
     sys.exit(bool(rising))
 
 

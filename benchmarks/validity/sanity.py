@@ -1,8 +1,9 @@
-"""The sanity battery on the embedded model: the table that docs/explanation/how-sure.md includes.
+"""Sanity battery on the embedded model: the table that docs/explanation/how-sure.md includes.
 
-    python benchmarks/validity/sanity.py     # writes docs/explanation/figures/sanity.md
+    python benchmarks/validity/sanity.py                   # prints the table
+    python benchmarks/validity/sanity.py --update-docs     # and writes docs/explanation/figures/sanity.md
 
-Exits with 1 if a check fails.
+Exits with 1 if a check fails. --quick changes nothing: it takes half a minute.
 """
 
 from __future__ import annotations
@@ -18,30 +19,33 @@ from captum_concepts.demo.model import demo_backbone
 from captum_concepts.demo.music import MusicGenerator
 from captum_concepts.sanity.battery import sanity_check
 
-FIGURES = Path(__file__).resolve().parents[1] / "docs" / "explanation" / "figures"
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from harness import options, table, write_figure
 
 
 def main() -> None:
+    parser = options(__doc__, quick="nothing is smaller", seed=0, update_docs="sanity.md")
+    given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        music = write_dataset(Path(folder) / "music", MusicGenerator(seed=0))
+        music = write_dataset(Path(folder) / "music", MusicGenerator(seed=given.seed))
         concepts = ConceptSet.from_table(music / "concepts.csv", column=list(CONCEPT_COLUMNS), group="group")
         report = sanity_check(demo_backbone(), read_clip_table(music / "clips.csv", group="group"), concepts)
     lines = [
-        "<!-- written by benchmarks/validity/sanity.py -->",
-        "",
         f"{len(report.concepts)} concepts, {len(report.targets)} classes: {report.verdict}; "
         f"{report.provenance['patches through the model']} patches through the model.",
         "",
-        "| check | layer | verdict | figure [95 % interval] | must be |",
-        "|---|---|---|---|---|",
+        *table(
+            ("check", "layer", "verdict", "figure [95 % interval]", "must be"),
+            (
+                (row.check, row.layer, row.verdict, f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]", row.bound)
+                for row in report.checks
+            ),
+        ),
+        "",
     ]
-    for row in report.checks:
-        figure = f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]"
-        lines.append(f"| {row.check} | {row.layer} | {row.verdict} | {figure} | {row.bound} |")
-    lines.append("")
     lines += [f"- {row.check}, {row.layer}: {row.sentence}" for row in report.checks]
-    FIGURES.mkdir(parents=True, exist_ok=True)
-    (FIGURES / "sanity.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    if given.update_docs:
+        write_figure("sanity", __file__, lines)
     print("\n".join(lines))
     print({stage: round(seconds, 1) for stage, seconds in report.seconds.items()})
     sys.exit(not report.passed)
