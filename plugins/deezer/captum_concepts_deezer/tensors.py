@@ -1,18 +1,17 @@
 """Read the paper's ``.tensor`` files: serialised TensorFlow tensors of the embeddings of one track.
 
 A file is one ``TensorProto`` (tensorflow/core/framework/tensor.proto): dtype=1, tensor_shape=2, tensor_content=4,
-float_val=5, in protocol-buffer wire format. The few fields that occur are read here, so that TensorFlow is not needed.
+float_val=5, in protocol-buffer wire format. Only these fields are read, so that TensorFlow is not needed.
 """
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterator
 from os import PathLike
 
 import numpy as np
 
 from captum_concepts.audio import AudioError
+from captum_concepts.storage import protobuf_wire
 
 #: Rows (about one second each) x embedding of one 30 s track.
 EMBEDDING_SHAPE = (29, 128)
@@ -40,7 +39,7 @@ def read_tensor(path: str | PathLike[str], shape: tuple[int, ...] = EMBEDDING_SH
         raise AudioError(name, "mislabelled", f"more than {limit} bytes", f"expected one float32 tensor {shape}")
     try:
         dtype, found, data = _parse(content)
-    except (ValueError, struct.error) as error:
+    except protobuf_wire.MalformedMessage as error:
         raise AudioError(name, "truncated", f"not a whole TensorProto ({error})", "download the file again") from None
     if dtype != _FLOAT or found != shape:
         what = f"a tensor of dtype {dtype} and shape {found}"
@@ -57,54 +56,18 @@ def _parse(message: bytes) -> tuple[int, tuple[int, ...], bytes]:
     """dtype, shape, and the numbers as bytes."""
     dtype, content, floats = 0, b"", b""
     shape: tuple[int, ...] = ()
-    for number, value in _fields(message):
+    for number, value in protobuf_wire.fields(message):
         if number == 1 and isinstance(value, int):
             dtype = value
-        elif number == 2 and isinstance(value, bytes):
-            shape = tuple(_size(part) for field, part in _fields(value) if field == 2)
-        elif number == 4 and isinstance(value, bytes):
-            content = value
-        elif number == 5 and isinstance(value, bytes):
+        elif number == 2 and not isinstance(value, int):
+            shape = tuple(_size(part) for field, part in protobuf_wire.fields(value) if field == 2)
+        elif number == 4 and not isinstance(value, int):
+            content = bytes(value)
+        elif number == 5 and not isinstance(value, int):
             floats += value
     return dtype, shape, content or floats
 
 
-def _size(dimension: int | bytes) -> int:
-    if not isinstance(dimension, bytes):
-        raise ValueError("a dimension is not a message")
-    return next((value for field, value in _fields(dimension) if field == 1 and isinstance(value, int)), 0)
-
-
-def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """(field number, value): an int for a varint, bytes for everything else."""
-    position = 0
-    while position < len(message):
-        key, position = _varint(message, position)
-        number, wire = key >> 3, key & 7
-        if wire == 0:
-            value, position = _varint(message, position)
-            yield number, value
-            continue
-        if wire == 2:
-            length, position = _varint(message, position)
-        elif wire in (1, 5):
-            length = 8 if wire == 1 else 4
-        else:
-            raise ValueError(f"wire type {wire}")
-        if position + length > len(message):
-            raise ValueError(f"ends {position + length - len(message)} bytes early")
-        yield number, message[position : position + length]
-        position += length
-
-
-def _varint(message: bytes, position: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        if position >= len(message):
-            raise ValueError("ends within a number")
-        byte = message[position]
-        value |= (byte & 0x7F) << shift
-        position += 1
-        if byte < 0x80:
-            return value, position
-    raise ValueError("a number of more than 10 bytes")
+def _size(dimension: memoryview | int) -> int:
+    message = protobuf_wire.as_message(dimension)
+    return next((value for field, value in protobuf_wire.fields(message) if field == 1 and isinstance(value, int)), 0)

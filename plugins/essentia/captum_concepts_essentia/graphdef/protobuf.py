@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from os import PathLike
 
 import numpy as np
 
 from captum_concepts.errors import InputError
+from captum_concepts.storage.protobuf_wire import MalformedMessage, as_message, as_number, fields, numbers, signed
 from captum_concepts.text import short_repr
 
 MAX_FILE_BYTES = 2**31  # no protocol-buffer message may be larger
@@ -105,10 +105,6 @@ class Graph:
     functions: dict[str, Function]
 
 
-class _Malformed(ValueError):
-    """What is wrong with the bytes."""
-
-
 def read_graph(path: str | PathLike[str]) -> Graph:
     """The frozen graph in a ``.pb`` file.
 
@@ -153,29 +149,29 @@ class _Reader:
     def graph(self, message: memoryview) -> Graph:
         nodes: dict[str, Node] = {}
         functions: dict[str, Function] = {}
-        for number, value in _fields(message):
+        for number, value in fields(message):
             if number == 1:
-                node = self.node(_message(value))
+                node = self.node(as_message(value))
                 if node.name in nodes:
-                    raise _Malformed(f"two nodes are called {short_repr(node.name)}")
+                    raise MalformedMessage(f"two nodes are called {short_repr(node.name)}")
                 nodes[node.name] = node
             elif number == 2:
-                for inner, part in _fields(_message(value)):
+                for inner, part in fields(as_message(value)):
                     if inner == 1:
-                        function = self.function(_message(part))
+                        function = self.function(as_message(part))
                         if function.name in functions:
-                            raise _Malformed(f"two functions are called {short_repr(function.name)}")
+                            raise MalformedMessage(f"two functions are called {short_repr(function.name)}")
                         functions[function.name] = function
         return Graph(nodes, functions)
 
     def node(self, message: memoryview) -> Node:
         self.nodes += 1
         if self.nodes > MAX_NODES:
-            raise _Malformed(f"more than {MAX_NODES} nodes")
+            raise MalformedMessage(f"more than {MAX_NODES} nodes")
         name = op = ""
         inputs: list[str] = []
         attributes = Attributes()
-        for number, value in _fields(message):
+        for number, value in fields(message):
             if number == 1:
                 name = _text(value)
             elif number == 2:
@@ -183,57 +179,57 @@ class _Reader:
             elif number == 3:
                 inputs.append(_text(value))
             elif number == 5:
-                key, content = _entry(_message(value))
+                key, content = _entry(as_message(value))
                 self.attribute(attributes, key, content)
         if not name or not op:
-            raise _Malformed(f"node {short_repr(name)} of type {short_repr(op)}: both must be given")
+            raise MalformedMessage(f"node {short_repr(name)} of type {short_repr(op)}: both must be given")
         return Node(name, op, tuple(inputs), attributes)
 
     def attribute(self, into: Attributes, key: str, message: memoryview) -> None:
-        for number, value in _fields(message):
+        for number, value in fields(message):
             if number == 2:
-                into.texts[key] = _message(value).tobytes().decode("utf-8", "replace")
+                into.texts[key] = as_message(value).tobytes().decode("utf-8", "replace")
             elif number in (3, 5, 6):
-                into.ints[key] = _signed(_number(value))
+                into.ints[key] = signed(as_number(value))
             elif number == 4:
-                into.floats[key] = struct.unpack("<f", _message(value))[0]
+                into.floats[key] = struct.unpack("<f", as_message(value))[0]
             elif number == 7:
-                into.shapes[key] = _shape(_message(value))
+                into.shapes[key] = _shape(as_message(value))
             elif number == 8:
-                self.tensor(into, key, _message(value))
+                self.tensor(into, key, as_message(value))
             elif number == 10:
-                name = next((_text(part) for inner, part in _fields(_message(value)) if inner == 1), "")
+                name = next((_text(part) for inner, part in fields(as_message(value)) if inner == 1), "")
                 into.texts[key] = name
             elif number == 1:
-                parts = list(_fields(_message(value)))
-                ints = [number for inner, part in parts if inner in (3, 5, 6) for number in _numbers(part)]
-                into.lists[key] = tuple(map(_signed, ints))
-                texts = [_message(part).tobytes().decode("utf-8", "replace") for inner, part in parts if inner == 2]
+                parts = list(fields(as_message(value)))
+                ints = [number for inner, part in parts if inner in (3, 5, 6) for number in numbers(part)]
+                into.lists[key] = tuple(map(signed, ints))
+                texts = [as_message(part).tobytes().decode("utf-8", "replace") for inner, part in parts if inner == 2]
                 into.text_lists[key] = tuple(texts)
 
     def tensor(self, into: Attributes, key: str, message: memoryview) -> None:
         code, content = 0, None
         shape: tuple[int, ...] = ()
         values: dict[int, list[memoryview | int]] = {}
-        for number, value in _fields(message):
+        for number, value in fields(message):
             if number == 1:
-                code = _number(value)
+                code = as_number(value)
             elif number == 2:
-                shape = _shape(_message(value)) or ()
+                shape = _shape(as_message(value)) or ()
             elif number == 4:
-                content = _message(value)
+                content = as_message(value)
             elif number in _VALUE_FIELDS:
                 values.setdefault(number, []).append(value)
         if code not in _DTYPES:
             into.unread[key] = f"values of type {code}"
             return
         if any(size < 0 for size in shape):
-            raise _Malformed(f"a constant of unknown size {shape}")
+            raise MalformedMessage(f"a constant of unknown size {shape}")
         dtype = np.dtype(_DTYPES[code])
         count = _count(shape)
         if content is not None and len(content):
             if len(content) != count * dtype.itemsize:
-                raise _Malformed(f"{len(content)} bytes of numbers for a constant of shape {shape}")
+                raise MalformedMessage(f"{len(content)} bytes of numbers for a constant of shape {shape}")
             into.tensors[key] = np.frombuffer(content, dtype).reshape(shape)
             return
         into.tensors[key] = self.filled(_single_values(values, dtype), shape, count)
@@ -241,11 +237,11 @@ class _Reader:
     def filled(self, single: np.ndarray, shape: tuple[int, ...], count: int) -> np.ndarray:
         """As TensorFlow does, the last value given counts for all elements that have none."""
         if len(single) > count:
-            raise _Malformed(f"{len(single)} values for a constant of shape {shape}")
+            raise MalformedMessage(f"{len(single)} values for a constant of shape {shape}")
         missing = count - len(single)
         self.repeated += missing
         if self.repeated > MAX_REPEATED_NUMBERS:
-            raise _Malformed(f"a constant of shape {shape} with {len(single)} values")
+            raise MalformedMessage(f"a constant of shape {shape} with {len(single)} values")
         last = single[-1] if len(single) else single.dtype.type(0)
         return np.concatenate([single, np.full(missing, last, single.dtype)]).reshape(shape)
 
@@ -255,34 +251,36 @@ class _Reader:
         outputs: list[str] = []
         nodes: list[Node] = []
         returned: dict[str, str] = {}
-        for number, value in _fields(message):
+        for number, value in fields(message):
             if number == 1:
-                for inner, part in _fields(_message(value)):
+                for inner, part in fields(as_message(value)):
                     if inner == 1:
                         name = _text(part)
                     elif inner in (2, 3):
                         listed = arguments if inner == 2 else outputs
-                        listed.append(next((_text(v) for k, v in _fields(_message(part)) if k == 1), ""))
+                        listed.append(next((_text(v) for k, v in fields(as_message(part)) if k == 1), ""))
             elif number == 3:
-                nodes.append(self.node(_message(value)))
+                nodes.append(self.node(as_message(value)))
             elif number == 4:
-                key, result = _entry(_message(value))
+                key, result = _entry(as_message(value))
                 returned[key] = _text(result)
         missing = [output for output in outputs if output not in returned]
         if not name or missing:
-            raise _Malformed(f"function {short_repr(name)}: nothing says what its outputs {short_repr(missing)} are")
+            raise MalformedMessage(
+                f"function {short_repr(name)}: nothing says what its outputs {short_repr(missing)} are"
+            )
         return Function(name, tuple(arguments), tuple(returned[output] for output in outputs), tuple(nodes))
 
 
 def _single_values(values: dict[int, list[memoryview | int]], dtype: np.dtype) -> np.ndarray:
     """Values given one by one or packed, of one field of the message."""
     if len(values) > 1:
-        raise _Malformed(f"a constant with values in {len(values)} fields")
+        raise MalformedMessage(f"a constant with values in {len(values)} fields")
     for number, parts in values.items():
         packing = _VALUE_FIELDS[number]
         if packing is not None:
-            return np.frombuffer(b"".join(_message(part) for part in parts), packing).astype(dtype)
-        found = [_signed(value) for part in parts for value in _numbers(part)]
+            return np.frombuffer(b"".join(as_message(part) for part in parts), packing).astype(dtype)
+        found = [signed(value) for part in parts for value in numbers(part)]
         if number == 13:  # half precision, as the bits of the number
             return np.array(found, np.int64).astype("<u2").view("<f2").astype(dtype)
         return np.array(found, np.int64).astype(dtype)
@@ -292,14 +290,14 @@ def _single_values(values: dict[int, list[memoryview | int]], dtype: np.dtype) -
 def _shape(message: memoryview) -> tuple[int, ...] | None:
     """Sizes, -1 where unknown; None for an unknown rank."""
     sizes = []
-    for number, value in _fields(message):
+    for number, value in fields(message):
         if number == 3 and value:
             return None
         if number == 2:
-            size = next((_signed(_number(part)) for inner, part in _fields(_message(value)) if inner == 1), 0)
+            size = next((signed(as_number(part)) for inner, part in fields(as_message(value)) if inner == 1), 0)
             sizes.append(max(size, -1))
     if len(sizes) > MAX_DIMENSIONS:
-        raise _Malformed(f"a shape of {len(sizes)} dimensions")
+        raise MalformedMessage(f"a shape of {len(sizes)} dimensions")
     return tuple(sizes)
 
 
@@ -314,83 +312,17 @@ def _count(shape: tuple[int, ...]) -> int:
 def _entry(message: memoryview) -> tuple[str, memoryview]:
     """Key and value of one entry of a map."""
     key, value = "", memoryview(b"")
-    for number, part in _fields(message):
+    for number, part in fields(message):
         if number == 1:
             key = _text(part)
         elif number == 2:
-            value = _message(part)
+            value = as_message(part)
     return key, value
 
 
 def _text(value: memoryview | int) -> str:
     """A name."""
-    message = _message(value)
+    message = as_message(value)
     if len(message) > MAX_NAME_BYTES:
-        raise _Malformed(f"a name of {len(message)} bytes")
+        raise MalformedMessage(f"a name of {len(message)} bytes")
     return message.tobytes().decode()
-
-
-def _message(value: memoryview | int) -> memoryview:
-    if isinstance(value, int):
-        raise _Malformed("a number where a message belongs")
-    return value
-
-
-def _number(value: memoryview | int) -> int:
-    if not isinstance(value, int):
-        raise _Malformed("a message where a number belongs")
-    return value
-
-
-def _numbers(value: memoryview | int) -> Iterator[int]:
-    """One number, or several packed."""
-    if isinstance(value, int):
-        yield value
-        return
-    position = 0
-    while position < len(value):
-        number, position = _varint(value, position)
-        yield number
-
-
-def _signed(value: int) -> int:
-    """A varint as the two's complement of 64 bits that it is."""
-    value &= 2**64 - 1
-    return value - 2**64 if value >= 2**63 else value
-
-
-def _fields(message: memoryview) -> Iterator[tuple[int, memoryview | int]]:
-    """(field number, value): an int for a varint, bytes for everything else."""
-    position = 0
-    while position < len(message):
-        key, position = _varint(message, position)
-        number, wire = key >> 3, key & 7
-        if number == 0:
-            raise _Malformed("field number 0")
-        if wire == 0:
-            value, position = _varint(message, position)
-            yield number, value
-            continue
-        if wire == 2:
-            length, position = _varint(message, position)
-        elif wire in (1, 5):
-            length = 8 if wire == 1 else 4
-        else:
-            raise _Malformed(f"wire type {wire}")
-        if position + length > len(message):
-            raise _Malformed(f"ends {position + length - len(message)} bytes early")
-        yield number, message[position : position + length]
-        position += length
-
-
-def _varint(message: memoryview, position: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        if position >= len(message):
-            raise _Malformed("ends within a number")
-        byte = message[position]
-        value |= (byte & 0x7F) << shift
-        position += 1
-        if byte < 0x80:
-            return value, position
-    raise _Malformed("a number of more than 10 bytes")
