@@ -1,4 +1,4 @@
-"""Types that many modules name."""
+"""Types that several modules share."""
 
 from __future__ import annotations
 
