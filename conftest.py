@@ -1,13 +1,15 @@
-"""For the tests of the package and of every plugin.
+"""Fixtures for the tests of the package and of every plugin, and so at the root of the repository.
 
-What one test does to logging is undone before the next; and each worker keeps what Numba compiled for librosa in a
-folder of its own, as two processes that fill the same one at the same time may crash.
+Logging is reset after each test. Each worker has a folder of its own for code that Numba compiles for librosa, as two
+processes that write to the same one at the same time may crash.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 
 import pytest
@@ -15,7 +17,13 @@ import pytest
 
 def pytest_configure(config: pytest.Config) -> None:
     worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
-    os.environ["NUMBA_CACHE_DIR"] = str(config.cache.mkdir(f"numba-{worker}"))
+    cache = getattr(config, "cache", None)  # absent under -p no:cacheprovider
+    if cache is not None:
+        os.environ["NUMBA_CACHE_DIR"] = str(cache.mkdir(f"numba-{worker}"))
+        return
+    folder = tempfile.mkdtemp(prefix=f"numba-{worker}-")
+    os.environ["NUMBA_CACHE_DIR"] = folder
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 def _reset() -> None:
@@ -30,7 +38,7 @@ def _reset() -> None:
 
 @pytest.fixture(autouse=True)
 def clean_logging() -> Iterator[None]:
-    """The command line sets up logging for its process, which here goes on to other tests; fixtures run it too."""
+    """The command line sets up logging for its process; undo it, as the process goes on to other tests."""
     _reset()
     yield
     _reset()
