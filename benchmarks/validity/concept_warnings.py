@@ -37,6 +37,7 @@ from captum_concepts.concepts.overlap import Overlap, shared
 from captum_concepts.diagnostics.layer_diagnostics import ConceptRows, LayerChecks
 from captum_concepts.diagnostics.pushforward import push_forward
 from captum_concepts.diagnostics.random_sets import GroupSampler
+from captum_concepts.results.diagnostics import is_confounded
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from harness import DATA, options, parse, row, table, wilson, write_figure
@@ -47,7 +48,7 @@ SHIFT = 3.0
 KINDS: dict[str, tuple[str, Callable[[pd.DataFrame], bool]]] = {
     "unstable": ("stability", lambda table: bool((table["cosine"] <= table["chance"]).any())),
     "entangled": ("pairs", lambda table: bool(table["chance"].notna().any())),
-    "domain": ("domain", lambda table: bool(table["confounded"].any())),
+    "domain": ("domain", lambda table: is_confounded(table.iloc[0])),
     "position": ("positions", lambda table: bool((table["unevenness"] > table["chance"]).any())),
 }
 

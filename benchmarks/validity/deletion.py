@@ -28,9 +28,9 @@ CONTROL = "drone"
 
 
 def main() -> None:
-    parser = options(__doc__, quick="8 pieces", seed=11, update_docs="deletion.md")
+    parser = options(__doc__, quick="16 pieces", seed=11, update_docs="deletion.md")
     parser.add_argument("--pieces", type=int, default=24, help="of each genre and concept")
-    given = parse(parser, {"pieces": 8})
+    given = parse(parser, {"pieces": 16})
     pieces, backbone = given.pieces, demo_backbone()
     generator = MusicGenerator(seed=given.seed)
     lines = [

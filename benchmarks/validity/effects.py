@@ -28,8 +28,8 @@ from captum_concepts.effects import (
     agreement,
     ceiling,
     contradicted,
+    contrast_test,
     contrasts,
-    donor_values,
     host_gradients,
     in_context_effects,
     measure,
@@ -117,8 +117,7 @@ def estimates_of(
     shifts = found.shifts[layer]
     in_context = in_context_effects(shifts, gradients, found.plan)
     raw = pair_effects(shifts, gradients, found.plan, "nothing")
-    values, members = donor_values(raw, found.plan)
-    result = [Estimates("in context", in_context.effect, permutation_test(values, members))]
+    result = [Estimates("in context", in_context.effect, contrast_test(raw, found.plan))]
     for name, (activations, positives) in notes.items():
         here = activations[layer]
         effect = observational_effects(here, positives, ~positives, gradients).effect
@@ -151,8 +150,7 @@ def line(estimate: Estimates, truth: Estimate, columns: list[int], seed: int) ->
 def repeated(found: Measurements) -> Estimates:
     """The measurement of the estimating half, as an estimate of the other's: the ceiling."""
     effect = measured_effects(found.logit_changes, found.plan).effect
-    values, members = donor_values(found.logit_changes, found.plan)
-    return Estimates("measured again (ceiling)", effect, permutation_test(values, members))
+    return Estimates("measured again (ceiling)", effect, contrast_test(found.logit_changes, found.plan))
 
 
 def main() -> None:
