@@ -2,9 +2,8 @@
 
 from captum_concepts.effects.agreement import Agreement, agreement, ceiling, contradicted
 from captum_concepts.effects.in_context import (
-    DonorValues,
+    contrast_test,
     contrasts,
-    donor_values,
     in_context_effects,
     measured_effects,
     pair_effects,
@@ -14,19 +13,19 @@ from captum_concepts.effects.intervals import Estimate, two_way_interval
 from captum_concepts.effects.measured import Measurements, host_gradients, measure, patches_by_group
 from captum_concepts.effects.mixtures import MixturePlan, mix, plan_mixtures
 from captum_concepts.effects.observational import observational_effects
-from captum_concepts.effects.permutation import permutation_test
+from captum_concepts.effects.permutation import blocked_permutation_test, permutation_test
 
 __all__ = [
     "Agreement",
-    "DonorValues",
     "Estimate",
     "Measurements",
     "MixturePlan",
     "agreement",
+    "blocked_permutation_test",
     "ceiling",
     "contradicted",
+    "contrast_test",
     "contrasts",
-    "donor_values",
     "host_gradients",
     "in_context_effects",
     "measure",

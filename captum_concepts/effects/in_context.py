@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from captum_concepts.effects.intervals import Estimate, concept_means, two_way_interval, two_way_variance, with_error
+from captum_concepts.effects.intervals import (
+    Estimate,
+    concept_means,
+    student_p_values,
+    two_way_interval,
+    two_way_variance,
+    with_error,
+)
 from captum_concepts.effects.mixtures import N_FOLDS, MixturePlan
+from captum_concepts.effects.permutation import blocked_permutation_test
 from captum_concepts.errors import InputError
 from captum_concepts.text import short_repr
 
 Alternative = Literal["another", "nothing"]
 ALTERNATIVES = ("another", "nothing")
-
-
-class DonorValues(NamedTuple):
-    """One number of each donor and class, for `permutation_test`.
-
-    Attributes:
-        values: (G, C).
-        members: bool (G, K), the concept of each donor.
-    """
-
-    values: Tensor
-    members: Tensor
 
 
 def contrasts(values: Tensor, plan: MixturePlan, alternative: Alternative = "another") -> Tensor:
@@ -140,19 +136,32 @@ def measured_effects(logit_changes: Tensor, plan: MixturePlan, alternative: Alte
     return two_way_interval(values, plan.concept, plan.host, plan.donor, len(plan.concepts))
 
 
-def donor_values(values: Tensor, plan: MixturePlan) -> DonorValues:
-    """Mean over each donor's pairs of its value minus the mean of all concepts on the same host.
+def contrast_test(values: Tensor, plan: MixturePlan, n_permutations: int = 9999, seed: int = 0) -> Tensor:
+    """Two-sided p-values of effects against "another of these sounds".
 
-    Under the null hypothesis the names of concepts could be exchanged among donors, so `permutation_test` applies.
+    Where each donor of a concept is used once, donors are permuted among concepts, host by host
+    (`blocked_permutation_test`), which is exact. Where a concept has fewer donors than mixtures, its pairs are not
+    independent, and Student's t of the mean contrast is used, with the two-way error of `two_way_variance`.
 
     Args:
         values: (P, C), such as `pair_effects` against "nothing", or changes of logits.
         plan: the pairs.
+        n_permutations, seed: as in `permutation_test`.
+
+    Returns:
+        (K, C) float64; NaN for a concept with a single donor.
     """
-    centred = contrasts(values.double(), plan, "another") * (1 - 1 / len(plan.concepts))
-    members = torch.zeros(len(plan.donors), len(plan.concepts), dtype=torch.bool)
-    members[plan.donor, plan.concept] = True
-    return DonorValues(concept_means(centred, plan.donor, len(plan.donors)), members)
+    n_concepts = len(plan.concepts)
+    contrast = contrasts(values.double(), plan)
+    mean = concept_means(contrast, plan.concept, n_concepts)
+    variance, freedom = two_way_variance(contrast, plan.concept, plan.host, plan.donor, n_concepts)
+    result = student_p_values(mean, variance, freedom)
+    once = torch.tensor(
+        [len(plan.donor[plan.concept == k].unique()) == int((plan.concept == k).sum()) for k in range(n_concepts)]
+    )
+    if once.any():
+        result[once] = blocked_permutation_test(values, plan.slot, plan.concept, n_permutations, seed)[once]
+    return result
 
 
 def gradient_variance(gradients: Tensor, directions: Tensor) -> Tensor:

@@ -46,6 +46,16 @@ def with_error(effect: Tensor, variance: Tensor, freedom: Tensor) -> Estimate:
     return Estimate(effect, effect - reach, effect + reach)
 
 
+def student_p_values(effect: Tensor, variance: Tensor, freedom: Tensor) -> Tensor:
+    """Two-sided p-values of "no effect", arguments as in `with_error`; NaN without degrees of freedom.
+
+    An effect of zero without any variance is no evidence: p = 1.
+    """
+    ratio = torch.where(effect == 0, 0, effect.abs() / variance.sqrt()).numpy()
+    p_values = torch.from_numpy(2 * student.sf(ratio, freedom.double().numpy()[:, None]))
+    return torch.where(freedom[:, None] > 0, p_values, torch.nan)
+
+
 def two_way_variance(
     values: Tensor, concept: Tensor, host: Tensor, donor: Tensor, n_concepts: int
 ) -> tuple[Tensor, Tensor]:

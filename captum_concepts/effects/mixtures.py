@@ -31,6 +31,7 @@ class MixturePlan:
         host: int (P,), the host of each pair.
         donor: int (P,), the donor of each pair.
         fold: int (P,), fold of each pair: that of its host and of its donor.
+        slot: int (P,), which mixture of its concept a pair is: every concept has one in each slot, all on one host.
     """
 
     concepts: tuple[str, ...]
@@ -41,6 +42,7 @@ class MixturePlan:
     host: Tensor
     donor: Tensor
     fold: Tensor
+    slot: Tensor
 
     def __len__(self) -> int:
         return len(self.concept)
@@ -83,25 +85,22 @@ def plan_mixtures(
     donor_names: list[tuple[str, str]] = []
     host_number: dict[str, int] = {}
     donor_number: dict[tuple[str, str], int] = {}
-    rows: list[tuple[int, int, int, int]] = []
+    rows: list[tuple[int, int, int, int, int]] = []
     for fold in range(N_FOLDS):
         count = (n_mixtures + 1 - fold) // N_FOLDS
         these = _ordered(strata["host"], folds, fold, "host", seed)
         for k, name in enumerate(names):
             own = _ordered(strata[f"donor {name}"], folds, fold, f"donor {name}", seed)
-            for host, donor in _pairs(these, own, count, name):
+            for number, (host, donor) in enumerate(_pairs(these, own, count, name)):
                 if host not in host_number:
                     host_number[host] = len(host_names)
                     host_names.append(host)
                 if (name, donor) not in donor_number:
                     donor_number[name, donor] = len(donor_names)
                     donor_names.append((name, donor))
-                rows.append((k, host_number[host], donor_number[name, donor], fold))
-    concept, host_index, donor_index, fold_index = torch.tensor(rows).T.contiguous()
+                rows.append((k, host_number[host], donor_number[name, donor], fold, N_FOLDS * number + fold))
     host_fold = torch.tensor([folds[host] for host in host_names])
-    return MixturePlan(
-        names, tuple(host_names), tuple(donor_names), host_fold, concept, host_index, donor_index, fold_index
-    )
+    return MixturePlan(names, tuple(host_names), tuple(donor_names), host_fold, *torch.tensor(rows).T.contiguous())
 
 
 def mix(host: Tensor, donor: Tensor, level_db: float = LEVEL_DB) -> Tensor:

@@ -15,7 +15,8 @@ def observational_effects(activations: Tensor, positives: Tensor, negatives: Ten
 
     The effect is a difference of means of one number per group, ḡ · a. Its variance is s² of that number over the
     concept's groups / n₁, plus s² over the negative groups / n₀, plus s² of gradient · difference over the explained
-    groups / H; Student's t has n₁ - 1 degrees of freedom.
+    groups / H; Student's t has n₁ - 1 degrees of freedom,
+    so that intervals err on the wide side where the concept's own groups are not the main part of the variance.
 
     Args:
         activations: (G, D), mean of each group of examples.

@@ -57,6 +57,62 @@ def permutation_test(
     return result
 
 
+def blocked_permutation_test(
+    values: Tensor, block: Tensor, concept: Tensor, n_permutations: int = 9999, seed: int = 0
+) -> Tensor:
+    """Two-sided p-values of each concept's mean where every block has one value of each concept.
+
+    Concepts are permuted within blocks, so that what blocks (hosts) differ in does not matter. A concept's null is one
+    value drawn from each block, the same for all concepts. It is exact where the values of a block are exchangeable.
+
+    Args:
+        values: (P, C).
+        block: int (P,), such as the slots of a plan.
+        concept: int (P,), from 0 to K - 1.
+        n_permutations, seed: as in `permutation_test`.
+
+    Returns:
+        (K, C) float64.
+
+    Raises:
+        InputError: a block without one value of each concept, values that are not finite, or no permutation.
+
+    Example:
+        >>> values = torch.tensor([[1.0], [0.0]] * 8)  # the first concept is larger in each of 8 blocks
+        >>> block, concept = torch.arange(16) // 2, torch.arange(16) % 2
+        >>> bool((blocked_permutation_test(values, block, concept) < 0.02).all())
+        True
+    """
+    if n_permutations < 1:
+        raise InputError(f"n_permutations={short_repr(n_permutations)}: no null; give a positive whole number")
+    if values.dim() != 2 or not bool(torch.isfinite(values).all()):
+        raise InputError(f"values={tuple(values.shape)}: not a finite table; give (pairs, classes) without NaN")
+    n_concepts = int(concept.max()) + 1
+    blocks, number = torch.unique(block, return_inverse=True)
+    place = number * n_concepts + concept
+    if len(place) != len(blocks) * n_concepts or len(place.unique()) != len(place):
+        raise InputError(f"block={len(blocks)} blocks: some lack a concept or have it twice; give one value of each")
+    table = torch.empty(len(place), values.shape[1], dtype=torch.float64)
+    table[place] = values.double()
+    table = table.reshape(len(blocks), n_concepts, -1)
+    table = table - table.mean(1, keepdim=True)
+    table = table / table.abs().amax((0, 1)).clamp_min(torch.finfo(table.dtype).tiny)
+    observed, flat = table.sum(0), table.flatten(0, 1)
+    slack = TOLERANCE * len(blocks)
+    above, below = torch.ones_like(observed), torch.ones_like(observed)
+    rng = generator(seed, "blocked permutation", n_concepts)
+    chunk = max(1, VALUES // (len(flat) + observed.numel()))
+    for first in range(0, n_permutations, chunk):
+        count = min(chunk, n_permutations - first)
+        drawn = torch.randint(n_concepts, (count, len(blocks)), generator=rng)
+        chosen = torch.zeros(count, len(flat), dtype=torch.float64)
+        chosen.scatter_(1, drawn + n_concepts * torch.arange(len(blocks)), 1.0)
+        null = (chosen @ flat)[:, None]
+        above += (null >= observed - slack).sum(0)
+        below += (null <= observed + slack).sum(0)
+    return (2 * torch.minimum(above, below) / (1 + n_permutations)).clamp_max(1)
+
+
 def _test(values: Tensor, positives: Tensor, n_permutations: int, seed: int) -> Tensor:
     """p-values (K, C) where all groups are positives or negatives of every concept."""
     values = values - values.mean(0)
