@@ -44,7 +44,7 @@ def msd_vgg(weights: str | PathLike[str] | None, device: str = "auto", **options
 
 
 class DeezerEmbeddings:
-    """The backbone ``deezer-embeddings``: "hears" the published ``.tensor`` files, 29 rows of 128 numbers per track.
+    """The backbone ``deezer-embeddings``: reads the published ``.tensor`` files, 29 rows of 128 numbers per track.
 
     The rows are spread evenly over the track's 30 s. There is no head, so concepts can be related but no decision
     explained.

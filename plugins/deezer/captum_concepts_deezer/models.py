@@ -35,8 +35,8 @@ POOLS: tuple[tuple[tuple[int, int], tuple[int, int]], ...] = (
     ((4, 4), (4, 4)),
 )
 FLATTENED = 2 * 1 * CHANNELS  # time x frequency x channels after the last pooling
-# Activations are of order one, where neighbouring float32 values lie 6e-8 apart: what moves them less is not heard.
-INAUDIBLE = 1e-8
+# Activations are of order one, where neighbouring float32 values lie 6e-8 apart: smaller effects are rounded away.
+NEGLIGIBLE = 1e-8
 # On a CPU a block works through the batch in pieces whose intermediate maps stay in cache (half the time at batch 32).
 CPU_PIECE = 4
 
@@ -51,7 +51,7 @@ class BlockWeights(NamedTuple):
     shift: Tensor
 
     def constants(self) -> Tensor:
-        """What each channel gives where its kernel hears nothing: (128,)."""
+        """What each channel gives where its kernel is zero: (128,)."""
         return F.relu(self.bias) * self.gain + self.shift
 
 
@@ -77,29 +77,29 @@ class ConvBlock(nn.Module):
     Args:
         weights: the block's weights.
         pool: (window, stride) of the pooling, each (time, frequency).
-        unheard: bool (C,), input channels that this block need not read for its value.
+        unread: bool (C,), input channels that this block need not read for its value.
         constant: bool (128,), output channels that do not depend on the input.
     """
 
-    listened: Tensor
+    channels_read: Tensor
     live: Tensor
     sign: Tensor
 
     def __init__(
-        self, weights: BlockWeights, pool: tuple[tuple[int, int], tuple[int, int]], unheard: Tensor, constant: Tensor
+        self, weights: BlockWeights, pool: tuple[tuple[int, int], tuple[int, int]], unread: Tensor, constant: Tensor
     ) -> None:
         super().__init__()
         self.window, stride = pool
-        # Where the pooling skips columns without looking at them, the convolution need not compute them.
+        # Where the pooling skips columns, the convolution need not compute them.
         self.step = (1, stride[1] if self.window[1] == 1 else 1)
         self.stride = (stride[0], stride[1] // self.step[1])
-        self.register_buffer("listened", (~unheard).nonzero().flatten())
+        self.register_buffer("channels_read", (~unread).nonzero().flatten())
         self.register_buffer("live", (~constant).nonzero().flatten())
         sign = torch.where(weights.gain[self.live] < 0, -1.0, 1.0)
         self.register_buffer("sign", sign[:, None, None])
         self.falling = bool((sign < 0).any())
         self.kernel = _frozen(weights.kernel[self.live] * sign[:, None, None, None])
-        self.kernel_listened = _frozen(self.kernel[:, self.listened])
+        self.kernel_read = _frozen(self.kernel[:, self.channels_read])
         self.bias = _frozen(weights.bias[self.live] * sign)
         self.gain = _frozen(weights.gain[self.live, None, None])
         self.shift = _frozen(weights.shift[self.live, None, None])
@@ -118,9 +118,9 @@ class ConvBlock(nn.Module):
 
     def _live(self, x: Tensor) -> Tensor:
         kernel = self.kernel
-        # Without a gradient the channels that are not heard can be left out; with one, each needs its own.
-        if not x.requires_grad and len(self.listened) < x.shape[1]:
-            x, kernel = x.index_select(1, self.listened), self.kernel_listened
+        # Without a gradient unread channels can be left out; with one, each needs its own.
+        if not x.requires_grad and len(self.channels_read) < x.shape[1]:
+            x, kernel = x.index_select(1, self.channels_read), self.kernel_read
         x = max_pool(F.conv2d(x, kernel, self.bias, stride=self.step, padding=1), self.window, self.stride)
         if self.falling:
             x = x * self.sign
@@ -152,13 +152,13 @@ class MSDVGG(nn.Module):
         super().__init__()
         self.input_gain = _frozen(weights.gain)
         self.input_shift = _frozen(weights.shift)
-        unheard = torch.zeros(1, dtype=torch.bool)
+        unread = torch.zeros(1, dtype=torch.bool)
         for number, (block, pool) in enumerate(zip(weights.blocks, POOLS, strict=True), 1):
-            constant = block.kernel.abs().sum((1, 2, 3)) * block.gain.abs() <= INAUDIBLE
-            self.add_module(f"pool{number}", ConvBlock(block, pool, unheard, constant))
+            constant = block.kernel.abs().sum((1, 2, 3)) * block.gain.abs() <= NEGLIGIBLE
+            self.add_module(f"pool{number}", ConvBlock(block, pool, unread, constant))
             if number < len(POOLS):
                 reach = weights.blocks[number].kernel.abs().sum((2, 3)).amax(0)
-                unheard = constant & (block.constants().abs() * reach <= INAUDIBLE)
+                unread = constant & (block.constants().abs() * reach <= NEGLIGIBLE)
         self.flatten = FlattenChannelsLast()
         self.logits = nn.Linear(FLATTENED, len(CLASSES))
         self.logits.weight, self.logits.bias = _frozen(weights.kernel), _frozen(weights.bias)

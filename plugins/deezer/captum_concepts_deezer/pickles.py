@@ -202,7 +202,7 @@ class _Interpreter:
         else:
             self.set_items(values)
 
-    def push_global(self, name: str) -> None:
+    def add_global(self, name: str) -> None:
         if name not in GLOBALS:
             raise self.refusal(f"it asks for {short_repr(name)}")
         self.stack.append(_Global(name))
@@ -211,7 +211,7 @@ class _Interpreter:
         name, module = self.pop(), self.pop()
         if type(name) is not str or type(module) is not str:
             raise ValueError("a name was expected")
-        self.push_global(f"{module}.{name}")
+        self.add_global(f"{module}.{name}")
 
     def reduce(self) -> None:
         arguments, function = self.pop(), self.pop()
@@ -327,7 +327,7 @@ _HANDLERS: dict[str, Callable[[_Interpreter, Any], None]] = {
     "DICT": lambda machine, _: machine.new({}, machine.pop_to_mark()),
     "SETITEM": lambda machine, _: machine.set_items(machine.pop_many(2)),
     "SETITEMS": lambda machine, _: machine.set_items(machine.pop_to_mark()),
-    "GLOBAL": lambda machine, name: machine.push_global(name.replace(" ", ".", 1)),
+    "GLOBAL": lambda machine, name: machine.add_global(name.replace(" ", ".", 1)),
     "STACK_GLOBAL": lambda machine, _: machine.stack_global(),
     "REDUCE": lambda machine, _: machine.reduce(),
     "BUILD": lambda machine, _: machine.build(),

@@ -17,7 +17,7 @@ from captum_concepts.storage import protobuf_wire
 EMBEDDING_SHAPE = (29, 128)
 _FLOAT = 1  # DataType.DT_FLOAT
 _BYTES_PER_NUMBER = 5  # a float, and a tag where each is a field of its own
-_SPARE_BYTES = 1024  # room for the fields around the numbers
+_SPARE_BYTES = 1024  # space for the fields around the numbers
 
 
 def read_tensor(path: str | PathLike[str], shape: tuple[int, ...] = EMBEDDING_SHAPE) -> np.ndarray:

@@ -15,18 +15,18 @@ SHARED = Path(__file__).resolve().parents[4] / "shared" / "data" / "models" / "d
 
 @pytest.fixture(scope="session")
 def published() -> Callable[[str], Path]:
-    """The path of a published file; skips where it is not at hand."""
+    """The path of a published file; skips where it is not available."""
 
     def path(name: str) -> Path:
         if not (SHARED / name).is_file():
-            pytest.skip(f"the published {name} is not at hand")
+            pytest.skip(f"the published {name} is not available")
         return SHARED / name
 
     return path
 
 
 def random_arrays(seed: int = 0) -> dict[str, np.ndarray]:
-    """Weights of the architecture: gains of both signs, dead channels that are heard and some that are not."""
+    """Weights of the architecture: gains of both signs, dead channels, some with a constant that is read."""
     random = np.random.default_rng(seed)
 
     def norm(layer: str, size: int) -> dict[str, np.ndarray]:
@@ -43,7 +43,7 @@ def random_arrays(seed: int = 0) -> dict[str, np.ndarray]:
         kernel = random.normal(size=(3, 3, inputs, 128)) / np.sqrt(9 * inputs)
         bias = random.normal(size=128) * 0.1
         arrays |= norm(f"bn_conv{number}", 128)
-        kernel[..., :40] = 0  # dead; those up to 20 have no offset either, so that the next block cannot hear them
+        kernel[..., :40] = 0  # dead; those up to 20 have no offset either, so that the next block need not read them
         bias[:20] = -1
         arrays[f"bn_conv{number}/bn_conv{number}/beta:0"][:20] = 0
         arrays[f"bn_conv{number}/bn_conv{number}/moving_mean:0"][:20] = 0

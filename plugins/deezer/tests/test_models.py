@@ -69,7 +69,12 @@ def test_every_layer_equals_the_plain_network(model, arrays, patches):
 
 def test_dead_channels_are_neither_computed_nor_read(model):
     assert model.pool1.kernel.shape == (88, 1, 3, 3)
-    assert model.pool2.kernel_listened.shape == (88, 108, 3, 3)  # 20 of the 40 dead channels have an audible constant
+    assert model.pool2.kernel_read.shape == (
+        88,
+        108,
+        3,
+        3,
+    )  # 20 of the 40 dead channels have a constant that the next block reads
     assert model.pool2.kernel.shape == (88, 128, 3, 3)
 
 
@@ -87,7 +92,7 @@ def test_gradients_equal_those_of_the_plain_network(model, arrays, patches, laye
     patches = patches[:2].double().requires_grad_()
     outputs = keras(arrays, patches)
     (expected,) = torch.autograd.grad(outputs["logits"][:, 9].sum(), outputs[layer])
-    assert float(expected[:, :20].abs().max()) > 0, "the unheard channels have gradients too"
+    assert float(expected[:, :20].abs().max()) > 0, "the unread channels have gradients too"
     assert float((gradient - expected).abs().max()) < 1e-5 * float(expected.abs().max())
 
 
@@ -131,7 +136,7 @@ def test_published_weights_equal_keras(published):
         sizes.append(pooled.shape[1])
     assert float((found["logits"].sigmoid() - arrays["o3"]).abs().max()) < 1e-5
     assert [*sizes, found["logits"].shape[1]] == [1536, 768, 128, 50]
-    assert model.pool2.kernel_listened.shape == (53, 49, 3, 3), "more than half of the published channels are dead"
+    assert model.pool2.kernel_read.shape == (53, 49, 3, 3), "more than half of the published channels are dead"
 
 
 def test_classes_are_those_of_the_same_tags_elsewhere(published):

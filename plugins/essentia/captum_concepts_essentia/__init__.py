@@ -1,8 +1,8 @@
 """Essentia's pretrained TensorFlow models for captum_concepts: frozen graphs as torch modules, with exact gradients.
 
-Public: `import_graph`. Modules: ``graph`` (the importer), ``protobuf``, ``functions``, ``ops`` and ``fusion`` (its
-parts), ``cards`` (the models' metadata), ``frontends``, ``backbones``, ``runtime`` and ``differences`` (without
-gradients, through Essentia itself), ``builder`` (writes small graphs).
+Public: `import_graph`. Packages: ``graphdef`` (the file format, read and written), ``ops`` (TensorFlow's operations in
+torch), ``importer`` (from a graph to a torch module), ``runtime`` (graphs that only Essentia can run). Modules:
+``cards`` (the models' metadata), ``models`` (the files of a model), ``frontends`` and ``backbones``.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ class ImportedBackbone(TorchBackbone):
             if bare in nodes:
                 reason = "is a constant"
             elif bare in module.layers.values():
-                reason = "does not lie before its output"
+                reason = "is not before its output"
             raise InputError(f"{self.name}: layer {short_repr(layer)} {reason}; layers are: {choices(layer, known)}")
 
 
@@ -174,8 +174,7 @@ def _run_by_essentia(
         if len(last) != 1:
             raise InputError(
                 f"{model.path.name}: {len(last)} nodes could be its predictions, {short_repr(last, 200)}; give "
-                "output=, or "
-                "its card="
+                "output=, or its card="
             )
         output = last[0]
     if resolve_device("cpu" if device == "auto" else device).type != "cpu":
@@ -221,7 +220,7 @@ def _frontend(model: Model, shape: tuple[int | None, ...] | None) -> Frontend:
     front = algorithm_frontend(model.algorithm, frames)
     if model.sample_rate not in (None, front.sample_rate):
         raise InputError(
-            f"{model.path.name}: its card says {model.sample_rate} Hz, and {model.algorithm} hears "
+            f"{model.path.name}: its card says {model.sample_rate} Hz, and {model.algorithm} takes "
             f"{front.sample_rate} Hz; correct the card"
         )
     return front

@@ -1,4 +1,4 @@
-"""Which files make a model: a graph, its card, and a head on it, read and put together."""
+"""Read the files of a model: a graph, its card and, if there is one, a head on it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Model:
     """Files read: a graph from patches to ``output``, and how patches are made.
 
     Attributes:
-        path: the file of the graph that hears the patches.
+        path: the file of the graph that takes the patches.
         nodes: that graph, and a head's, with functions inlined.
         input, output, embedding: names of nodes; None where nothing tells.
         algorithm: Essentia's, which makes the patches.

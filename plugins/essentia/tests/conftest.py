@@ -17,11 +17,11 @@ INT = np.dtype("int32")
 
 @pytest.fixture(scope="session")
 def published() -> Callable[[str], Path]:
-    """The path of a published file below models/; skips where it is not at hand."""
+    """The path of a published file below models/; skips where it is not available."""
 
     def path(name: str) -> Path:
         if not (SHARED / "models" / name).is_file():
-            pytest.skip(f"the published {name} is not at hand")
+            pytest.skip(f"the published {name} is not available")
         return SHARED / "models" / name
 
     return path

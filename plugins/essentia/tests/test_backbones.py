@@ -137,7 +137,7 @@ def test_a_card_with_another_rate(models):
     card = json.loads((models / "tiny-tagger-1.json").read_text())
     card["inference"]["sample_rate"] = 44100
     (models / "tiny-tagger-1.json").write_text(json.dumps(card))
-    with pytest.raises(InputError, match="44100 Hz, and TensorflowPredictMusiCNN hears 16000"):
+    with pytest.raises(InputError, match="44100 Hz, and TensorflowPredictMusiCNN takes 16000"):
         make(models)
 
 
@@ -213,7 +213,7 @@ def test_wrong_layers_list_the_nearest_and_no_constants(models):
     with pytest.raises(InputError, match="layers is empty; choose from: model/Sigmoid"):
         backbone.check_layers([])
     only = make(models, output=LAYER, card=None, classes="a, b, c, d")
-    with pytest.raises(InputError, match="'model/Sigmoid' does not lie before its output"):
+    with pytest.raises(InputError, match="'model/Sigmoid' is not before its output"):
         only.check_layers(["model/Sigmoid"])
 
 

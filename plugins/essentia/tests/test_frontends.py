@@ -1,4 +1,4 @@
-"""Front-ends against Essentia's own, on real audio where it is at hand, else on a tone that fades."""
+"""Front-ends compared with Essentia's own, on real audio where it is available, else on a tone that fades."""
 
 from __future__ import annotations
 

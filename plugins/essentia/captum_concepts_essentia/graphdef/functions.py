@@ -1,4 +1,4 @@
-"""Put the bodies of a graph's functions where they are called, and nodes in an order in which they can be computed."""
+"""Inline the functions of a graph, and sort its nodes in an order in which they can be computed."""
 
 from __future__ import annotations
 

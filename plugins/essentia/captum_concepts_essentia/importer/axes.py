@@ -1,4 +1,4 @@
-"""Which axis of each layer is time, frequency and channels, found by following the letters through the graph."""
+"""Which axis of each layer is time, frequency and channels, found by following the input's axes through the graph."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Observed(NamedTuple):
     Attributes:
         output: the shape of the graph's output.
         shapes: node -> shape of its (first) output, where that is a tensor.
-        arrays: node -> its value, where that is reckoned from sizes.
+        arrays: node -> its value, where that is computed from sizes.
     """
 
     output: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""Pool first, then shift, clip and scale: the same values from a fraction of the numbers.
+"""Faster pooling: pool first, then add, clip and scale, which gives the same values with less work.
 
 Bias, ReLU and normalisation act on each channel by a function that only rises or only falls, so the maximum over a
 window is that function of the window's maximum (where it rises) or minimum (where it falls, that is, where the

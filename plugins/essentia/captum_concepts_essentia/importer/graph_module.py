@@ -41,7 +41,7 @@ class GraphModule(nn.Module):
 
     Every node that can be computed is a submodule under the name it has in TensorFlow, with "." as "_" and, where torch
     has an attribute of that name, "_" behind it; nodes of functions have the caller's name before theirs. Weights are
-    parameters that do not require gradients. Only ancestors of what is asked for are computed. Where nobody watches
+    parameters that do not require gradients. Only ancestors of what is asked for are computed. Where no hook is on
     them, convolution, bias, activation and normalisation before a pooling are computed behind it, with the same result
     (see `fusion`).
 
@@ -166,13 +166,11 @@ class GraphModule(nn.Module):
             if unread is not None:
                 raise UnsupportedOperation(
                     f"{self._where}: constant {short_repr(node)} holds {unread}, which are not supported; choose a "
-                    "node "
-                    "that does not depend on it"
+                    "node that does not depend on it"
                 )
             raise UnsupportedOperation(
                 f"{self._where}: operation {short_repr(self.nodes[node].op)} of node {short_repr(node)} is not "
-                "supported; "
-                f"supported are {', '.join(table.SUPPORTED)}"
+                f"supported; supported are {', '.join(table.SUPPORTED)}"
             )
         raise AssertionError(name)
 
@@ -306,12 +304,11 @@ class GraphModule(nn.Module):
         except FAILURES as error:
             raise InputError(
                 f"{self._where}: nodes {short_repr(chain.inside[0])} to {short_repr(chain.pooling)} do not fit "
-                "together: "
-                f"{first_line(error)}"
+                f"together: {first_line(error)}"
             ) from error
 
     def _needed(self, start: str, target: str) -> list[str]:
-        """What lies between the two, in order of computation."""
+        """The nodes between the two, in order of computation."""
         found, waiting = {target}, [target]
         while waiting:
             name = waiting.pop()
@@ -329,7 +326,7 @@ class GraphModule(nn.Module):
         return sorted(found, key=self._position.__getitem__)
 
     def _usable_chains(self, needed: Sequence[str], start: str, target: str) -> dict[str, Chain]:
-        """Chains whose inner nodes nobody watches, asks for or reads elsewhere."""
+        """Chains whose inner nodes have no hook, are not asked for and are not read elsewhere."""
         usable = {}
         present = set(needed)
         for name in needed:

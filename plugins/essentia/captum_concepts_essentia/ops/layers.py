@@ -1,4 +1,4 @@
-"""The layers that a graph's nodes become."""
+"""Torch modules for the nodes of a graph."""
 
 from __future__ import annotations
 

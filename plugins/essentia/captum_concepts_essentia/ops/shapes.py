@@ -1,4 +1,4 @@
-"""TensorFlow's operations on shapes, pieces and places, in torch and, for arrays, in numpy."""
+"""TensorFlow's operations on shapes, slices and indices, in torch and, for arrays, in numpy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each TensorFlow operation computes, in torch: the table, and functions of numbers."""
+"""The table of supported TensorFlow operations, and the elementwise ones in torch."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The values that pass between nodes: tensors, and arrays for shapes.
 
-Shapes, and everything reckoned from them, are numpy arrays that stay on the CPU: so a graph's shape arithmetic costs no
+Shapes, and everything computed from them, are numpy arrays that stay on the CPU: so a graph's shape arithmetic costs no
 transfers, and any batch size goes through.
 """
 

@@ -30,7 +30,7 @@ class RuntimeBackbone:
     """A frozen graph that Essentia runs, as a `captum_concepts.backbones.protocol.Backbone`.
 
     Layers are nodes outside of functions; outputs of three axes are read as time and channels, of four as time,
-    frequency and channels. Gradients are differences along every number of a pooled layer, 4 D runs of what lies
+    frequency and channels. Gradients are differences along every number of a pooled layer, 4 D runs of the graph
     behind the layer for each patch, so choose dense layers; `sensitivities` takes 4 K for K directions.
 
     Args:
@@ -80,7 +80,9 @@ class RuntimeBackbone:
         self._sessions: dict[tuple[str, tuple[str, ...]], Session] = {}
         self._warned = False
         silence = np.zeros((1, frontend.patch_samples), np.float32)
-        columns = self._logits(self._run(self._input, [self._output], self._heard(torch.from_numpy(silence)))).shape[1]
+        columns = self._logits(
+            self._run(self._input, [self._output], self._model_inputs(torch.from_numpy(silence)))
+        ).shape[1]
         self.classes = tuple(classes) or tuple(map(str, range(columns)))
         if len(self.classes) != columns:
             raise InputError(f"classes: {len(self.classes)} names for {columns} outputs of {self.name}")
@@ -118,7 +120,7 @@ class RuntimeBackbone:
         """Pooled activations, layer -> (B, D), from one pass."""
         check_pooling(pool)
         self.check_layers(layers)
-        found = self._run(self._input, list(layers), self._heard(inputs))
+        found = self._run(self._input, list(layers), self._model_inputs(inputs))
         return {layer: pool_map(torch.from_numpy(found[layer]), _axes(layer, found[layer]), pool) for layer in layers}
 
     def gradients(self, inputs: Tensor, layers: Sequence[str], targets: Sequence[int], pool: str = "time") -> Gradients:
@@ -134,8 +136,7 @@ class RuntimeBackbone:
             if size > MAX_DIRECTIONS:
                 raise InputError(
                     f"layer {short_repr(layer)}: {size} numbers are too many for differences (at most "
-                    f"{MAX_DIRECTIONS}); "
-                    "choose a dense layer, or pool='time_freq'"
+                    f"{MAX_DIRECTIONS}); choose a dense layer, or pool='time_freq'"
                 )
             found = self._derivatives(inputs, layer, np.eye(size), pool)
             gradients[layer] = torch.from_numpy(found.values[:, self._checked(targets)]).float()
@@ -164,7 +165,7 @@ class RuntimeBackbone:
         return found.values[:, chosen], found.errors[:, chosen]
 
     def _derivatives(self, inputs: Tensor, layer: str, directions: np.ndarray, pool: str) -> Derivatives:
-        maps = self._run(self._input, [layer], self._heard(inputs))[layer]
+        maps = self._run(self._input, [layer], self._model_inputs(inputs))[layer]
         places = _places(maps.shape[1:], _axes(layer, maps)[1:], pool)
         if directions.shape[1] != places.max() + 1:
             raise InputError(
@@ -192,7 +193,7 @@ class RuntimeBackbone:
                 )
         return list(targets)
 
-    def _heard(self, inputs: Tensor) -> np.ndarray:
+    def _model_inputs(self, inputs: Tensor) -> np.ndarray:
         with torch.no_grad():
             return self.frontend(inputs.cpu()).numpy()
 

@@ -1,6 +1,6 @@
-"""Run graphs in Essentia itself, with its hazards shut out; nothing here is needed for graphs that can be imported.
+"""Run graphs that cannot be imported in Essentia itself, protected from its known faults.
 
-Essentia's own way to hand out results loses values: an output whose rank TensorFlow does not know comes back as one
+Essentia's own output format loses values: an output whose rank TensorFlow does not know comes back as one
 number per row, and only four axes fit. So a copy of the graph is run that has a few nodes more, which give every
 output as one flat row, beside its shape. Audio is decoded and prepared by captum_concepts, never by ``MonoLoader``,
 which ends the process on Opus files.

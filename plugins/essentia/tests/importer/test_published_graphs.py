@@ -1,4 +1,4 @@
-"""The graphs that Essentia publishes, where they are at hand, against Essentia itself and against Keras."""
+"""The graphs that Essentia publishes, where they are available, compared with Essentia itself and with Keras."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def patches(tiny) -> torch.Tensor:
     """Log-mel patches (4, 187, 96) of real music."""
     folder = tiny.shared / "gtzan_mini" / "genres"
     if not folder.is_dir():
-        pytest.skip("the GTZAN tracks are not at hand")
+        pytest.skip("the GTZAN tracks are not available")
     found = []
     front = frontend("musicnn")
     for genre in ("blues", "classical", "hiphop", "metal"):
@@ -68,7 +68,7 @@ def test_msd_vgg_is_what_essentia_computes(published, patches):
 def rows(published, patches):
     """Rows for a head of 200 or 1280 inputs, by where they come from.
 
-    200: MusiCNN's embeddings of real music, as the head was trained on. 1280: EffNet's graph is not at hand, so there
+    200: MusiCNN's embeddings of real music, as the head was trained on. 1280: EffNet's graph is not available, so there
     are none of its embeddings; a tagger's activations on real music (MSD VGG, third pooling) stand in, shifted and
     scaled to mean 0 and variance 1. Whether outputs make sense on them says nothing; whether both sides agree does.
     """
@@ -109,7 +109,7 @@ def test_heads_are_what_essentia_computes(published, rows, name, classes):
         ours, theirs = module(torch.from_numpy(values)).numpy(), np.asarray(essentia(values))
         assert ours.shape == theirs.shape == (len(values), classes)
         assert np.abs(ours - theirs).max() < 1e-5, kind
-        assert len(np.unique(theirs.round(3), axis=0)) > 1, kind  # it hears the rows
+        assert len(np.unique(theirs.round(3), axis=0)) > 1, kind  # it depends on the rows
 
 
 @pytest.mark.parametrize(

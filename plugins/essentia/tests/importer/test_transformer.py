@@ -1,6 +1,6 @@
-"""A small spectrogram transformer, of the operations that MAEST's kind is made of, against torch's own layers.
+"""A small spectrogram transformer, of the operations that MAEST's kind is made of, compared with torch's own layers.
 
-MAEST's graph itself is not at hand.
+MAEST's graph itself is not available.
 """
 
 from __future__ import annotations

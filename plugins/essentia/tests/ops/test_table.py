@@ -1,4 +1,4 @@
-"""Operations against numpy or, for windows, against loops."""
+"""Operations compared with numpy or, for windows, with loops."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def run(op: str, x: np.ndarray, *constants: np.ndarray, **settings) -> np.ndarra
 
 
 def windows(x: np.ndarray, size, strides, padding: str, filler: float, dilations=(1, 1)):
-    """For each place of the output, the (B, h, w, C) it looks at; as in TensorFlow's documentation of padding."""
+    """For each place of the output, the (B, h, w, C) it reads; as in TensorFlow's documentation of padding."""
     spans = [(length - 1) * by + 1 for length, by in zip(size, dilations, strict=True)]
     if padding == "SAME":
         out = [math.ceil(n / s) for n, s in zip(x.shape[1:3], strides, strict=True)]

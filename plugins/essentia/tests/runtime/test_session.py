@@ -1,4 +1,4 @@
-"""Essentia itself, and that its hazards stay outside."""
+"""Essentia itself, and that its known faults do no harm."""
 
 from __future__ import annotations
 
