@@ -9,6 +9,13 @@ from captum_concepts.plugins.hookspecs import Factories, hookimpl
 
 
 @hookimpl
+def captum_concepts_interventions() -> Factories:
+    from captum_concepts.interventions.builtin import INTERVENTIONS
+
+    return dict(INTERVENTIONS)
+
+
+@hookimpl
 def captum_concepts_cav_methods() -> Factories:
     from captum_concepts.cavs.builtin import CAV_METHODS
     from captum_concepts.cavs.sgd import fit_sgd

@@ -53,6 +53,19 @@ def captum_concepts_concept_sources() -> Factories:  # type: ignore[empty-body]
 
 
 @hookspec
+def captum_concepts_interventions() -> Factories:  # type: ignore[empty-body]
+    """Changes of a sound that stand for a concept, by name.
+
+    Called once, at the first look-up. Returns name -> ``factory(strength, **options) -> Intervention``: ``strength`` is
+    how much is changed, in the unit of the intervention; ``options`` is what the user passed. Raise ``InputError`` for
+    a strength or an option out of range. ``captum_concepts.testing.check_intervention`` tells whether an intervention
+    keeps its contract.
+
+    Example: ``{"vibrato": Vibrato}`` makes ``registry.lookup("interventions", "vibrato").factory(0.5)`` work.
+    """
+
+
+@hookspec
 def captum_concepts_cav_methods() -> Factories:  # type: ignore[empty-body]
     """Ways to find the direction of a concept in activation space, by name.
 

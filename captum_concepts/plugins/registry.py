@@ -38,6 +38,7 @@ DISABLE = "CAPTUM_CONCEPTS_DISABLE_PLUGINS"
 CALLS: dict[str, tuple[str, ...]] = {
     "backbones": ("weights", "device"),
     "concept_sources": ("argument",),
+    "interventions": ("strength",),
     "cav_methods": ("activations", "positives", "negatives", "weights"),
     "similarities": ("bank", "activations", "labels", "weights"),
     "miners": ("similarity", "names"),
@@ -99,9 +100,9 @@ def get_plugin_manager() -> pluggy.PluginManager:
 def registered(kind: str) -> dict[str, Entry]:
     """Name -> :class:`Entry`, sorted by name, of everything of one kind.
 
-    ``kind`` is "backbones", "concept_sources", "cav_methods", "similarities", "miners", "explainers" or "exporters".
-    Only plugins of this kind are asked, so that nothing is imported in vain. Raises :class:`PluginError` as
-    `get_plugin_manager` does.
+    ``kind`` is "backbones", "concept_sources", "interventions", "cav_methods", "similarities", "miners", "explainers"
+    or "exporters". Only plugins of this kind are asked, so that nothing is imported in vain. Raises
+    :class:`PluginError` as `get_plugin_manager` does.
     """
     if kind not in CALLS:
         raise InputError(f"unknown kind of plugin {short_repr(kind)}; known: {', '.join(CALLS)}")

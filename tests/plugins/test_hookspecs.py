@@ -12,6 +12,7 @@ from captum_concepts.plugins import registry as plugins
 HOOKS = {
     "captum_concepts_backbones": (),
     "captum_concepts_concept_sources": (),
+    "captum_concepts_interventions": (),
     "captum_concepts_cav_methods": (),
     "captum_concepts_similarities": (),
     "captum_concepts_miners": (),

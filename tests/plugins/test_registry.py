@@ -7,6 +7,7 @@ import inspect
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -20,6 +21,7 @@ from helpers.paths import ROOT
 import captum_concepts as cc
 from captum_concepts import builtin_plugins as builtin
 from captum_concepts import hookimpl
+from captum_concepts.interventions import Intervention
 from captum_concepts.plugins import hookspecs
 from captum_concepts.plugins import registry as plugins
 
@@ -103,6 +105,21 @@ def test_hook_captum_concepts_backbones(register):
 def test_hook_captum_concepts_concept_sources(register):
     register(captum_concepts_concept_sources=provide(lambda argument, **options: (argument, options)))
     assert plugins.lookup("concept_sources", "toy").factory("folder", strict=True) == ("folder", {"strict": True})
+
+
+def test_hook_captum_concepts_interventions(register):
+    @dataclass(frozen=True)
+    class Invert(Intervention):
+        name, unit, keeps, changes = "toy", "times", "everything else", "the sign"
+        low, high, usual = 1, 3, 1
+
+        def _change(self, waveforms, sample_rate, seed):
+            return waveforms if self.is_sham else waveforms * (-1) ** self.strength
+
+    register(captum_concepts_interventions=provide(Invert))
+    invert = plugins.lookup("interventions", "toy").factory(1)
+    assert invert.apply(torch.ones(1, 2), 16000).tolist() == [[-1, -1]]
+    assert invert.sham().apply(torch.ones(1, 2), 16000).tolist() == [[1, 1]]
 
 
 def test_hook_captum_concepts_cav_methods(register):
@@ -195,10 +212,16 @@ def test_hook_captum_concepts_explanation_ready(register):
 def test_builtins_come_through_the_hooks(installed):
     from captum_concepts.cavs.builtin import CAV_METHODS
     from captum_concepts.cavs.sgd import fit_sgd
+    from captum_concepts.interventions import INTERVENTIONS
     from captum_concepts.miners.builtin import MINERS
     from captum_concepts.similarities.builtin import SIMILARITIES
 
-    tables = {"cav_methods": CAV_METHODS | {"sgd": fit_sgd}, "miners": MINERS, "similarities": SIMILARITIES}
+    tables = {
+        "cav_methods": CAV_METHODS | {"sgd": fit_sgd},
+        "interventions": INTERVENTIONS,
+        "miners": MINERS,
+        "similarities": SIMILARITIES,
+    }
     assert {"pattern", "lda", "logistic"} <= set(CAV_METHODS)
     assert {"activation", "cosine"} <= set(SIMILARITIES)
     assert "heymann" in MINERS
