@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from helpers.planted import NAMES, planted_family
 
 from captum_concepts.errors import InputError
 from captum_concepts.similarities.discriminant.means import mean_space, observations, scaled_products
 
-PARENTS = {"a1": "a", "a2": "a", "a3": "a", "b1": "b", "b2": "b", "b3": "b", "a": None, "b": None}
-NAMES = sorted(PARENTS)
-
-
-def planted(seed: int, n: int = 40, dimensions: int = 30, noise: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Clips of a parent are drawn from its children at random; no clip serves two concepts."""
-    rng = np.random.default_rng(seed)
-    place = {name: rng.normal(size=dimensions) for name in ("a", "b")}
-    place |= {name: place[parent] + rng.normal(size=dimensions) for name, parent in PARENTS.items() if parent}
-    rows, labels = [], []
-    for column, name in enumerate(NAMES):
-        of_leaf = [c for c, p in PARENTS.items() if p == name] or [name]
-        for _ in range(n):
-            rows.append(place[of_leaf[rng.integers(len(of_leaf))]] + noise * rng.normal(size=dimensions))
-            labels.append(np.arange(len(NAMES)) == column)
-    return torch.as_tensor(np.array(rows)), torch.as_tensor(np.array(labels))
+planted = partial(planted_family, n=40, dimensions=30)
 
 
 def products(rows: torch.Tensor, labels: torch.Tensor, **given: object) -> torch.Tensor:
