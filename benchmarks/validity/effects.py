@@ -26,6 +26,7 @@ from captum_concepts.effects import (
     Estimate,
     Measurements,
     agreement,
+    by_fold,
     ceiling,
     contradicted,
     contrast_test,
@@ -40,6 +41,7 @@ from captum_concepts.effects import (
     permutation_test,
     plan_mixtures,
 )
+from captum_concepts.effects.agreement import mean_spearman
 from captum_concepts.effects.intervals import concept_means
 from captum_concepts.seeding import random_key
 from captum_concepts.significance import adjust
@@ -153,6 +155,22 @@ def repeated(found: Measurements) -> Estimates:
     return Estimates("measured again (ceiling)", effect, contrast_test(found.logit_changes, found.plan))
 
 
+def print_within(found: Measurements, gradients: dict[str, Tensor], sets: dict[str, list[int]], seed: int) -> None:
+    """Agreement of the estimates with what the same passes measured: fold against fold, and pair with itself."""
+    measured = contrasts(found.logit_changes.double(), found.plan)
+    folds, count = by_fold(measured, found.plan), len(found.plan.concepts)
+    print("\n| within the estimate's own passes | fold against fold | same pairs | ceiling |\n|---|---|---|---|")
+    for layer, gradient in gradients.items():
+        values = pair_effects(found.shifts[layer], gradient, found.plan).double()
+        own = by_fold(values, found.plan)
+        for name, columns in sets.items():
+            crossed = [agreement(own[i][:, columns], folds[1 - i][:, columns], seed=seed).spearman for i in range(2)]
+            whole = [concept_means(part, found.plan.concept, count)[:, columns] for part in (values, measured)]
+            best = mean_spearman(folds[0][:, columns].numpy(), folds[1][:, columns].numpy())
+            same = agreement(whole[0], whole[1], seed=seed).spearman
+            print(f"| {layer}, {name} | {sum(crossed) / 2:.2f} | {same:.2f} | {best:.2f} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", choices=sorted(BACKBONES), default="msd-vgg")
@@ -175,11 +193,7 @@ def main() -> None:
     sets = {f"{len(TAGS)} tags": [classes.index(tag) for tag in TAGS], f"all {len(classes)}": list(range(len(classes)))}
     check = passes(backbone, checking, layers, args.truth_mixtures, args)
     truth = measured_effects(check.logit_changes, check.plan)
-    contrast = contrasts(check.logit_changes.double(), check.plan)
-    halves = [
-        concept_means(contrast[check.plan.fold == fold], check.plan.concept[check.plan.fold == fold], len(truth.effect))
-        for fold in range(2)
-    ]
+    halves = by_fold(contrasts(check.logit_changes.double(), check.plan), check.plan)
     loudness = float(torch.stack([patch.square().mean().sqrt() for patch in estimating.hosts.values()]).mean())
     notes = {
         "notes as recorded": note_activations(backbone, estimating, layers, None),
@@ -203,6 +217,7 @@ def main() -> None:
                 print("|---|---|---|---|---|")
                 for estimate in estimates:
                     print(line(estimate, truth, columns, args.seed))
+        print_within(found, gradients, sets, args.seed)
         sys.stdout.flush()
     print(f"\n{time.monotonic() - began:.0f} s")
 

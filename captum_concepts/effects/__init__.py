@@ -2,6 +2,7 @@
 
 from captum_concepts.effects.agreement import Agreement, agreement, ceiling, contradicted
 from captum_concepts.effects.in_context import (
+    by_fold,
     contrast_test,
     contrasts,
     in_context_effects,
@@ -22,6 +23,7 @@ __all__ = [
     "MixturePlan",
     "agreement",
     "blocked_permutation_test",
+    "by_fold",
     "ceiling",
     "contradicted",
     "contrast_test",

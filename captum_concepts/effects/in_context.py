@@ -95,6 +95,25 @@ def pair_effects(shifts: Tensor, gradients: Tensor, plan: MixturePlan, alternati
     return result
 
 
+def by_fold(values: Tensor, plan: MixturePlan) -> tuple[Tensor, Tensor]:
+    """Means over the pairs of each fold: two estimates that share no donor and no host, but for hosts of gradients.
+
+    Effects of one fold are compared with measured effects of the other, so that they agree by no common pair.
+
+    Args:
+        values: (P, C), such as `pair_effects`, or `contrasts` of changes of logits.
+        plan: the pairs.
+
+    Returns:
+        (K, C) of fold 0 and of fold 1.
+    """
+    first, second = (
+        concept_means(values[plan.fold == fold], plan.concept[plan.fold == fold], len(plan.concepts))
+        for fold in range(N_FOLDS)
+    )
+    return first, second
+
+
 def in_context_effects(
     shifts: Tensor, gradients: Tensor, plan: MixturePlan, alternative: Alternative = "another"
 ) -> Estimate:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -115,23 +115,11 @@ def measure(
         raise InputError(f"plan={short_repr(lacking[0])}: this group has no patch; plan from the groups that were read")
     total = len(plan.hosts) + len(plan)
 
-    def passes(patches: Iterable[Tensor], done: int) -> tuple[Tensor, dict[str, Tensor]]:
-        logits: list[Tensor] = []
-        kept: dict[str, list[Tensor]] = {layer: [] for layer in layers}
-        for batch in _batches(patches, batch_size):
-            result = backbone.gradients(batch, layers, [], pool)
-            logits.append(result.logits.float().cpu())
-            for layer in layers:
-                kept[layer].append(result.activations[layer].float().cpu())
-            done += len(batch)
-            if progress is not None:
-                progress("measuring effects", done, total)
-        return torch.cat(logits), {layer: torch.cat(parts) for layer, parts in kept.items()}
-
-    plain, at_hosts = passes((hosts[host] for host in plan.hosts), 0)
+    tick = _ticker("measuring effects", total, progress)
+    plain, at_hosts = _forward(backbone, (hosts[host] for host in plan.hosts), layers, pool, batch_size, tick)
     pairs = zip(plan.host.tolist(), plan.donor.tolist(), strict=True)
     mixtures = (_mixture(plan, hosts, donors, h, d, level_db) for h, d in pairs)
-    mixed, at_mixtures = passes(mixtures, len(plain))
+    mixed, at_mixtures = _forward(backbone, mixtures, layers, pool, batch_size, tick)
     changes = mixed - plain[plan.host]
     shifts = {layer: at_mixtures[layer] - at_hosts[layer][plan.host] for layer in layers}
     return Measurements(plan, changes, shifts, total)
@@ -158,15 +146,46 @@ def host_gradients(
         layer -> (H, C, D) on the CPU.
     """
     found: dict[str, list[Tensor]] = {layer: [] for layer in layers}
-    done = 0
+    tick = _ticker("gradients", len(patches), progress)
     for batch in _batches(patches, batch_size):
         result = backbone.gradients(batch, layers, targets, pool)
         for layer in layers:
             found[layer].append(result.gradients[layer].float().cpu())
-        done += len(batch)
-        if progress is not None:
-            progress("gradients", done, len(patches))
+        tick(len(batch))
     return {layer: torch.cat(parts) for layer, parts in found.items()}
+
+
+def _ticker(stage: str, total: int, progress: Progress | None) -> Callable[[int], None]:
+    """A function that adds to the patches done and reports them."""
+    done = 0
+
+    def tick(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress is not None:
+            progress(stage, done, total)
+
+    return tick
+
+
+def _forward(
+    backbone: Backbone,
+    patches: Iterable[Tensor],
+    layers: Sequence[str],
+    pool: str,
+    batch_size: int,
+    tick: Callable[[int], None],
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Logits (P, C) and activations (P, D) of each layer."""
+    logits: list[Tensor] = []
+    kept: dict[str, list[Tensor]] = {layer: [] for layer in layers}
+    for batch in _batches(patches, batch_size):
+        result = backbone.gradients(batch, layers, [], pool)
+        logits.append(result.logits.float().cpu())
+        for layer in layers:
+            kept[layer].append(result.activations[layer].float().cpu())
+        tick(len(batch))
+    return torch.cat(logits), {layer: torch.cat(parts) for layer, parts in kept.items()}
 
 
 def _mixture(

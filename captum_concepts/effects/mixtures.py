@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from captum_concepts.errors import InputError
+from captum_concepts.interventions import add_at_level
 from captum_concepts.seeding import random_key
 from captum_concepts.text import short_repr
 
@@ -128,11 +129,10 @@ def mix(host: Tensor, donor: Tensor, level_db: float = LEVEL_DB) -> Tensor:
         if wave.dim() != 1 or not len(wave):
             raise InputError(f"{name}={tuple(wave.shape)}: not a waveform; give (samples,), at least one")
     looped = donor.repeat(-(-len(host) // len(donor)))[: len(host)]
-    loudness, own = host.square().mean().sqrt(), looped.square().mean().sqrt()
-    for name, value in (("host", loudness), ("donor", own)):
-        if not float(value) > 0:
+    for name, wave in (("host", host), ("donor", looped)):
+        if not bool(wave.any()):
             raise InputError(f"{name}=silence: its level cannot be matched; leave it out")
-    return host + looped * (loudness / own * 10 ** (level_db / 20))
+    return add_at_level(host[None], looped[None], level_db)[0]
 
 
 def _check(hosts: Sequence[str], donors: Mapping[str, Sequence[str]], n_mixtures: int) -> None:

@@ -11,6 +11,7 @@ from scipy.stats import binom
 
 from captum_concepts.effects import (
     MixturePlan,
+    by_fold,
     contrast_test,
     contrasts,
     in_context_effects,
@@ -96,6 +97,14 @@ def test_gradients_come_from_the_other_fold() -> None:
     gradients[plan.host_fold == 0] = 1.0
     found = pair_effects(torch.ones(len(plan), 2), gradients, plan, "nothing")[:, 0]
     assert found.tolist() == [2.0 if fold == 1 else 0.0 for fold in plan.fold.tolist()]
+
+
+def test_folds_are_the_means_of_their_pairs() -> None:
+    plan = plan_of()
+    values = torch.randn(len(plan), 2)
+    for fold, found in enumerate(by_fold(values, plan)):
+        for k in range(3):
+            torch.testing.assert_close(found[k], values[(plan.fold == fold) & (plan.concept == k)].mean(0))
 
 
 @pytest.mark.parametrize("gradient_noise", [0.0, 1.0])
