@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import soundfile
+from helpers.audio import tone
 
 from captum_concepts.audio.clips import Clip
 from captum_concepts.concepts.concept_set import ConceptSet
 from captum_concepts.concepts.matching import clip_properties, imbalance, imbalance_lines, matched
 from captum_concepts.errors import InputError
 
-RATE = 8000
-
-
-def tone(path, seconds, peak):
-    time = np.arange(round(seconds * RATE)) / RATE
-    soundfile.write(path, peak * np.sin(2 * np.pi * 440 * time), RATE, subtype="FLOAT")
-    return Clip(str(path))
-
 
 def test_properties_are_seconds_and_decibels_of_the_span(tmp_path):
-    clip = tone(tmp_path / "a.wav", 2.0, 0.5)
-    silent = tone(tmp_path / "silent.wav", 1.0, 0.0)
+    clip = tone(tmp_path / "a.wav", 2.0, peak=0.5)
+    silent = tone(tmp_path / "silent.wav", 1.0, peak=0.0)
     found = clip_properties([clip, Clip(clip.path, 0.5, 1.5), silent, Clip(str(tmp_path / "gone.wav"))])
     expected = 20 * np.log10(0.5 / np.sqrt(2))
     np.testing.assert_allclose(found[:3], [[2.0, expected], [1.0, expected], [1.0, -120.0]], atol=1e-3)
@@ -77,7 +69,7 @@ def folders(tmp_path):
     for name, seconds in (("short", (0.3, 0.35)), ("both", (0.3, 2.0)), ("long", (2.0, 2.2)), ("random", (9.0, 9.5))):
         (tmp_path / name).mkdir()
         for i in range(6):
-            tone(tmp_path / name / f"{name}{i}.wav", seconds[i % 2], 0.3)  # a copy of the same name would be one clip
+            tone(tmp_path / name / f"{name}{i}.wav", seconds[i % 2])  # a copy of the same name would be one clip
     return tmp_path
 
 
@@ -100,7 +92,7 @@ def test_nothing_alike_and_unknown_words_are_refused(folders):
     with pytest.raises(InputError, match="'in-domain'"):
         alone.with_negatives("in domain")
     for i in range(6):
-        tone(folders / "both" / f"both{i}.wav", 2.0, 0.3)
+        tone(folders / "both" / f"both{i}.wav", 2.0)
     some = ConceptSet.from_folders(folders, negatives="in-domain")
     assert some.negative_mask().any(axis=0).tolist() == [name != "short" for name in some.names]
     assert some.check(2) == {"short": "negatives in 0 groups, 2 needed"}
