@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,7 @@ import networkx as nx
 import numpy as np
 import pandas as pd
 import pytest
-import soundfile
+from helpers import audio
 
 from captum_concepts.audio.clips import Clip
 from captum_concepts.explanation.explanation import Explanation
@@ -19,6 +20,7 @@ from captum_concepts.results.timeline import Timeline
 
 CHROMIUM = "/usr/bin/chromium"
 RATE = 16_000
+tone = partial(audio.tone, rate=RATE)
 EDGES = (
     ("music", "wind", 0.9, 1.0),
     ("music", "strings", 0.8, 0.9),
@@ -91,13 +93,6 @@ def explain(
         "provenance": {"seed": 0, "options": {"miner": "heymann"}},
     }
     return Explanation(**(parts | changes))
-
-
-def tone(path: Path, seconds: float, hertz: float = 440.0) -> Clip:
-    """A tone as a WAV file."""
-    time = np.arange(round(seconds * RATE)) / RATE
-    soundfile.write(path, (0.3 * np.sin(2 * np.pi * hertz * time)).astype(np.float32), RATE)
-    return Clip(str(path))
 
 
 @pytest.fixture
