@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from helpers.models import band_energies
 from torch import nn
 
 import captum_concepts as cc
@@ -28,9 +29,7 @@ class Ear(nn.Module):
         self.bands, self.mixed, self.head = nn.Identity(), nn.Linear(8, 6), nn.Linear(6, 2)
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
-        spectrum = torch.fft.rfft(waveform.unflatten(1, (5, 200))).abs()[:, :, :96]
-        bands = self.bands(torch.log1p(spectrum.unflatten(2, (8, 12)).mean(3)))
-        return self.head(self.mixed(bands).mean(1))
+        return self.head(self.mixed(self.bands(band_energies(waveform, 8, frames=5))).mean(1))
 
 
 @pytest.fixture(scope="module")
