@@ -10,6 +10,7 @@ import pytest
 import soundfile
 import torch
 from click.testing import CliRunner
+from helpers.models import band_energies
 from safetensors.numpy import load_file
 from torch import nn
 
@@ -43,8 +44,7 @@ class Bands(nn.Module):
     sample_rate, layout = RATE, "BCFT"
 
     def forward(self, waves: torch.Tensor) -> torch.Tensor:
-        spectrum = torch.fft.rfft(waves.unflatten(1, (5, 200))).abs()[:, :, :96]
-        return torch.log1p(spectrum.unflatten(2, (8, 12)).mean(3)).transpose(1, 2)[:, None]
+        return band_energies(waves, 8, frames=5).transpose(1, 2)[:, None]
 
 
 def make_backbone(softmax: bool = False) -> cc.TorchBackbone:
