@@ -12,6 +12,7 @@ import pytest
 import soundfile
 import torch
 from click.testing import CliRunner
+from helpers.models import band_energies
 from sklearn.linear_model import Ridge
 from torch import Tensor, nn
 
@@ -212,8 +213,7 @@ class Bands(nn.Module):
             self.head.weight[0, 1] = self.head.weight[1, 11] = 1.0
 
     def forward(self, waveform: Tensor) -> Tensor:
-        spectrum = torch.fft.rfft(waveform).abs()[:, :992]
-        return self.head(self.bands(torch.log1p(spectrum.unflatten(1, (16, 62)).mean(2))))
+        return self.head(self.bands(band_energies(waveform, 16)[:, 0]))
 
 
 def load_bands(weights: str | None = None, device: str = "cpu") -> cc.TorchBackbone:
