@@ -1,4 +1,4 @@
-"""What the documentation says is what the code does."""
+"""The documentation agrees with the code."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from captum_concepts.plugins import registry as plugins
 
 HOOKS_PAGE = (ROOT / "docs" / "reference" / "hooks.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCS = sorted((ROOT / "docs").rglob("*.md"))
 HOOKS = [name for name in dir(hookspecs) if name.startswith("captum_concepts_")]
 
 
@@ -50,7 +51,7 @@ def registered(code: str) -> None:
 
 
 def planted() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Activations (400, 6) that two concepts push along two known directions (2, 6), and their labels (400, 2)."""
+    """Activations (400, 6) that two concepts shift along two known directions (2, 6), and their labels (400, 2)."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.rand(400, 2, generator=generator) < 0.5
     directions = torch.nn.functional.normalize(torch.randn(2, 6, generator=generator))
@@ -138,8 +139,39 @@ def test_every_page_is_in_the_navigation_or_in_another_page():
         assert f": {page}\n" in navigation or f'--8<-- "{page}"\n' in text, page
 
 
-def test_every_test_that_the_coverage_names_exists():
-    files = [*ROOT.glob("tests/**/test_*.py"), *ROOT.glob("plugins/*/tests/test_*.py")]
+def test_every_package_has_a_page_in_the_reference():
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    for path in (ROOT / "captum_concepts").glob("*/__init__.py"):
+        package = path.parent.name
+        page = ROOT / "docs" / "reference" / f"{package}.md"
+        assert page.is_file(), f"write {page.relative_to(ROOT)}, and name it in mkdocs.yml"
+        assert f"::: captum_concepts.{package}\n" in page.read_text(encoding="utf-8")
+        assert f"{package}: reference/{package}.md\n" in navigation
+
+
+def test_every_package_is_in_the_architecture():
+    table = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    for path in (ROOT / "captum_concepts").glob("*/__init__.py"):
+        assert re.search(rf"^\|.*`{path.parent.name}`.*\|", table, flags=re.MULTILINE), path.parent.name
+
+
+@pytest.mark.parametrize("page", ["README.md", *(path.relative_to(ROOT).as_posix() for path in DOCS)])
+def test_pages_install_only_from_the_repository(page):
+    """Nothing is published yet, so `pip install` takes a path."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for argument in re.findall(r"pip install '?([^\s'`]+)", text):
+        assert argument.startswith("."), argument
+
+
+def test_pages_use_standard_terms():
+    for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS]:
+        if "figures" not in path.parts:  # written by benchmarks
+            text = path.read_text(encoding="utf-8")
+            assert not re.search(r"\b(heard|held against|the rooms|the doors)\b", text, flags=re.IGNORECASE), path.name
+
+
+def test_every_test_named_by_feature_parity_exists():
+    files = [*ROOT.glob("tests/**/test_*.py"), *ROOT.glob("plugins/*/tests/**/test_*.py")]
     inside = {path: set(re.findall(r"^def (test_\w+)", path.read_text(encoding="utf-8"), re.M)) for path in files}
     known = {path.name for path in files}.union(*inside.values())
     text = (ROOT / "docs" / "feature-parity.md").read_text(encoding="utf-8")
