@@ -21,6 +21,7 @@ from torch import Tensor
 from captum_concepts.activations.batching import ArrayNames, Problem, extracted, problem_of
 from captum_concepts.audio.clips import Clip
 from captum_concepts.audio.files import file_digest
+from captum_concepts.backbones.base import patch_length
 from captum_concepts.backbones.layers import check_pooling
 from captum_concepts.backbones.protocol import Backbone
 from captum_concepts.errors import InputError
@@ -174,7 +175,7 @@ def extract(
 
 def _short(backbone: Backbone, spans: np.ndarray, counts: np.ndarray) -> int:
     """Clips with one patch that holds less sound than the patch is long (read from the spans: these are cached)."""
-    length = getattr(backbone, "patch_seconds", 0.0)
+    length = patch_length(backbone) or 0.0
     first = np.cumsum(counts) - counts
     return int(((counts == 1) & (spans[first, 1] - spans[first, 0] < length - 1e-3)).sum())
 

@@ -37,6 +37,9 @@ def guess_axes(module: nn.Module, dimensions: int, *, map_axes: str, sequence_ax
         index: which tensor of the output. The states of recurrent layers, from 1 on, are (layers, B, C): the layers
             are read as F, so that they are kept side by side where time is averaged.
 
+    Returns:
+        one letter of B, C, T, F for each dimension.
+
     Raises:
         InputError: no reading for that many dimensions; give ``axes=`` for the layer.
     """
@@ -55,7 +58,9 @@ def guess_axes(module: nn.Module, dimensions: int, *, map_axes: str, sequence_ax
             if told:
                 return told
         return sequence_axes
-    raise InputError(f"a layer output of {dimensions} dimensions has no default reading; give axes={{layer: 'BCTF'}}")
+    raise InputError(
+        f"axes: a layer output of {dimensions} dimensions has no default reading; give axes={{layer: 'BCTF'}}"
+    )
 
 
 def _told_axes(module: nn.Module, sequence_axes: str) -> str | None:

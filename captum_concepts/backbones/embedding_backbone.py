@@ -1,4 +1,4 @@
-"""A black box that gives embeddings as a backbone, with or without a head on top."""
+"""Backbone around a black box that gives embeddings, with or without a head."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from captum_concepts.audio.clips import Clip
 from captum_concepts.audio.patches import Patches, Short, iter_patches
+from captum_concepts.backbones.base import BackboneBase
 from captum_concepts.backbones.fingerprint import Unhashable, fingerprint
 from captum_concepts.backbones.layers import check_pooling, frozen
 from captum_concepts.backbones.options import check_short, check_targets, class_names, resolve_device, whole_samples
@@ -22,7 +23,7 @@ from captum_concepts.text import short_repr
 logger = logging.getLogger(__name__)
 
 
-class EmbeddingBackbone:
+class EmbeddingBackbone(BackboneBase):
     """A black box that gives one embedding per patch, with or without a head on top.
 
     Args:
@@ -37,10 +38,26 @@ class EmbeddingBackbone:
             a black box cannot be hashed.
         step: central-difference step relative to the root mean square of the embedding.
         short, name, device: as in ``TorchBackbone``.
+
+    Raises:
+        InputError: an argument is out of range, or head and classes do not go together.
+
+    Example:
+        >>> def levels(waves):
+        ...     return np.stack([waves.mean(1), waves.std(1)], 1)
+        >>> backbone = EmbeddingBackbone(levels, 8000, 0.1, head=nn.Linear(2, 1), classes=["loud"])
+        >>> backbone.activations(torch.zeros(3, 800), ["embedding"])["embedding"].shape
+        torch.Size([3, 2])
+        >>> backbone.gradients(torch.zeros(3, 800), ["embedding"], targets=[0]).gradients["embedding"].shape
+        torch.Size([3, 1, 2])
     """
 
     layers: Sequence[str] = ("embedding",)
+    sample_rate: int
+    patch_seconds: float
+    hop_samples: int
 
+    # Over ten arguments, as each says one thing about a model that is known only to its user.
     def __init__(
         self,
         embed: Callable[[np.ndarray], Any],
@@ -58,13 +75,15 @@ class EmbeddingBackbone:
         device: str | torch.device = "cpu",
     ):
         if head_output not in ("logits", "probabilities"):
-            raise InputError(f"head_output={short_repr(head_output)} is not known; use logits or probabilities")
+            raise InputError(f"head_output={short_repr(head_output)}: is not known; use logits or probabilities")
         if head is None and classes:
-            raise InputError("classes were given but no head; give head= or leave classes empty")
+            raise InputError("head=None: classes were given but no head; give head= or leave classes empty")
         if head is not None and not classes:
-            raise InputError("classes are missing: name the head's columns")
+            raise InputError("classes=(): are missing; name the head's columns")
         if sample_rate < 1 or step <= 0:
-            raise InputError(f"sample_rate={sample_rate} and step={step} must be positive")
+            raise InputError(
+                f"sample_rate={short_repr(sample_rate)}, step={short_repr(step)}: must be positive; give other numbers"
+            )
         check_short(short)
         self.embed = embed
         self.sample_rate = int(sample_rate)
@@ -100,33 +119,75 @@ class EmbeddingBackbone:
             return None
 
     def check_layers(self, layers: Sequence[str]) -> None:
-        """Raise InputError unless every layer is "embedding"."""
+        """Check that every layer is "embedding".
+
+        Args:
+            layers: names.
+
+        Raises:
+            InputError: none is given, or another one.
+        """
         if not layers:
-            raise InputError(f"layers is empty; {self.name} has one: embedding")
+            raise InputError(f"layers=(): is empty; {self.name} has one: embedding")
         for layer in layers:
             if layer != "embedding":
-                raise InputError(f"layer {short_repr(layer)} is not in {self.name}; its only layer is: embedding")
+                raise InputError(f"layer={short_repr(layer)}: is not in {self.name}; its only layer is: embedding")
 
     def read(self, clip: Clip) -> Iterator[Patches]:
-        """The clip's patches: mono waveforms (P, patch_samples)."""
+        """Cut a clip into patches.
+
+        Args:
+            clip: what to read.
+
+        Returns:
+            blocks of mono waveforms (P, patch_samples).
+
+        Raises:
+            AudioError: the audio cannot be used.
+        """
         return iter_patches(clip, self.sample_rate, self.patch_samples, self.hop_samples, short=self.short)
 
     def activations(self, inputs: Tensor, layers: Sequence[str], pool: str = "time") -> dict[str, Tensor]:
-        """layer "embedding" -> (B, D); there is nothing to pool."""
+        """Embeddings; there is nothing to pool.
+
+        Args:
+            inputs: waveforms (B, patch_samples).
+            layers: "embedding".
+            pool: any pooling; all give the same.
+
+        Returns:
+            "embedding" -> (B, D).
+
+        Raises:
+            InputError: ``embed`` gives another shape.
+        """
         check_pooling(pool)
         given = self.embed(inputs.detach().cpu().numpy())
         embedding = torch.as_tensor(given.detach() if isinstance(given, Tensor) else np.asarray(given)).float()
         if embedding.dim() != 2 or len(embedding) != len(inputs):
             raise InputError(
-                f"embed of {self.name} gave shape {tuple(embedding.shape)} for {len(inputs)} patches; it must give "
+                f"embed: {self.name} gave shape {tuple(embedding.shape)} for {len(inputs)} patches; it must give "
                 f"({len(inputs)}, D)"
             )
         return dict.fromkeys(layers, embedding.to(self.device))
 
     def gradients(self, inputs: Tensor, layers: Sequence[str], targets: Sequence[int], pool: str = "time") -> Gradients:
-        """Gradient of the head's logits with respect to the embedding: exact for a torch head, else by differences."""
+        """Gradient of the head's logits with respect to the embedding: exact for a torch head, else by differences.
+
+        Args:
+            inputs: waveforms (B, patch_samples).
+            layers: "embedding".
+            targets: column numbers of the logits, T of them.
+            pool: as in ``activations``.
+
+        Returns:
+            logits (B, C), embeddings (B, D) and gradients (B, T, D).
+
+        Raises:
+            InputError: there is no head, or no such target.
+        """
         if self.head is None:
-            raise InputError(f"backbone {self.name} has no head, so nothing to explain: give no target")
+            raise InputError(f"backbone={short_repr(self.name)}: has no head, so nothing to explain; give no target")
         embedding = self.activations(inputs, ["embedding"], pool)["embedding"]
         check_targets(targets, len(self.classes), self.name)
         if isinstance(self.head, nn.Module):
@@ -151,7 +212,9 @@ class EmbeddingBackbone:
         def logits_of(points: np.ndarray) -> np.ndarray:
             given = np.asarray(head(points))
             if given.ndim not in (1, 2) or len(given) != len(points):
-                raise InputError(f"the head of {self.name} gave shape {given.shape} for {len(points)} embeddings")
+                raise InputError(
+                    f"head: gave shape {given.shape} for {len(points)} embeddings; it must give ({len(points)}, C)"
+                )
             return self._log_odds(torch.as_tensor(given)).double().numpy()
 
         size = self.step * np.sqrt(np.mean(rows**2, axis=1)) + np.finfo(np.float32).tiny
@@ -169,11 +232,12 @@ class EmbeddingBackbone:
             output = output[:, None]
         if output.shape[1] != len(self.classes):
             raise InputError(
-                f"classes: {len(self.classes)} names for {output.shape[1]} outputs of the head of {self.name}"
+                f"classes: {len(self.classes)} names for {output.shape[1]} outputs of the head of {self.name}; give "
+                "one for each"
             )
         if self.head_output == "logits":
             return output
         if not output.is_floating_point():
             output = output.double()
-        # Certainty (0 or 1) becomes the last value before it that the head's own precision can tell from it.
+        # Certainty (0 or 1) becomes the last value before it that the head's own precision distinguishes from it.
         return torch.logit(output, eps=torch.finfo(output.dtype).eps)

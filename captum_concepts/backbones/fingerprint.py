@@ -1,4 +1,4 @@
-"""Hash what a model or a function computes: weights, code, settings; or say why that cannot be known.
+"""Hash what a model or a function computes (weights, code, settings), or say why that cannot be known.
 
 Two things with one fingerprint compute the same; two that compute the same may well have two fingerprints, as after a
 change of code that changes nothing. What cannot be read completely has no fingerprint, as reusing the results of
@@ -75,7 +75,7 @@ _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: the class was made at run time, so i
 
 
 class Unhashable(Exception):
-    """Why there is no fingerprint."""
+    """Something cannot be read completely, so there is no fingerprint; the message says what."""
 
 
 def fingerprint(*parts: object, stand_in: Callable[[object], str] | None = None) -> str:
@@ -83,10 +83,17 @@ def fingerprint(*parts: object, stand_in: Callable[[object], str] | None = None)
 
     Args:
         parts: modules, callables, values.
-        stand_in: gives the text by which an object counts that cannot be read; None refuses it.
+        stand_in: gives the text that is hashed for an object that cannot be read; None refuses such objects.
+
+    Returns:
+        64 hexadecimal digits.
 
     Raises:
         Unhashable: something cannot be read completely; the message names it.
+
+    Example:
+        >>> fingerprint("version 1", [1, 2]) == fingerprint("version 1", [1, 2]) != fingerprint("version 2", [1, 2])
+        True
     """
     reader = _Reader(stand_in)
     # Of all modules of the process; without any, nothing is added.

@@ -1,4 +1,4 @@
-"""Watch and differentiate named layers of any ``nn.Module`` in one pass, and pool what they give.
+"""Collect and differentiate the outputs of named layers of any ``nn.Module`` in one forward pass, and pool them.
 
 Axes are letters: B batch, C channels (or features), T time, F frequency. A pooled activation is flattened in the order
 time, frequency, channels, whatever order the layer itself uses.
@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import difflib
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from captum_concepts.errors import InputError
-from captum_concepts.text import short_repr
+from captum_concepts.text import short_repr, suggest
 
 POOLINGS = ("time", "none", "time_freq")
 # The axes along which an unpooled activation has a position in the patch.
@@ -45,30 +44,54 @@ _RESHAPING = (
 
 
 def check_pooling(pool: str) -> None:
-    """Raise InputError unless ``pool`` is one of ``POOLINGS``."""
+    """Check the name of a pooling.
+
+    Args:
+        pool: "time", "none" or "time_freq".
+
+    Raises:
+        InputError: another name.
+
+    Example:
+        >>> check_pooling("mean")
+        Traceback (most recent call last):
+        captum_concepts.errors.InputError: pool='mean': is not a pooling; use one of time, none, time_freq
+    """
     if pool not in POOLINGS:
-        raise InputError(f"pool={short_repr(pool)} is not a pooling; use one of {', '.join(POOLINGS)}")
+        raise InputError(f"pool={short_repr(pool)}: is not a pooling; use one of {', '.join(POOLINGS)}")
 
 
 def find_layer(model: nn.Module, name: str) -> nn.Module:
-    """The module called ``name`` (a suffix ``:k`` picks the k-th tensor of a tuple output and is ignored here).
+    """The module with a name.
+
+    Args:
+        model: where it is looked up.
+        name: as in ``model.named_modules()``; a suffix ``:k`` (the k-th tensor of a tuple output) is ignored.
+
+    Returns:
+        the module.
 
     Raises:
-        InputError: no such layer; the message lists the valid names, nearest first.
+        InputError: no such layer; the message suggests the nearest names and lists the others.
+
+    Example:
+        >>> model = nn.Sequential()
+        >>> model.add_module("block1", nn.ReLU())
+        >>> find_layer(model, "block1")
+        ReLU()
+        >>> find_layer(model, "blok1")
+        Traceback (most recent call last):
+        captum_concepts.errors.InputError: layer='blok1': is not in Sequential; did you mean 'block1'? layers: block1
     """
     # A module that is used under two names is found under both.
     modules = {key: module for key, module in model.named_modules(remove_duplicate=False) if key}
     if not modules:
-        raise InputError(
-            f"layer {short_repr(name)} is not in {type(model).__name__}, which has no layers: wrap it in a module"
-        )
+        raise InputError(f"layer={short_repr(name)}: {type(model).__name__} has no layers; wrap it in a module")
     bare = name.rpartition(":")[0] if name.rpartition(":")[2].isdecimal() and name not in modules else name
     if bare in modules:
         return modules[bare]
-    near = difflib.get_close_matches(bare, modules, n=3, cutoff=0.4)
-    ordered = near + [key for key in modules if key not in near]
-    listed = ", ".join(ordered[:40]) + (f" and {len(ordered) - 40} more" if len(ordered) > 40 else "")
-    raise InputError(f"layer {short_repr(name)} is not in {type(model).__name__}; its layers are: {listed}")
+    remedy = suggest(bare, modules, "layers", 40)
+    raise InputError(f"layer={short_repr(name)}: is not in {type(model).__name__}; {remedy}")
 
 
 def output_index(name: str) -> int:
@@ -90,6 +113,11 @@ def pool_map(values: Tensor, axes: str, pool: str, *, reduce: str = "mean") -> T
 
     Returns:
         (B, D), flattened in the order T, F, C of the axes that are left.
+
+    Example:
+        >>> values = torch.arange(12.0).reshape(1, 2, 2, 3)  # two channels, two bands, three frames
+        >>> pool_map(values, "BCFT", "time")
+        tensor([[ 1.,  7.,  4., 10.]])
     """
     order = [axes.index(letter) for letter in "BTFC" if letter in axes]
     values = values.permute(order)
@@ -161,6 +189,22 @@ class LayerTap:
     in-place operations (``ReLU(inplace=True)``) would otherwise change what was collected.
 
     Use as a context manager; afterwards ``tensors[layer]`` holds the outputs and ``logits(output)`` the logits.
+
+    Args:
+        model: whose forward pass is watched.
+        layers: names.
+        differentiable: whether gradients with respect to the outputs are wanted.
+        logits: layer whose output holds the logits; default: what the model returns.
+
+    Raises:
+        InputError: in the forward pass: a layer gives no tensor, runs more than once or has no gradient.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
+        >>> with LayerTap(model, ["0"], differentiable=True) as tap:
+        ...     output = model(torch.zeros(4, 3))
+        >>> tap.tensors["0"].shape, tap.logits(output)[0].shape
+        (torch.Size([4, 2]), torch.Size([4, 1]))
     """
 
     def __init__(self, model: nn.Module, layers: Sequence[str], *, differentiable: bool, logits: str | None = None):
@@ -199,15 +243,15 @@ class LayerTap:
             found = tensors_of(output)
             if not found:
                 raise InputError(
-                    f"layer {short_repr(name)} gives no tensor but {type(output).__name__}; choose another"
+                    f"layer={short_repr(name)}: gives no tensor but {type(output).__name__}; choose another"
                 )
             if index >= len(found):
                 raise InputError(
-                    f"layer {short_repr(name)}: its output has {len(found)} tensors; give :0 to :{len(found) - 1}"
+                    f"layer={short_repr(name)}: its output has {len(found)} tensors; give :0 to :{len(found) - 1}"
                 )
             if name in self.tensors:
                 raise InputError(
-                    f"layer {short_repr(name)} runs more than once in a forward pass; choose one that runs once"
+                    f"layer={short_repr(name)}: runs more than once in a forward pass; choose one that runs once"
                 )
             tensor = found[index]
             if not self.differentiable:
@@ -215,7 +259,7 @@ class LayerTap:
                 return None
             if not tensor.is_floating_point():
                 raise InputError(
-                    f"layer {short_repr(name)} gives {tensor.dtype}, which has no gradient; choose another"
+                    f"layer={short_repr(name)}: gives {tensor.dtype}, which has no gradient; choose another"
                 )
             if not tensor.requires_grad:
                 tensor = tensor.detach().requires_grad_(True)
@@ -227,7 +271,9 @@ class LayerTap:
     def _keep_logits(self, _module: nn.Module, _inputs: object, output: object) -> None:
         found = tensors_of(output)
         if not found:
-            raise InputError(f"logits={short_repr(self._logits_layer)} gives no tensor but {type(output).__name__}")
+            raise InputError(
+                f"logits={short_repr(self._logits_layer)}: gives no tensor but {type(output).__name__}; choose another"
+            )
         self._logits = found[0].clone()
 
     def _keep_saturation(self, _module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
@@ -241,12 +287,18 @@ class LayerTap:
         If the model ends in a Sigmoid or Softmax *module*, its input is returned. A functional one cannot be undone:
         the output is returned with True, so that the caller warns.
 
+        Args:
+            output: what the model returned.
+
+        Returns:
+            the logits, and whether they seem to be probabilities.
+
         Raises:
             InputError: the model gives no tensor, or one that is not (B, C) or (B,).
         """
         found = tensors_of(output)
         if not found:
-            raise InputError(f"the model returns {type(output).__name__} without a tensor: give logits='layer'")
+            raise InputError(f"model: returns {type(output).__name__} without a tensor; give logits='layer'")
         final = found[0]
         saturated = False
         if self._logits is not None:
@@ -262,7 +314,7 @@ class LayerTap:
             final = final[:, None]
         if final.dim() != 2:
             raise InputError(
-                f"the model's output has shape {tuple(final.shape)}; logits are (batch, classes): give logits='layer'"
+                f"model: its output has shape {tuple(final.shape)}, logits are (batch, classes); give logits='layer'"
             )
         return final, saturated
 

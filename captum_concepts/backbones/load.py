@@ -16,8 +16,16 @@ def load_backbone(name: str, weights: str | None = None, device: str = "auto", *
         device: "auto", "cpu", "cuda", ...
         options: passed on to the backbone's factory.
 
+    Returns:
+        the backbone, on the device.
+
     Raises:
         InputError: unknown name (known ones are listed), or weights that do not fit.
+
+    Example:
+        >>> load_backbone("no-such-model")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        captum_concepts.errors.InputError: ...no-such-model...
     """
     from captum_concepts.plugins.registry import lookup
 

@@ -13,17 +13,18 @@ from captum_concepts.audio.frontends import Frontend
 from captum_concepts.audio.frontends import frontend as make_frontend
 from captum_concepts.audio.patches import Patches, Short, iter_patches
 from captum_concepts.backbones.axes import guess_axes, sequence_default
+from captum_concepts.backbones.base import BackboneBase
 from captum_concepts.backbones.fingerprint import Unhashable, fingerprint
 from captum_concepts.backbones.layers import LayerTap, check_pooling, find_layer, frozen, output_index, pool_map
 from captum_concepts.backbones.options import check_short, check_targets, class_names, resolve_device, whole_samples
 from captum_concepts.backbones.protocol import Gradients
 from captum_concepts.errors import InputError
-from captum_concepts.text import short_repr
+from captum_concepts.text import listed_names, short_repr
 
 logger = logging.getLogger(__name__)
 
 
-class TorchBackbone:
+class TorchBackbone(BackboneBase):
     """Any ``nn.Module`` as a backbone.
 
     Args:
@@ -31,7 +32,7 @@ class TorchBackbone:
             ``requires_grad`` flags are left as they are.
         layers: names from ``model.named_modules()``; ``"gru:1"`` picks the second tensor of a tuple output.
         frontend: waveform to model input: a preset's name, a ``Frontend``, any module or callable on (B, samples), or
-            None if the model hears the waveform itself.
+            None if the model takes the waveform itself.
         classes: names of the output's columns; by default "0", "1", ..., as many as the model gives for one patch.
         sample_rate: Hz; taken from the front-end where it states one.
         patch_seconds, hop_seconds: length and distance of patches; taken from the front-end where it states them. The
@@ -43,13 +44,29 @@ class TorchBackbone:
         device: "auto", "cpu", "cuda", ...; None leaves the model where it is.
 
     Raises:
-        InputError: unknown layer (the valid ones are listed), missing sample rate or patch length, a class name that
-            is there twice.
+        InputError: unknown layer (the valid ones are listed), missing sample rate or patch length, two classes of one
+            name.
 
-    Inputs are converted to the type of the model's weights (half, double) behind the front-end. Fingerprints are
+    Inputs are converted to the type of the model's weights (half, double) after the front-end. Fingerprints are
     explained in ``captum_concepts.backbones.fingerprint``.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(800, 4), nn.ReLU(), nn.Linear(4, 2))
+        >>> backbone = TorchBackbone(model, "1", classes=["blues", "jazz"], sample_rate=8000, patch_seconds=0.1)
+        >>> backbone.activations(torch.zeros(3, 800), ["1"])["1"].shape
+        torch.Size([3, 4])
+        >>> backbone.gradients(torch.zeros(3, 800), ["1"], targets=[1]).gradients["1"].shape
+        torch.Size([3, 1, 4])
+        >>> backbone.with_hop(0.05).hop_samples
+        400
     """
 
+    model: nn.Module
+    sample_rate: int
+    patch_seconds: float
+    hop_samples: int
+
+    # Over ten arguments, as each says one thing about a model that is known only to its user.
     def __init__(
         self,
         model: nn.Module,
@@ -68,7 +85,7 @@ class TorchBackbone:
     ):
         if not isinstance(model, nn.Module):
             raise InputError(
-                f"model={short_repr(model)} is not a torch.nn.Module; wrap black boxes in EmbeddingBackbone"
+                f"model={short_repr(model)}: is not a torch.nn.Module; wrap black boxes in EmbeddingBackbone"
             )
         self.model = model
         self.layers = (layers,) if isinstance(layers, str) else tuple(layers)
@@ -93,7 +110,7 @@ class TorchBackbone:
             find_layer(model, layer)
             if len(set(letters)) != len(letters) or set(letters) - set("BCTF") or "B" not in letters:
                 raise InputError(
-                    f"axes of layer {short_repr(layer)}={short_repr(letters)}: use B and C, T, F, each once at most"
+                    f"axes[{short_repr(layer)}]={short_repr(letters)}: is no reading; use B and C, T, F, at most once"
                 )
         if logits is not None:
             find_layer(model, logits)
@@ -122,25 +139,26 @@ class TorchBackbone:
         stated = self.frontend if isinstance(self.frontend, Frontend) else None
         rate = getattr(self.frontend, "sample_rate", None) if sample_rate is None else sample_rate
         if rate is None:
-            raise InputError("sample_rate is missing: give the rate in Hz that the model was trained at")
+            raise InputError("sample_rate=None: is missing; give the rate in Hz that the model was trained at")
         if rate < 1:
             raise InputError(
-                f"sample_rate={short_repr(rate)} must be positive; give the rate in Hz of the model's training"
+                f"sample_rate={short_repr(rate)}: must be positive; give the rate in Hz of the model's training"
             )
         self.sample_rate = int(rate)
         if stated is not None and self.sample_rate != stated.sample_rate:
             raise InputError(
-                f"sample_rate={sample_rate} differs from the front-end's {stated.sample_rate}; drop one of them"
+                f"sample_rate={sample_rate}: differs from the front-end's {stated.sample_rate}; drop one of them"
             )
         samples = getattr(self.frontend, "patch_samples", None)
         if patch_seconds is not None:
             if stated is not None:
                 raise InputError(
-                    "patch_seconds: the front-end fixes the patch; change it with frontend(..., patch_frames=n)"
+                    f"patch_seconds={short_repr(patch_seconds)}: the front-end fixes the patch; change it with "
+                    "frontend(..., patch_frames=n)"
                 )
             samples = whole_samples("patch_seconds", patch_seconds, self.sample_rate)
         if not samples or samples <= 0:
-            raise InputError("patch_seconds is missing: give the length of the model's input in seconds")
+            raise InputError("patch_seconds=None: is missing; give the length of the model's input in seconds")
         self.patch_samples = int(samples)
         hop = getattr(self.frontend, "hop_samples", None) or self.patch_samples
         self.hop_samples = hop if hop_seconds is None else whole_samples("hop_seconds", hop_seconds, self.sample_rate)
@@ -150,10 +168,17 @@ class TorchBackbone:
         self._map_axes = "BCTF" if layout in ("BTF", "BCTF") else "BCFT"
 
     def check_layers(self, layers: Sequence[str]) -> None:
-        """Raise InputError, listing the model's layers, unless all ``layers`` exist."""
+        """Check that all layers exist.
+
+        Args:
+            layers: names.
+
+        Raises:
+            InputError: none is given, or one does not exist; the message suggests near names and lists the model's.
+        """
         if not layers:
-            listed = ", ".join([name for name, _ in self.model.named_modules() if name][:40])
-            raise InputError(f"layers is empty; choose from: {listed}")
+            listed = listed_names((name for name, _ in self.model.named_modules() if name), 40)
+            raise InputError(f"layers=(): is empty; choose from: {listed}")
         for layer in layers:
             find_layer(self.model, layer)
 
@@ -174,7 +199,17 @@ class TorchBackbone:
             return None
 
     def read(self, clip: Clip) -> Iterator[Patches]:
-        """The clip's patches: mono waveforms (P, patch_samples) at the model's sample rate."""
+        """Cut a clip into patches.
+
+        Args:
+            clip: what to read.
+
+        Returns:
+            blocks of mono waveforms (P, patch_samples) at the model's sample rate.
+
+        Raises:
+            AudioError: the audio cannot be used.
+        """
         return iter_patches(
             clip, self.sample_rate, self.patch_samples, self.hop_samples, pad=self.pad, short=self.short
         )
@@ -206,6 +241,9 @@ class TorchBackbone:
             targets: column numbers of the logits, T of them.
             pool: as in ``activations``; gradients are summed over the axes that activations are averaged over.
 
+        Returns:
+            logits (B, C), and for each layer activations (B, D) and gradients (B, T, D).
+
         Raises:
             InputError: a target does not depend on a layer, or there is no such target.
         """
@@ -226,7 +264,9 @@ class TorchBackbone:
                     self.name,
                 )
             if self._classes is not None and logits.shape[1] != len(self._classes):
-                raise InputError(f"classes: {len(self._classes)} names for {logits.shape[1]} outputs of {self.name}")
+                raise InputError(
+                    f"classes: {len(self._classes)} names for {logits.shape[1]} outputs of {self.name}; give as many"
+                )
             check_targets(targets, logits.shape[1], self.name)
             watched = [tap.tensors[layer] for layer in layers]
             per_target = [
@@ -244,17 +284,26 @@ class TorchBackbone:
         self, logits: Tensor, target: int, watched: list[Tensor], layers: Sequence[str], *, last: bool
     ) -> list[Tensor]:
         if not logits.requires_grad:
-            raise InputError(f"layers {', '.join(layers)}: no target depends on them; choose layers before the output")
+            raise InputError(
+                f"layers={short_repr(tuple(layers))}: no target depends on them; choose layers before the output"
+            )
         found = torch.autograd.grad(logits[:, target].sum(), watched, retain_graph=not last, allow_unused=True)
         for layer, gradient in zip(layers, found, strict=True):
             if gradient is None:
                 raise InputError(
-                    f"layer {short_repr(layer)}: target {target} does not depend on it; choose another layer"
+                    f"layer={short_repr(layer)}: target {target} does not depend on it; choose another layer"
                 )
         return list(found)
 
     def model_input(self, inputs: Tensor) -> Tensor:
-        """What the model gets for patches (B, samples)."""
+        """What the model gets for patches.
+
+        Args:
+            inputs: waveforms (B, patch_samples).
+
+        Returns:
+            the front-end's output, on the model's device and in the type of its weights.
+        """
         inputs = inputs.to(self.device)
         prepared = inputs if self.frontend is None else self.frontend(inputs)
         if self._dtype is not None and isinstance(prepared, Tensor) and prepared.is_floating_point():
@@ -262,7 +311,14 @@ class TorchBackbone:
         return prepared
 
     def map_shapes(self, layers: Sequence[str]) -> dict[str, dict[str, int]]:
-        """layer -> sizes of the axes T, F and C that its output for one patch has, in the order of flattening."""
+        """Sizes of the axes of the layers' outputs for one patch.
+
+        Args:
+            layers: names.
+
+        Returns:
+            layer -> {"T": frames, "F": bands, "C": channels}, those that it has, in the order of flattening.
+        """
         silence = torch.zeros(2, self.patch_samples)
         with torch.no_grad(), frozen(*self._modules()):
             with LayerTap(self.model, layers, differentiable=False) as tap:
@@ -274,13 +330,24 @@ class TorchBackbone:
         return found
 
     def axes_of(self, layer: str, values: Tensor, batch: int) -> str:
-        """The letters of the axes of a layer's output, see ``layers``."""
+        """The letters of the axes of a layer's output, see ``layers``.
+
+        Args:
+            layer: its name.
+            values: its output.
+            batch: number of patches.
+
+        Returns:
+            one letter of B, C, T, F for each axis.
+
+        Raises:
+            InputError: the letters do not fit the shape.
+        """
         axes = self._axes.get(layer) or self._guessed_axes(layer, tuple(values.shape), batch)
         if len(axes) != values.dim():
             raise InputError(
-                f"axes of layer {short_repr(layer)}={short_repr(axes)}: give one letter for each of the "
-                f"{values.dim()} axes of "
-                f"its output {tuple(values.shape)}"
+                f"axes[{short_repr(layer)}]={short_repr(axes)}: its output has shape {tuple(values.shape)}; give "
+                f"one letter for each of its {values.dim()} axes"
             )
         return axes
 
@@ -291,7 +358,7 @@ class TorchBackbone:
         axes = self.axes_of(layer, values, batch)
         if values.shape[axes.index("B")] != batch:
             raise InputError(
-                f"layer {short_repr(layer)}: its output {tuple(values.shape)} read as {axes} is not {batch} rows; give "
+                f"layer={short_repr(layer)}: its output {tuple(values.shape)} read as {axes} is not {batch} rows; give "
                 f"axes={{{short_repr(layer)}: ...}} with B where the batch is"
             )
         return pool_map(values, axes, pool, reduce=reduce)
@@ -307,7 +374,7 @@ class TorchBackbone:
             self._read_as[layer] = "BTC" if shape[0] == batch else "TBC"
         if layer not in self._read_as:
             raise InputError(
-                f"layer {short_repr(layer)}: in its output {shape} either of the first two axes may be the batch; give "
+                f"layer={short_repr(layer)}: in its output {shape} either of the first two axes may be the batch; give "
                 f"axes={{{short_repr(layer)}: 'BTC'}} or 'TBC'"
             )
         return self._read_as[layer]

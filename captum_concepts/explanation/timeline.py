@@ -6,12 +6,11 @@ of the explanation, so nothing is fitted again.
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from captum_concepts.activations.extraction import Extraction, extract
 from captum_concepts.audio.clips import Clip
+from captum_concepts.backbones.base import with_hop
 from captum_concepts.backbones.inference import predicted_class
 from captum_concepts.backbones.options import target_index
 from captum_concepts.backbones.protocol import Backbone
@@ -115,26 +115,6 @@ def add_timelines(explanation: Explanation, found: Sequence[Timeline]) -> None:
 
     fresh = {key(line) for line in found}
     explanation.timelines = [*found, *(line for line in explanation.timelines if key(line) not in fresh)]
-
-
-def with_hop(backbone: Backbone, hop: float) -> Backbone:
-    """The backbone with another distance of patches; model and all else are shared with the one that is given.
-
-    Args:
-        backbone: one that cuts audio into patches.
-        hop: seconds, rounded to whole samples.
-
-    Raises:
-        InputError: not between one sample and one patch, or a backbone that cuts no audio.
-    """
-    rate, length = getattr(backbone, "sample_rate", None), getattr(backbone, "patch_seconds", None)
-    if not hasattr(backbone, "hop_samples") or not rate or not length:
-        raise InputError(f"{backbone.name} does not cut audio into patches itself, so there is no hop to choose")
-    if not hop > 0 or hop > length or round(hop * rate) < 1:
-        raise InputError(f"hop={short_repr(hop)}: give seconds above 0, and at most the {length:.2f} s of a patch")
-    close: Any = copy.copy(backbone)
-    close.hop_samples = round(hop * rate)
-    return cast(Backbone, close)
 
 
 def check_model(explanation: Explanation, backbone: Backbone) -> None:

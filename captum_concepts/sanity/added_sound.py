@@ -19,7 +19,7 @@ from captum_concepts.audio.clips import Clip
 from captum_concepts.backbones.inference import middle_patch
 from captum_concepts.backbones.protocol import Backbone
 from captum_concepts.concepts.concept_set import ConceptSet
-from captum_concepts.errors import InputError
+from captum_concepts.errors import InputError, NotWaveformsError
 from captum_concepts.sanity.checks import ALPHA, FALSE_ALARM, Check, LayerView, impossible
 from captum_concepts.seeding import random_key
 from captum_concepts.significance.sensitivity import clip_means
@@ -142,10 +142,10 @@ class AddedSoundEffects:
     def _patch(self, clip: Clip) -> Tensor | None:
         try:
             return middle_patch(self.backbone, clip)
-        except InputError as error:
-            if "waveforms" in str(error):
-                raise
-            return None  # a clip that cannot be read was reported when the clips were heard
+        except NotWaveformsError:
+            raise
+        except InputError:
+            return None  # a clip that cannot be read was reported when its activations were extracted
 
     def _logits(self, inputs: Tensor) -> Tensor:
         parts = [

@@ -379,7 +379,7 @@ def test_options_are_checked(clips):
         ({"on_error": "ignore"}, "use skip or refuse"),
         ({"batch_size": 0}, "at least 1"),
         ({"pool": "max"}, "not a pooling"),
-        ({"layers": ["fc"]}, "its layers are"),
+        ({"layers": ["fc"]}, "layers: "),
         ({"clips": []}, "none given"),
         ({"targets": [7]}, "out of range"),
     ):

@@ -16,6 +16,7 @@ from captum.attr import LayerGradientXActivation
 from helpers import paths as helper_paths
 from torch import nn
 
+from captum_concepts.backbones.base import check_backbone, model_of, patch_length, with_hop, with_model
 from captum_concepts.backbones.embedding_backbone import EmbeddingBackbone
 from captum_concepts.backbones.options import resolve_device, target_index
 from captum_concepts.backbones.protocol import Backbone
@@ -316,24 +317,24 @@ def test_targets_layers_and_devices_that_do_not_exist():
     backbone = wrap(convnet(), ["0"], classes=["rock", "pop", "jazz", "blues"])
     assert target_index(backbone, "pop") == 1
     for target, message in (
-        ("Jaz", "its classes: jazz, "),
+        ("Jaz", "did you mean 'jazz'[?] classes: jazz, "),
         (4, "classes 0 to 3"),
         (-1, "classes 0 to 3"),
         (True, "not a class"),
         (1.5, "give a class's name or number"),
-        (1.0, "target=1.0: give a class's name or number"),
+        (1.0, "target=1.0: is no class; give a class's name or number"),
     ):
         with pytest.raises(InputError, match=message):
             target_index(backbone, target)
     with pytest.raises(InputError, match="out of range; Sequential has outputs 0 to 3"):
         backbone.gradients(waves(), ["0"], [-1])
-    with pytest.raises(InputError, match=r"target=1\.0 is not a whole number; Sequential has outputs 0 to 3"):
+    with pytest.raises(InputError, match=r"target=1\.0: is not a whole number; Sequential has outputs 0 to 3"):
         backbone.gradients(waves(), ["0"], [1.0])
     numbered = backbone.gradients(waves(), ["0"], [np.int64(1)]).gradients["0"]
     torch.testing.assert_close(numbered, backbone.gradients(waves(), ["0"], [1]).gradients["0"])
-    with pytest.raises(InputError, match=r"its layers are: 2\.conv"):
+    with pytest.raises(InputError, match=r"did you mean '2\.conv"):
         wrap(convnet(), ["2.conf"])
-    with pytest.raises(InputError, match="layers is empty; choose from: 0, 1"):
+    with pytest.raises(InputError, match="is empty; choose from: 0, 1"):
         backbone.check_layers([])
     assert resolve_device("cpu") == torch.device("cpu")
     for device in ("gpu", "meta", 3.5, "cuda:99"):
@@ -366,9 +367,9 @@ def test_axes_that_are_wrong_are_named():
     for axes, message in (("BCFTX", "use B and C"), ("CFT", "use B and C"), ("BBCT", "use B and C")):
         with pytest.raises(InputError, match=message):
             wrap(convnet(), ["0"], axes={"0": axes})
-    with pytest.raises(InputError, match="its layers are"):
+    with pytest.raises(InputError, match="layers: "):
         wrap(convnet(), ["0"], axes={"conv": "BCFT"})
-    with pytest.raises(InputError, match="one letter for each of the 4 axes"):
+    with pytest.raises(InputError, match="one letter for each of its 4 axes"):
         wrap(convnet(), ["0"], axes={"0": "BCT"}).activations(waves(), ["0"])
     with pytest.raises(InputError, match="is not 3 rows"):
         wrap(convnet(), ["0"], axes={"0": "CBFT"}).activations(waves(), ["0"])
@@ -380,17 +381,17 @@ def test_axes_that_are_wrong_are_named():
 def test_options_that_are_wrong_are_named():
     model = convnet()
     for options, message in (
-        ({"sample_rate": None}, "sample_rate is missing"),
+        ({"sample_rate": None}, "sample_rate=None: is missing"),
         ({"sample_rate": -1}, "must be positive"),
         ({"sample_rate": 0.5}, "must be positive"),
-        ({"patch_seconds": None}, "patch_seconds is missing"),
-        ({"hop_seconds": 0.0}, "hop_seconds=0.0 must be positive"),
-        ({"hop_seconds": math.nan}, "hop_seconds=nan must be positive"),
-        ({"hop_seconds": 1e-9}, "hop_seconds=1e-09 is shorter than one sample at 100 Hz; give more than 0.01"),
-        ({"patch_seconds": 1e-9}, "patch_seconds=1e-09 is shorter than one sample at 100 Hz"),
-        ({"classes": ["a", "b", "a", "b", "a"]}, "classes: 'a' is there 3 times; give each output a name of its own"),
-        ({"short": "loop"}, "short='loop' is not known; use repeat, pad, skip"),
-        ({"logits": "fc"}, "its layers are"),
+        ({"patch_seconds": None}, "patch_seconds=None: is missing"),
+        ({"hop_seconds": 0.0}, "hop_seconds=0.0: must be positive"),
+        ({"hop_seconds": math.nan}, "hop_seconds=nan: must be positive"),
+        ({"hop_seconds": 1e-9}, "hop_seconds=1e-09: is shorter than one sample at 100 Hz; give more than 0.01"),
+        ({"patch_seconds": 1e-9}, "patch_seconds=1e-09: is shorter than one sample at 100 Hz"),
+        ({"classes": ["a", "b", "a", "b", "a"]}, "classes: 'a' is given 3 times; give each output a name of its own"),
+        ({"short": "loop"}, "short='loop': is not known; use repeat, pad, skip"),
+        ({"logits": "fc"}, "layers: "),
     ):
         with pytest.raises(InputError, match=message):
             TorchBackbone(model, ["0"], **({"sample_rate": 100, "patch_seconds": 1.0} | options))
@@ -578,14 +579,14 @@ def test_what_a_black_box_must_give():
     for options, message in (
         ({"head_output": "scores"}, "use logits or probabilities"),
         ({"hop_seconds": 0.0}, "must be positive"),
-        ({"hop_seconds": 1e-9}, "hop_seconds=1e-09 is shorter than one sample"),
-        ({"step": 0.0}, r"step=0\.0 must be positive"),
+        ({"hop_seconds": 1e-9}, "hop_seconds=1e-09: is shorter than one sample"),
+        ({"step": 0.0}, r"step=0\.0: must be positive"),
         ({"sample_rate": 0}, "must be positive"),
         ({"short": "no"}, "use repeat, pad, skip"),
     ):
         with pytest.raises(InputError, match=message):
             black_box(**options)
-    with pytest.raises(InputError, match="classes: 'a' is there 2 times"):
+    with pytest.raises(InputError, match="classes: 'a' is given 2 times"):
         black_box(mlp(), classes=["a", "b", "a"])
     with pytest.raises(InputError, match="no head"):
         EmbeddingBackbone(lambda x: x, 100, 0.1, classes=["a"])
@@ -634,3 +635,62 @@ def test_gpu_gives_what_the_cpu_gives():
     for layer in LAYERS:
         scale = expected.gradients[layer].abs().max()
         assert (found.gradients[layer].cpu() - expected.gradients[layer]).abs().max() < 1e-4 * scale
+
+
+class Bare:
+    """A user's backbone from before the protocol had a model, a sample rate, a patch length and a hop."""
+
+    name = "bare"
+    layers = ("a",)
+    classes = ()
+    device = torch.device("cpu")
+
+    def fingerprint(self):
+        return None
+
+    def check_layers(self, layers):
+        pass
+
+    def read(self, clip):
+        yield from ()
+
+    def activations(self, inputs, layers, pool):
+        return {}
+
+    def gradients(self, inputs, layers, targets, pool):
+        raise AssertionError
+
+
+def test_another_hop_or_model_is_a_copy():
+    backbone = wrap(convnet(), ["0"])
+    other = backbone.with_hop(backbone.patch_seconds / 2)
+    assert 2 * other.hop_samples == backbone.hop_samples and other.model is backbone.model
+    model = copy.deepcopy(backbone.model)
+    changed = backbone.with_model(model)
+    assert changed.model is model and backbone.model is not model and type(changed) is TorchBackbone
+    with pytest.raises(InputError, match=r"is no torch\.nn\.Module"):
+        backbone.with_model("resnet")
+    with pytest.raises(InputError, match="is a black box without a model"):
+        black_box().with_model(model)
+
+
+def test_every_backbone_follows_the_whole_protocol():
+    for backbone in (wrap(convnet(), ["0"]), black_box()):
+        assert isinstance(backbone, Backbone)
+        check_backbone(backbone)
+
+
+def test_backbones_without_the_optional_members_are_black_boxes():
+    backbone = Bare()
+    check_backbone(backbone)
+    assert model_of(backbone) is None and patch_length(backbone) is None
+    with pytest.raises(InputError, match=r"hop=0\.5: bare does not cut audio into patches; leave hop out"):
+        with_hop(backbone, 0.5)
+    with pytest.raises(InputError, match="backbone='bare': is a black box"):
+        with_model(backbone, convnet())
+    backbone.sample_rate, backbone.patch_seconds, backbone.hop_samples = 100, 1.0, 100
+    assert with_hop(backbone, 0.5).hop_samples == 50 and backbone.hop_samples == 100
+    backbone.model = convnet()
+    assert with_model(backbone, other := convnet()).model is other is not backbone.model
+    with pytest.raises(InputError, match=r"backbone='musicnn': has no read\(\)"):
+        check_backbone("musicnn")

@@ -15,7 +15,7 @@ from torch import nn
 import captum_concepts as cc
 from captum_concepts.backbones.inference import predicted_class
 from captum_concepts.cli.app import main
-from captum_concepts.explanation.timeline import add_timelines, check_model, extract_timelines, with_hop
+from captum_concepts.explanation.timeline import add_timelines, check_model, extract_timelines
 from captum_concepts.plugins.hookspecs import hookimpl
 from captum_concepts.plugins.registry import get_plugin_manager
 
@@ -139,7 +139,7 @@ def test_it_is_kept_saved_and_shown_first(world, tmp_path: Path) -> None:
 @pytest.mark.parametrize("hop", [0.0, -1.0, float("nan"), 0.6, 1e-9])
 def test_a_hop_out_of_range_is_refused(world, hop: float) -> None:
     with pytest.raises(cc.InputError, match=r"hop=.*at most the 0\.50 s of a patch"):
-        with_hop(world.backbone, hop)
+        world.backbone.with_hop(hop)
 
 
 def test_what_cannot_be_heard_is_said_in_one_line(world, tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_recordings_without_counterpart_are_refused(folders, tmp_path, change, m
 
 def test_bad_input_is_one_line(folders, tmp_path):
     pairs = paired_clips(*folders)
-    with pytest.raises(cc.InputError, match="target='hgih' is not a class of power"):
+    with pytest.raises(cc.InputError, match="target='hgih': is not a class of power"):
         deletion_effects(power(), pairs, "hgih")
     with pytest.raises(cc.InputError, match="pairs: 0 groups"):
         deletion_effects(power(), [])

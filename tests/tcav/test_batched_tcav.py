@@ -516,7 +516,7 @@ def test_the_smooth_score_tends_to_the_sign_count(tmp_path):
         ({"mode": "quick"}, "mode='quick' is not known; use fast or exact"),
         ({"method": "svm"}, "method='svm' is not known"),
         ({"temperature": 0}, "temperature=0 must be positive"),
-        ({"layers": ["third"]}, "layer 'third' is not in Net; its layers are: "),
+        ({"layers": ["third"]}, "layer='third': is not in Net; layers: "),
     ],
 )
 def test_bad_arguments(tmp_path, arguments, message):

@@ -169,7 +169,7 @@ def test_class_names_with_commas(models):
     assert tuple(make(models, classes=["a, b", "c", "d"], **options).classes) == ("a, b", "c", "d")
     with pytest.raises(InputError, match="put quotes around whole names"):
         make(models, classes='rock, "sad, slow', **options)
-    with pytest.raises(InputError, match="'a' is there 2 times"):
+    with pytest.raises(InputError, match="'a' is given 2 times"):
         make(models, classes="a, b, a", **options)
 
 
