@@ -14,6 +14,7 @@ import pytest
 import soundfile
 import torch
 from captum.concept import TCAV, Classifier, Concept, ConceptInterpreter
+from helpers.models import band_energies
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -43,9 +44,7 @@ class Ear(nn.Module):
             self.head.bias.zero_()
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
-        spectrum = torch.fft.rfft(waveform.unflatten(1, (10, 200))).abs()[:, :, :96]
-        bands = self.bands(torch.log1p(spectrum.unflatten(2, (16, 6)).mean(3)))
-        return self.head(self.mixed(bands).mean(1))
+        return self.head(self.mixed(self.bands(band_energies(waveform, 16, frames=10))).mean(1))
 
 
 def tone(kind: str, rng: np.random.Generator, seconds: float = 0.5) -> np.ndarray:
@@ -361,7 +360,7 @@ def test_cheap_faults_are_found_before_audio_is_heard(backbone, concepts, sounds
     made, clips = explainer(backbone), sounds / "explain"
     with pytest.raises(cc.InputError, match="'jazz' is not a class"):
         made.explain(clips, concepts, ["deep", "jazz"])
-    with pytest.raises(cc.InputError, match="target=2 is out of range"):
+    with pytest.raises(cc.InputError, match="target=2: is out of range"):
         made.explain(clips, concepts, 2)
     with pytest.raises(cc.InputError, match=r"target=1\.0: give a class's name or number"):
         explainer(backbone).explain(sounds / "explain", concepts, targets=1.0)
@@ -377,7 +376,7 @@ def test_cheap_faults_are_found_before_audio_is_heard(backbone, concepts, sounds
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"layers": "bnds"}, "layer 'bnds' is not in Ear; its layers are: bands"),
+        ({"layers": "bnds"}, "layer='bnds': is not in Ear; did you mean 'bands'. layers: bands"),
         ({"cav": "x"}, "unknown CAV method 'x'"),
         ({"miner": "x"}, "unknown miner 'x'"),
         ({"similarity": "x"}, "unknown similarity 'x'"),
