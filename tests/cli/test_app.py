@@ -19,6 +19,7 @@ import pytest
 import soundfile as sf
 import torch
 from click.testing import CliRunner, Result
+from helpers.models import band_energies
 from torch import Tensor, nn
 
 from captum_concepts.backbones.options import resolve_device
@@ -66,9 +67,7 @@ class Bands(nn.Module):
             self.head.bias.zero_()
 
     def forward(self, waves: Tensor) -> Tensor:
-        spectrum = torch.fft.rfft(waves)[:, :992].abs()
-        energies = spectrum.reshape(len(waves), 16, -1).mean(-1)
-        return self.head(self.bands(torch.log1p(energies)))
+        return self.head(self.bands(band_energies(waves, 16)[:, 0]))
 
 
 def load_bands(
