@@ -34,7 +34,6 @@ QUICK = (
     "accuracy/hierarchies.py",
     "validity/concept_warnings.py",
     "validity/deletion.py",
-    "validity/sanity.py",
 )
 
 # ---------------------------------------------------------------------- options

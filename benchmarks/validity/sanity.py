@@ -3,7 +3,7 @@
     python benchmarks/validity/sanity.py                   # prints the table
     python benchmarks/validity/sanity.py --update-docs     # and writes docs/explanation/figures/sanity.md
 
-Exits with 1 if a check fails. --quick changes nothing: it takes half a minute.
+Exits with 1 if a check fails.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from harness import options, table, write_figure
 
 
 def main() -> None:
-    parser = options(__doc__, quick="nothing is smaller", seed=0, update_docs="sanity.md")
+    parser = options(__doc__, seed=0, update_docs="sanity.md")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         music = write_dataset(Path(folder) / "music", MusicGenerator(seed=given.seed))
