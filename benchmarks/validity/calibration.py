@@ -32,11 +32,13 @@ from captum_concepts.cavs.bank import ConceptBank
 from captum_concepts.cavs.builtin import CAV_METHODS
 from captum_concepts.cavs.fit import fit_cavs
 from captum_concepts.cavs.groups import group_weights
+from captum_concepts.cavs.methods import CavMethod
+from captum_concepts.cavs.rows import LabelledRows
 from captum_concepts.significance.classical import refit_scores, tutorial_test, welch
 from captum_concepts.significance.corrections import adjust, hierarchical
 from captum_concepts.significance.intervals import mean_interval, share_interval
 from captum_concepts.significance.layer_nulls import NullKey, null_families
-from captum_concepts.significance.null_concepts import LayerData, NullPlan, NullSets, effects, null_sets
+from captum_concepts.significance.null_concepts import NullPlan, NullSets, effects, null_sets
 from captum_concepts.significance.rank_tests import gated_rank_test, rank_test
 from captum_concepts.significance.scores import score_layer
 
@@ -125,8 +127,8 @@ def permuted(rows: Rows, method: str, seed: int) -> np.ndarray:
         negatives[:, k] = np.isin(rows.groups, rng.choice(np.array(others, dtype=object), SIZE, replace=False))
     gradient = rows.gradients[:, [seed % rows.gradients.shape[1]]].mean(0)
     bank = fit_cavs(rows.activations, positives, method, rows.groups, negatives=negatives, layer="l", seed=seed)
-    data = LayerData(rows.activations, positives, negatives, rows.groups)
-    plan = NullPlan(CAV_METHODS[method], {}, 199, seed, False, own=True)
+    data = LabelledRows(rows.activations, positives, negatives, rows.groups)
+    plan = NullPlan(CavMethod(CAV_METHODS[method]), 199, seed, False, own=True)
     found = []
     for key, columns in null_families(data, range(len(bank)), False, own=True).items():
         null = null_sets(data, np.frombuffer(key[2], dtype=bool), key[0], gradient, plan, key[1])
@@ -163,14 +165,14 @@ def batch(rows: Rows, method: str, plan: Plan, seed: int, rest: bool) -> pd.Data
     pool = np.isin(groups, other)
     clips = torch.from_numpy(rng.permutation(len(rows.gradients))[: len(rows.gradients) // 2])
     gradient = rows.gradients[clips][:, [seed % rows.gradients.shape[1]]].mean(0)
-    null_plan = NullPlan(CAV_METHODS[method], {}, plan.nulls, seed, rest)
+    null_plan = NullPlan(CavMethod(CAV_METHODS[method]), plan.nulls, seed, rest)
     found: list[pd.DataFrame] = []
     nulls: dict[NullKey, NullSets] = {}
     for number in range(plan.fits):
         positives = np.concatenate([disjoint(groups, rng.permutation(half)) for _ in range(CUTS)], axis=1)
         negatives = ~positives if rest else np.repeat(pool[:, None], positives.shape[1], axis=1)
         bank = fit_cavs(x, positives, method, groups, negatives=negatives, layer="l", seed=1000 * seed + number)
-        data = LayerData(x, positives, negatives, groups)
+        data = LabelledRows(x, positives, negatives, groups)
         for key, columns in null_families(data, range(len(bank)), rest).items():
             if key not in nulls:
                 eligible = np.frombuffer(key[2], dtype=bool)
@@ -180,7 +182,7 @@ def batch(rows: Rows, method: str, plan: Plan, seed: int, rest: bool) -> pd.Data
 
 
 def p_values_table(
-    bank: ConceptBank, data: LayerData, gradient: torch.Tensor, columns: list[int], null: NullSets
+    bank: ConceptBank, data: LabelledRows, gradient: torch.Tensor, columns: list[int], null: NullSets
 ) -> pd.DataFrame:
     """Status and p-values as ``score_layer`` gives them, also of concepts that did not pass the gate."""
     masks = torch.from_numpy(data.positives), torch.from_numpy(data.negatives)
@@ -245,9 +247,9 @@ def power(rows: Rows, repetitions: int) -> list[dict[str, Any]]:
             owner = np.array([sets.get(group, -1) for group in rows.groups])
             positives = owner[:, None] == np.arange(sets_at_once)
             x = rows.activations + strength * torch.from_numpy(owner >= 0)[:, None] * step
-            data = LayerData(x, positives, np.repeat(owner[:, None] < 0, sets_at_once, 1), rows.groups)
+            data = LabelledRows(x, positives, np.repeat(owner[:, None] < 0, sets_at_once, 1), rows.groups)
             bank = fit_cavs(x, positives, groups=rows.groups, negatives=data.negatives, layer="l")
-            plan = NullPlan(CAV_METHODS["pattern"], {}, 999, seed, False)
+            plan = NullPlan(CavMethod(CAV_METHODS["pattern"]), 999, seed, False)
             table = score_layer(bank, data, gradients, rows.clip_groups, ["target"], plan, 100)[0]
             status.append((table["status"] == "ok").mean())
             p_values.append((table["p_value"] <= ALPHA).mean())
@@ -277,7 +279,7 @@ def fdr(repetitions: int) -> list[dict[str, Any]]:
             world.data.activations, world.data.positives, groups=world.data.groups,
             negatives=world.data.negatives, names=world.names, layer="l",
         )  # fmt: skip
-        plan = NullPlan(CAV_METHODS["pattern"], {}, 3999, seed, False)
+        plan = NullPlan(CavMethod(CAV_METHODS["pattern"]), 3999, seed, False)
         table = score_layer(bank, world.data, world.gradients, world.clip_groups, ["target"], plan, 100)[0]
         family = table["p_unconditional"].mask(table["status"] != "ok", 1.0).to_numpy()
         for method in ("bh", "by", "holm"):
@@ -361,8 +363,8 @@ def timing() -> list[dict[str, Any]]:
         x += 2 * torch.randn(concepts, width, generator=generator)[owner] / width**0.25
         gradients = torch.randn(100, 10, width, generator=generator)
         bank = fit_cavs(x, positives, groups=groups, layer=str(width))
-        plan = NullPlan(CAV_METHODS["pattern"], {}, nulls, 0, True)
-        data = LayerData(x, positives, ~positives, groups)
+        plan = NullPlan(CavMethod(CAV_METHODS["pattern"]), nulls, 0, True)
+        data = LabelledRows(x, positives, ~positives, groups)
         start = time.perf_counter()
         score_layer(bank, data, gradients, [str(i) for i in range(100)], [str(t) for t in range(10)], plan, 1000)
         took += time.perf_counter() - start

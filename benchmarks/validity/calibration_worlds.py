@@ -14,10 +14,10 @@ import captum_concepts as cc
 from captum_concepts.activations.extraction import extract
 from captum_concepts.audio.clips import Clip
 from captum_concepts.backbones.protocol import Backbone
+from captum_concepts.cavs.rows import LabelledRows
 from captum_concepts.demo.model import demo_backbone
 from captum_concepts.demo.music import MusicGenerator
 from captum_concepts.hierarchy.concept_hierarchy import ConceptHierarchy
-from captum_concepts.significance.null_concepts import LayerData
 from captum_concepts.significance.sensitivity import clip_means
 
 TAGS = ("jazz", "rock", "metal", "Hip-Hop", "country", "blues", "folk", "soul", "electronic", "ambient")
@@ -79,7 +79,7 @@ def real_rows(notes: int, data: Path) -> Rows | None:
 class Mixed:
     """200 concepts, 20 of them planted, with a tree that the truth follows and one that it does not."""
 
-    data: LayerData
+    data: LabelledRows
     names: list[str]
     truth: np.ndarray
     gradients: torch.Tensor
@@ -107,7 +107,7 @@ def mixed_truth(seed: int, concepts: int = 200, planted: int = 20, groups: int =
     x = torch.randn(len(owner), width, generator=generator)
     x[: concepts * groups] += shift[torch.from_numpy(owner[: concepts * groups])]
     shows = owner[:, None] == np.arange(concepts)
-    data = LayerData(
+    data = LabelledRows(
         x,
         shows,
         np.repeat(owner[:, None] < 0, concepts, 1),

@@ -32,9 +32,11 @@ from captum_concepts.audio.clips import Clip
 from captum_concepts.audio.files import find_audio
 from captum_concepts.cavs.bank import ConceptBank
 from captum_concepts.cavs.fit import fit_cavs
+from captum_concepts.cavs.methods import CavMethod
 from captum_concepts.cavs.pattern import fit_pattern
+from captum_concepts.cavs.rows import LabelledRows
 from captum_concepts.concepts.overlap import Overlap, shared
-from captum_concepts.diagnostics.layer_diagnostics import ConceptRows, LayerChecks
+from captum_concepts.diagnostics.layer_diagnostics import LayerChecks
 from captum_concepts.diagnostics.pushforward import push_forward
 from captum_concepts.diagnostics.random_sets import GroupSampler
 from captum_concepts.results.diagnostics import is_confounded
@@ -97,9 +99,8 @@ def warned(
     if admit:
         bank.quality["status"] = "ok"
     overlap = Overlap(bank.names, shared(positives), shared(GroupSampler(groups).marked(positives)))
-    tables, lines = LayerChecks(ConceptRows(positives, negatives, groups), fit_pattern, {}, overlap, seed).check(
-        bank, x, shape
-    )
+    rows = LabelledRows(x, positives, negatives, groups)
+    tables, lines = LayerChecks(rows, CavMethod(fit_pattern), overlap, seed).check(bank, shape)
     return {kind for kind, (name, holds) in KINDS.items() if name in tables and holds(tables[name])}, lines
 
 

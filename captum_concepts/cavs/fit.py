@@ -18,7 +18,7 @@ from torch import Tensor
 from captum_concepts.cavs.bank import QUALITY_COLUMNS, ConceptBank
 from captum_concepts.cavs.groups import Grouping, group_weights, index_groups, row_weights
 from captum_concepts.cavs.held_out import FOLD_INFLATION, held_out_logits
-from captum_concepts.cavs.methods import FitFunction, resolve_method, run_fit
+from captum_concepts.cavs.methods import CavMethod, FitFunction, resolve_method
 from captum_concepts.cavs.quality import auc_with_interval, balanced_accuracy
 from captum_concepts.concepts.folds import stratified_parts
 from captum_concepts.errors import InputError
@@ -75,14 +75,14 @@ def fit_cavs(
     group_names, index = index_groups(given)
     grouping = Grouping(group_names, torch.as_tensor(index, device=x.device))
     weight_of_row = row_weights(group_weights(given) if weights is None else weights, x)
-    fit = resolve_method(method)
+    fit = CavMethod(resolve_method(method), options)
     counts = grouping.any(positives).sum(0).cpu().numpy(), grouping.any(negative).sum(0).cpu().numpy()
     enough = (counts[0] >= min_groups) & (counts[1] >= min_groups)
     directions = x.new_full((k, x.shape[1]), torch.nan)
     biases, scales = x.new_full((k,), torch.nan), x.new_full((k,), torch.nan)
     fitted = torch.as_tensor(np.flatnonzero(enough), device=x.device)
     if len(fitted):
-        parts = run_fit(fit, x, positives[:, fitted], negative[:, fitted], weight_of_row, options)
+        parts = fit(x, positives[:, fitted], negative[:, fitted], weight_of_row)
         directions[fitted], biases[fitted], scales[fitted] = parts
     quality = pd.DataFrame({"concept": pd.Series(names, dtype=object)})
     quality[["auc", "low", "high", "accuracy", "p_value"]] = np.nan
@@ -91,7 +91,7 @@ def fit_cavs(
         chosen = [names[i] for i in fitted.tolist()]
         fold = stratified_parts(grouping.names, shown_by, chosen, [1 / folds] * folds, seed)
         logits, of_group = held_out_logits(
-            x, positives[:, fitted], negative[:, fitted], weight_of_row, grouping, fold, fit, options
+            x, positives[:, fitted], negative[:, fitted], weight_of_row, grouping, fold, fit
         )
         measured = (*auc_with_interval(logits, *of_group, FOLD_INFLATION), balanced_accuracy(logits, *of_group))
         for column, values in zip(("auc", "low", "high", "accuracy"), measured, strict=True):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from captum_concepts.cavs.groups import Grouping, group_means
-from captum_concepts.cavs.methods import FitFunction, run_fit
+from captum_concepts.cavs.methods import CavMethod
 from captum_concepts.cavs.quality import gaussian_log_odds
 
 # Held-out logits of different folds share most of what they were fitted on. The variance of the AUC of meaningless
@@ -24,8 +22,7 @@ def held_out_logits(
     weights: Tensor,
     grouping: Grouping,
     fold: np.ndarray,
-    fit: FitFunction,
-    options: dict[str, Any],
+    method: CavMethod,
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """Logits of groups by CAVs that were fitted without them, and which groups are positive and negative.
 
@@ -39,7 +36,7 @@ def held_out_logits(
         weights: (N,).
         grouping: of the rows into G groups.
         fold: (G,) int, the fold of each group.
-        fit, options: of the method.
+        method: CAV method with its options.
 
     Returns:
         logits (G, K), (bool (G, K), bool (G, K)).
@@ -57,7 +54,7 @@ def held_out_logits(
         if not complete.any():
             continue
         shows, against = positives[~out][:, complete], negatives[~out][:, complete]
-        direction = run_fit(fit, x[~out], shows, against, weights[~out], options)[0]
+        direction = method(x[~out], shows, against, weights[~out])[0]
         values = group_means(rows @ direction.T, members[:, complete], index, len(grouping.names))
         fitted = [part[:, complete] & ~held[:, None] for part in of_group]
         logits[held.nonzero(), complete.nonzero().T] = gaussian_log_odds(values, *fitted)[held]

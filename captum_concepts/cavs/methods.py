@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -13,6 +14,31 @@ from captum_concepts.errors import InputError
 from captum_concepts.text import short_repr
 
 FitFunction = Callable[..., Fit]
+
+
+@dataclass(frozen=True)
+class CavMethod:
+    """A CAV method with its options.
+
+    Attributes:
+        fit: the method's function, like ``cavs.fit_pattern``.
+        options: passed to it.
+
+    Example:
+        >>> from captum_concepts.cavs import fit_pattern
+        >>> method = CavMethod(fit_pattern)
+        >>> rows, labels = torch.eye(4), torch.tensor([[True], [True], [False], [False]])
+        >>> directions, biases, scales = method(rows, labels, ~labels, torch.ones(4))
+        >>> directions
+        tensor([[ 0.5000,  0.5000, -0.5000, -0.5000]])
+    """
+
+    fit: FitFunction
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, activations: Tensor, positives: Tensor, negatives: Tensor, weights: Tensor) -> Fit:
+        """Unit directions (K, D), biases (K,) and scales (K,); see :func:`run_fit`."""
+        return run_fit(self.fit, activations, positives, negatives, weights, dict(self.options))
 
 
 def resolve_method(method: str | FitFunction) -> FitFunction:

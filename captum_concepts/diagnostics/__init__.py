@@ -1,13 +1,12 @@
 """What to know about the concepts before their scores are believed."""
 
 from captum_concepts.diagnostics.domain_shift import DomainCheck, check_domain
-from captum_concepts.diagnostics.layer_diagnostics import LayerChecks, diagnose
+from captum_concepts.diagnostics.layer_diagnostics import LayerChecks
 from captum_concepts.diagnostics.pushforward import push_forward
 
 __all__ = [
     "DomainCheck",
     "LayerChecks",
     "check_domain",
-    "diagnose",
     "push_forward",
 ]

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from captum_concepts.cavs.fit import fit_cavs
 from captum_concepts.cavs.groups import group_weights
-from captum_concepts.diagnostics.random_sets import Fitter, GroupSampler
+from captum_concepts.cavs.methods import CavMethod
+from captum_concepts.diagnostics.random_sets import GroupSampler
 from captum_concepts.results.diagnostics import is_confounded
 
 RANDOM_SETS = 20
@@ -42,7 +43,7 @@ class DomainCheck:
 
 
 def check_domain(
-    fitter: Fitter,
+    method: CavMethod,
     activations: Tensor,
     positives: np.ndarray,
     negatives: np.ndarray,
@@ -55,7 +56,7 @@ def check_domain(
     Single notes against a pool of full mixes make every set of notes significant: their CAVs all say "a single note".
 
     Args:
-        fitter: the CAV method.
+        method: the CAV method.
         activations: (N, D).
         positives, negatives: bool (N, K).
         groups: (N,).
@@ -88,7 +89,7 @@ def check_domain(
     marked = drawn[shuffles.index] & ours[rows, None]
     against = np.repeat((pool[rows] & ~any_shown[shuffles.index])[:, None], drawn.shape[1], axis=1)
     bank = fit_cavs(
-        x, marked, fitter.fit, groups[rows], negatives=against, folds=folds, seed=seed, layer="", **fitter.options
+        x, marked, method.fit, groups[rows], negatives=against, folds=folds, seed=seed, layer="", **method.options
     )
     whole = bank.quality.iloc[0]
     return DomainCheck(

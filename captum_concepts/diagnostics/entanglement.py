@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from captum_concepts.cavs.groups import group_means
+from captum_concepts.cavs.methods import CavMethod
 from captum_concepts.cavs.quality import auc_with_interval
+from captum_concepts.choices import ALPHA
 from captum_concepts.concepts.overlap import Overlap
 from captum_concepts.diagnostics.leakage import SHARED
-from captum_concepts.diagnostics.random_sets import Fitter, GroupSampler, RandomSets
+from captum_concepts.diagnostics.random_sets import GroupSampler, RandomSets, fit_directions
 from captum_concepts.diagnostics.stability import Halves
 
-ALPHA = 0.05
 MAX_PAIRS = 500
 BLOCK_VALUES = 2**24
 
@@ -62,13 +63,13 @@ class CosineBand:
         return np.minimum(self.mean[first, second] + edge * self.spread[first, second], 1.0)
 
 
-def random_directions(fitter: Fitter, activations: Tensor, sets: RandomSets) -> Iterator[Tensor]:
+def random_directions(method: CavMethod, activations: Tensor, sets: RandomSets) -> Iterator[Tensor]:
     """Unit CAVs of random sets: (R, 2, C, D) for each batch of replicates."""
     rows = activations[torch.from_numpy(sets.rows).to(activations.device)]
     for batch in sets.batches():
         shape = batch.positives.shape[1:]
         positives, negatives = (mask.reshape(len(rows), -1) for mask in (batch.positives, batch.negatives))
-        yield fitter.directions(rows, positives, negatives, sets.weights).reshape(*shape, -1)
+        yield fit_directions(method, rows, positives, negatives, sets.weights).reshape(*shape, -1)
 
 
 def random_pair_cosines(directions: Tensor) -> np.ndarray:

@@ -13,7 +13,8 @@ from torch import Tensor
 from captum_concepts.backbones.layers import POSITION_AXES
 from captum_concepts.cavs.bank import ConceptBank
 from captum_concepts.cavs.groups import group_weights
-from captum_concepts.cavs.methods import FitFunction
+from captum_concepts.cavs.methods import CavMethod
+from captum_concepts.cavs.rows import LabelledRows
 from captum_concepts.concepts.overlap import Overlap
 from captum_concepts.diagnostics.domain_shift import RANDOM_SETS, DomainCheck, check_domain
 from captum_concepts.diagnostics.entanglement import (
@@ -31,73 +32,41 @@ from captum_concepts.diagnostics.position import (
     energy_profile,
     position_dependence,
 )
-from captum_concepts.diagnostics.random_sets import Fitter, GroupSampler, RandomSets
+from captum_concepts.diagnostics.random_sets import GroupSampler, RandomSets
 from captum_concepts.diagnostics.stability import Resampler, random_cosines
-from captum_concepts.results.diagnostics import LONGEST, NAMED, Diagnostics
+from captum_concepts.results.diagnostics import LONGEST, NAMED
 from captum_concepts.text import pluralize, short_repr
 
 
-def diagnose(
-    diagnostics: Diagnostics,
-    bank: ConceptBank,
-    activations: Tensor,
-    rows: ConceptRows,
-    fit: FitFunction,
-    options: dict[str, Any],
-    overlap: Overlap,
-    seed: int,
-    shape: Mapping[str, int] | None = None,
-) -> list[str]:
-    """Add the tables of one layer to ``diagnostics``; the warnings. See ``LayerChecks``."""
-    tables, lines = LayerChecks(rows, fit, options, overlap, seed).check(bank, activations, shape)
-    for name, table in tables.items():
-        diagnostics.append(name, table)
-    return lines
-
-
-@dataclass(frozen=True)
-class ConceptRows:
-    """Which rows show which concept, the same at all layers.
-
-    Attributes:
-        positives, negatives: bool (N, K).
-        groups: (N,) of str.
-    """
-
-    positives: np.ndarray
-    negatives: np.ndarray
-    groups: np.ndarray
-
-
 class LayerChecks:
-    """Checks the concepts of one layer after the other.
+    """Checks the concepts of one layer.
 
     Args:
-        rows: the concept rows.
-        fit, options: the CAV method.
+        rows: of the layer, with labels and groups.
+        method: CAV method with its options.
         overlap: of the concepts' examples.
         seed: of cuts and random sets. Same seed, same bytes.
     """
 
-    def __init__(self, rows: ConceptRows, fit: FitFunction, options: dict[str, Any], overlap: Overlap, seed: int):
+    def __init__(self, rows: LabelledRows, method: CavMethod, overlap: Overlap, seed: int):
         self.rows, self.overlap, self.seed = rows, overlap, seed
-        self.fitter = Fitter(fit, options)
+        self.method = method
         self.shuffles = GroupSampler(rows.groups)
-        self.resampler = Resampler(self.fitter, self.shuffles, group_weights(rows.groups))
+        self.resampler = Resampler(self.method, self.shuffles, group_weights(rows.groups))
 
     def check(
-        self, bank: ConceptBank, activations: Tensor, shape: Mapping[str, int] | None = None
+        self, bank: ConceptBank, shape: Mapping[str, int] | None = None
     ) -> tuple[dict[str, pd.DataFrame], list[str]]:
         """Tables and warnings of one layer, of the concepts that can be told apart there.
 
         Args:
             bank: fitted on the rows.
-            activations: (N, D).
             shape: sizes of the layer's axes if time and frequency are not pooled.
 
         Returns:
             name -> rows of ``Diagnostics``, and one line for each kind of thing that was found.
         """
+        activations = self.rows.activations
         tables: dict[str, pd.DataFrame] = {}
         lines: list[str] = []
         usable = np.flatnonzero((bank.quality["status"] == "ok").to_numpy())
@@ -112,7 +81,7 @@ class LayerChecks:
             if sets.count and pushes:
                 tables["positions"] = self._positions(part, activations, sets, pushes, lines)
         found = check_domain(
-            self.fitter, activations, self.rows.positives, self.rows.negatives, self.rows.groups, self.seed
+            self.method, activations, self.rows.positives, self.rows.negatives, self.rows.groups, self.seed
         )
         if found is not None:
             tables["domain"] = pd.DataFrame([{"layer": bank.layer, **vars(found)}])
@@ -123,7 +92,7 @@ class LayerChecks:
     def _random(self, activations: Tensor, sets: RandomSets, pushes: list[RandomPushes]) -> CosineBand | None:
         """The band of cosines of random sets; their directions go into ``pushes`` as well."""
         cosines: list[np.ndarray] = []
-        for directions in random_directions(self.fitter, activations, sets):
+        for directions in random_directions(self.method, activations, sets):
             cosines.append(random_pair_cosines(directions))
             for along in pushes:
                 along.add(directions.flatten(0, 1))
@@ -133,7 +102,7 @@ class LayerChecks:
         found = self.resampler.cosines(activations, part.positives, part.negatives, self.seed).double().cpu().numpy()
         chance = np.full(len(found), np.nan)
         if sets.count:
-            null = random_cosines(self.fitter, activations, sets, self.seed)
+            null = random_cosines(self.method, activations, sets, self.seed)
             chance = np.nanquantile(null, 0.95, axis=0)[sets.kind_of]
         names = [part.bank.names[k] for k in part.usable]
         table = pd.DataFrame({"layer": part.bank.layer, "concept": names, "cosine": found, "chance": chance})

@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from captum_concepts.cavs.groups import group_weights, index_groups
-from captum_concepts.cavs.methods import FitFunction, run_fit
+from captum_concepts.cavs.methods import CavMethod
 from captum_concepts.seeding import random_key, without_common_folder
 
 MAX_KINDS = 16
@@ -20,35 +19,26 @@ REPLICATES = 1024  # pairs of random sets over all kinds of concepts, at least 3
 FIT_VALUES = 2**25
 
 
-@dataclass(frozen=True)
-class Fitter:
-    """A CAV method with its options, and the rows' weights.
+def fit_directions(
+    method: CavMethod, rows: Tensor, positives: np.ndarray, negatives: np.ndarray, weights: np.ndarray
+) -> Tensor:
+    """(K, D) unit directions; NaN where a column lacks positives or negatives.
 
-    Attributes:
-        fit: the method's function.
-        options: of it.
+    Args:
+        method: CAV method with its options.
+        rows: (N, D).
+        positives, negatives: bool (N, K).
+        weights: (N,).
     """
-
-    fit: FitFunction
-    options: dict[str, Any]
-
-    def directions(self, rows: Tensor, positives: np.ndarray, negatives: np.ndarray, weights: np.ndarray) -> Tensor:
-        """(K, D) unit directions; NaN where a column lacks positives or negatives.
-
-        Args:
-            rows: (N, D).
-            positives, negatives: bool (N, K).
-            weights: (N,).
-        """
-        found = rows.new_full((positives.shape[1], rows.shape[1]), torch.nan)
-        complete = np.flatnonzero(positives.any(axis=0) & negatives.any(axis=0))
-        weight = torch.from_numpy(weights).to(rows)
-        size = max(1, FIT_VALUES // max(rows.shape))
-        for start in range(0, len(complete), size):
-            columns = complete[start : start + size]
-            shows, against = (torch.from_numpy(mask[:, columns]).to(rows.device) for mask in (positives, negatives))
-            found[torch.from_numpy(columns)] = run_fit(self.fit, rows, shows, against, weight, self.options)[0]
-        return found
+    found = rows.new_full((positives.shape[1], rows.shape[1]), torch.nan)
+    complete = np.flatnonzero(positives.any(axis=0) & negatives.any(axis=0))
+    weight = torch.from_numpy(weights).to(rows)
+    size = max(1, FIT_VALUES // max(rows.shape))
+    for start in range(0, len(complete), size):
+        columns = complete[start : start + size]
+        positive, negative = (torch.from_numpy(mask[:, columns]).to(rows.device) for mask in (positives, negatives))
+        found[torch.from_numpy(columns)] = method(rows, positive, negative, weight)[0]
+    return found
 
 
 class GroupSampler:

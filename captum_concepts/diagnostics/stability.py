@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_concepts.diagnostics.random_sets import Fitter, GroupSampler, RandomSets
+from captum_concepts.cavs.methods import CavMethod
+from captum_concepts.diagnostics.random_sets import GroupSampler, RandomSets, fit_directions
 
 SPLITS = 4
 NULLS = 512  # random sets over all kinds, at least 24 of each
@@ -32,12 +33,12 @@ class Resampler:
     """Fits concepts on halves of their groups.
 
     Attributes:
-        fitter: the CAV method.
+        method: the CAV method.
         shuffles: of the groups of the rows.
         weights: (N,) of the rows.
     """
 
-    fitter: Fitter
+    method: CavMethod
     shuffles: GroupSampler
     weights: np.ndarray
 
@@ -51,7 +52,7 @@ class Resampler:
         """
         first = self.shuffles.halves(positives, negatives, seed)
         parts = [
-            self.fitter.directions(activations, positives & chosen, negatives & chosen, self.weights)
+            fit_directions(self.method, activations, positives & chosen, negatives & chosen, self.weights)
             for chosen in (first, ~first)
         ]
         return Halves(first, torch.stack(parts))
@@ -80,14 +81,14 @@ class Resampler:
         return torch.stack([(pair[0] * pair[1]).sum(1) for pair in found])
 
 
-def random_cosines(fitter: Fitter, activations: Tensor, sets: RandomSets, seed: int = 0) -> np.ndarray:
+def random_cosines(method: CavMethod, activations: Tensor, sets: RandomSets, seed: int = 0) -> np.ndarray:
     """``Resampler.cosines`` of random sets.
 
     Returns:
         float64 (R, C), one row per replicate, one column per kind of ``sets``.
     """
     rows = activations[torch.from_numpy(sets.rows).to(activations.device)]
-    resampler = Resampler(fitter, sets.shuffles, sets.weights)
+    resampler = Resampler(method, sets.shuffles, sets.weights)
     found = []
     for batch in sets.batches(max(24, NULLS // len(sets.kinds))):
         count = batch.positives.shape[1]

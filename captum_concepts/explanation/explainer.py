@@ -246,8 +246,7 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
             inputs,
             experimental_sets,
             target,
-            fit=self.options.fit.fit,
-            options=self.options.fit.cav_options,
+            method=self.options.fit.method,
             pool=self.options.fit.pool,
             batch_size=self.batch_size,
         )

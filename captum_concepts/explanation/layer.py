@@ -19,8 +19,9 @@ from captum_concepts.backbones.protocol import Backbone
 from captum_concepts.cavs.bank import ConceptBank
 from captum_concepts.cavs.fit import fit_cavs
 from captum_concepts.cavs.groups import group_weights
+from captum_concepts.cavs.rows import LabelledRows
 from captum_concepts.concepts.concept_set import ConceptSet
-from captum_concepts.diagnostics.layer_diagnostics import ConceptRows, LayerChecks
+from captum_concepts.diagnostics.layer_diagnostics import LayerChecks
 from captum_concepts.explanation.examples import examples
 from captum_concepts.explanation.options import ExplainOptions, FitOptions, HierarchyOptions
 from captum_concepts.hierarchy.concept_hierarchy import ConceptHierarchy
@@ -30,7 +31,7 @@ from captum_concepts.miners.bootstrap import ResampledDiscriminant, ResampledSim
 from captum_concepts.plugins.registry import get_plugin_manager
 from captum_concepts.results.tables import empty_scores
 from captum_concepts.significance.layer_nulls import layer_nulls
-from captum_concepts.significance.null_concepts import LayerData, NullPlan
+from captum_concepts.significance.null_concepts import NullPlan
 from captum_concepts.significance.scores import score_layer
 from captum_concepts.significance.sensitivity import clip_means
 from captum_concepts.similarities.api import similarity
@@ -131,10 +132,10 @@ def explain_layer(given: LayerInput, options: ExplainOptions) -> LayerResult:
     )
 
 
-def labelled_rows(given: LayerInput) -> LayerData:
+def labelled_rows(given: LayerInput) -> LabelledRows:
     """The concepts' activations at the layer, on the backbone's device, with their labels and groups."""
     kept, rows = given.extracted.kept, given.extracted.rows
-    return LayerData(
+    return LabelledRows(
         activations=given.extracted.activations[given.layer].to(given.backbone.device),
         positives=given.concepts.positives()[kept][rows],
         negatives=given.concepts.negative_mask()[kept][rows],
@@ -143,7 +144,7 @@ def labelled_rows(given: LayerInput) -> LayerData:
     )
 
 
-def fit_bank(given: LayerInput, rows: LayerData, options: FitOptions) -> ConceptBank:
+def fit_bank(given: LayerInput, rows: LabelledRows, options: FitOptions) -> ConceptBank:
     """The CAVs of all concepts, on the CPU."""
     return fit_cavs(
         rows.activations,
@@ -165,16 +166,15 @@ def testable(bank: ConceptBank) -> list[str]:
 
 
 def diagnose_layer(
-    given: LayerInput, bank: ConceptBank, rows: LayerData, options: FitOptions
+    given: LayerInput, bank: ConceptBank, rows: LabelledRows, options: FitOptions
 ) -> tuple[dict[str, pd.DataFrame], list[str]]:
     """Tables of diagnostics of the layer's concepts, and warnings."""
-    labels = ConceptRows(rows.positives, rows.negatives, rows.groups)
-    checks = LayerChecks(labels, options.fit, options.cav_options, given.concepts.overlap(), given.seed)
+    checks = LayerChecks(rows, options.method, given.concepts.overlap(), given.seed)
     shape = unpooled_shapes(given.backbone, (given.layer,), options.pool).get(given.layer)
-    return checks.check(bank, rows.activations, shape)
+    return checks.check(bank, shape)
 
 
-def mean_gradients(given: LayerInput, rows: LayerData) -> Tensor:
+def mean_gradients(given: LayerInput, rows: LabelledRows) -> Tensor:
     """(clips, targets, D) gradients of the logits, mean over the patches of each clip; (1, 0, D) without classes."""
     if given.explained is None:
         return rows.activations.new_zeros(1, 0, rows.activations.shape[1])
@@ -182,7 +182,7 @@ def mean_gradients(given: LayerInput, rows: LayerData) -> Tensor:
 
 
 def mine_layer(
-    given: LayerInput, bank: ConceptBank, rows: LayerData, gradients: Tensor, options: ExplainOptions
+    given: LayerInput, bank: ConceptBank, rows: LabelledRows, gradients: Tensor, options: ExplainOptions
 ) -> tuple[np.ndarray, ConceptHierarchy | None, Support | None]:
     """The similarity of all concepts (K, K), the hierarchy of the testable ones, and its bootstrap support."""
     matrix = np.full((len(bank), len(bank)), np.nan, dtype=np.float32)
@@ -212,7 +212,7 @@ def mine_layer(
 
 
 def resampled(
-    rows: LayerData,
+    rows: LabelledRows,
     columns: list[int],
     gradients: Tensor,
     options: HierarchyOptions,
@@ -224,7 +224,7 @@ def resampled(
     if options.similarity == "discriminant":
         return ResampledDiscriminant(rows.activations, positives, weights, rows.groups, options.support, seed)
     return ResampledSimilarity(
-        options.similarity, fit.fit, fit.cav_options, rows.activations, positives, rows.negatives[:, columns],
+        options.similarity, fit.method, rows.activations, positives, rows.negatives[:, columns],
         weights, rows.groups, gradients, options.support, seed,
     )  # fmt: skip
 
@@ -232,7 +232,7 @@ def resampled(
 def score_concepts(
     given: LayerInput,
     bank: ConceptBank,
-    rows: LayerData,
+    rows: LabelledRows,
     gradients: Tensor,
     hierarchy: ConceptHierarchy | None,
     options: ExplainOptions,
@@ -240,7 +240,7 @@ def score_concepts(
     """The bank with p-values of its quality, number of null concepts, scores, sensitivities and warnings."""
     rest, in_domain = (given.concepts.negatives == kind for kind in ("rest", "in-domain"))
     fit, tests = options.fit, options.tests
-    plan = NullPlan(fit.fit, fit.cav_options, tests.n_nulls, given.seed, rest, in_domain)
+    plan = NullPlan(fit.method, tests.n_nulls, given.seed, rest, in_domain)
     nulls = layer_nulls(bank, rows, gradients.mean(0), plan, tests.correction)
     bank = replace(bank, quality=bank.quality.assign(p_value=nulls.quality_p_values(bank)))
     if given.explained is None:

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from captum_concepts.backbones.layers import check_pooling
-from captum_concepts.cavs.methods import FitFunction, resolve_method
+from captum_concepts.cavs.methods import CavMethod, FitFunction, resolve_method
 from captum_concepts.errors import InputError
 from captum_concepts.hierarchy.concept_hierarchy import ConceptHierarchy
 from captum_concepts.miners.several_parents import check_parent_options
@@ -48,12 +48,12 @@ class FitOptions:
         check_pooling(self.pool)
         _at_least("min_groups", self.min_groups, 2)
         object.__setattr__(self, "cav_options", dict(self.cav_options or {}))
-        _check_signature("cav_options", self.fit, 4, self.cav_options)
+        _check_signature("cav_options", resolve_method(self.cav), 4, self.cav_options)
 
     @property
-    def fit(self) -> FitFunction:
-        """The function of the CAV method."""
-        return resolve_method(self.cav)
+    def method(self) -> CavMethod:
+        """The CAV method with its options."""
+        return CavMethod(resolve_method(self.cav), self.cav_options)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captum_concepts.cavs.methods import FitFunction, run_fit
+from captum_concepts.cavs.methods import CavMethod
 from captum_concepts.errors import InputError
 from captum_concepts.hierarchy.concept_hierarchy import ConceptHierarchy
 from captum_concepts.hierarchy.support import Support
@@ -143,7 +143,7 @@ class ResampledSimilarity(_Resampled):
 
     Args:
         measure: as for ``similarity``.
-        fit: the function of a CAV method, with its ``options`` (see ``cavs.resolve_method``).
+        method: the CAV method that is fitted to every sample.
         activations: (N, D). positives, negatives: bool (N, K). weights: (N,). groups: (N,).
         gradients: (clips, targets, D) for a measure that needs them; they are not drawn again.
         samples: how many.
@@ -151,8 +151,7 @@ class ResampledSimilarity(_Resampled):
     """
 
     measure: str | Measure | Callable[..., Tensor]
-    fit: FitFunction
-    options: Mapping[str, Any]
+    method: CavMethod
     activations: Tensor
     positives: np.ndarray
     negatives: np.ndarray
@@ -180,7 +179,7 @@ class ResampledSimilarity(_Resampled):
         weights = torch.from_numpy(self.weights[there] * drawn[there]).to(rows)
         bank = _Directions(
             tuple(str(k) for k in columns),
-            *run_fit(self.fit, rows, positives, negatives, weights, dict(self.options)),
+            *self.method(rows, positives, negatives, weights),
         )
         found = similarity(
             bank,

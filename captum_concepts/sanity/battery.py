@@ -33,7 +33,7 @@ from captum_concepts.audio.files import as_clips
 from captum_concepts.backbones.options import target_index
 from captum_concepts.backbones.protocol import Backbone
 from captum_concepts.backbones.randomize import copy_of_model, head_of, randomise
-from captum_concepts.cavs.methods import FitFunction, resolve_method
+from captum_concepts.cavs.methods import CavMethod, FitFunction, resolve_method
 from captum_concepts.concepts.concept_set import ConceptSet
 from captum_concepts.errors import InputError
 from captum_concepts.report.sanity_page import check_html, check_markdown
@@ -240,8 +240,7 @@ class _Battery:
         self.columns = [concepts.names.index(name) for name in kept]
         self.names = tuple(kept)
         self.plan = NullPlan(
-            fit,
-            settings.cav_options,
+            CavMethod(fit, settings.cav_options),
             settings.n_nulls,
             settings.seed,
             rest=concepts.negatives == "rest",

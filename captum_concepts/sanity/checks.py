@@ -17,14 +17,14 @@ from torch import Tensor
 from captum_concepts.cavs.directions import separation
 from captum_concepts.cavs.fit import fit_cavs
 from captum_concepts.cavs.groups import group_weights, index_groups
-from captum_concepts.cavs.methods import run_fit
+from captum_concepts.cavs.rows import LabelledRows
+from captum_concepts.choices import ALPHA
 from captum_concepts.errors import InputError
-from captum_concepts.significance.null_concepts import LayerData, NullPlan
+from captum_concepts.significance.null_concepts import NullPlan
 from captum_concepts.significance.null_draws import draw_null_concepts
 from captum_concepts.significance.rank_tests import rank_test
 from captum_concepts.significance.scores import score_layer
 
-ALPHA = 0.05  # the level at which rejections are counted
 FALSE_ALARM = 0.01  # of what a check decides by a p-value, all layers together
 UNRELATED = 0.5  # mean rank correlation with randomised weights below which effects count as changed
 MIN_CONCEPTS = 5  # for a rank correlation to mean anything
@@ -75,7 +75,7 @@ class LayerView:
         activations: (N, D) of the concept clips' patches.
         positives, negatives: bool (N, K).
         groups: (N,).
-        order: (N,), see ``LayerData``.
+        order: (N,), see ``LabelledRows``.
         gradients: (clips, T, D), mean over the patches of each explained clip.
         clip_groups: (clips,).
         plan: CAV method and null.
@@ -111,7 +111,7 @@ class LayerView:
                 torch.from_numpy(np.ascontiguousarray(mask[:, start : start + BLOCK])).to(x.device)
                 for mask in (positives, negatives)
             )
-            directions = run_fit(self.plan.fit, x, ours, theirs, weights, self.plan.options)[0]
+            directions = self.plan.method(x, ours, theirs, weights)[0]
             slopes.append(gradient @ directions.T)
             effects.append(slopes[-1] * separation(x, directions, ours, theirs, weights))
         return torch.cat(slopes, 1).cpu(), torch.cat(effects, 1).cpu()
@@ -164,16 +164,16 @@ class LayerView:
         bank = fit_cavs(
             self.activations,
             self.positives,
-            self.plan.fit,
+            self.plan.method.fit,
             self.groups,
             negatives=self.negatives,
             names=self.names,
             layer=self.layer,
             min_groups=2,
             seed=self.plan.seed,
-            **self.plan.options,
+            **self.plan.method.options,
         ).to("cpu")
-        data = LayerData(self.activations, self.positives, self.negatives, self.groups, self.order)
+        data = LabelledRows(self.activations, self.positives, self.negatives, self.groups, self.order)
         # As many nulls as the family needs.
         plan = replace(self.plan, count=None)
         return score_layer(bank, data, self.gradients, self.clip_groups, self.targets, plan, 100)[0]

@@ -15,7 +15,7 @@ from scipy import stats
 from torch import Tensor
 
 from captum_concepts.cavs.groups import group_weights
-from captum_concepts.cavs.methods import FitFunction, run_fit
+from captum_concepts.cavs.methods import CavMethod, FitFunction
 from captum_concepts.errors import InputError
 from captum_concepts.significance.null_draws import draw_null_concepts
 from captum_concepts.significance.sensitivity import sensitivities, tcav_score
@@ -105,7 +105,7 @@ def refit_scores(
 
     def scores(shows: np.ndarray, negatives: np.ndarray) -> np.ndarray:
         masks = torch.from_numpy(shows).to(activations.device), torch.from_numpy(negatives).to(activations.device)
-        directions = run_fit(fit, activations, *masks, weights, {})[0]
+        directions = CavMethod(fit)(activations, *masks, weights)[0]
         return tcav_score(sensitivities(clip_gradients.to(directions), directions)).double().cpu().numpy()
 
     concepts = positives.shape[1]

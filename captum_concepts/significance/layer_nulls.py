@@ -11,13 +11,13 @@ from torch import Tensor
 
 from captum_concepts.cavs.bank import ConceptBank
 from captum_concepts.cavs.groups import index_groups
+from captum_concepts.cavs.rows import LabelledRows
 from captum_concepts.errors import InputError
 from captum_concepts.significance.corrections import TREE_FACTOR
-from captum_concepts.significance.null_concepts import LayerData, NullPlan, NullSets, excerpt_rows, null_sets
+from captum_concepts.significance.null_concepts import NullPlan, NullSets, excerpt_rows, null_sets
 from captum_concepts.text import pluralize, short_repr
 
 MIN_NULLS, MAX_NULLS = 1999, 9999
-ALPHA = 0.05
 NOT_TESTABLE = "not testable"
 #: Groups of positives, most rows of each (see ``nulls.excerpt_rows``), mask of the rows to draw from.
 NullKey = tuple[int, "int | None", bytes]
@@ -92,7 +92,7 @@ class LayerNulls:
 
 
 def layer_nulls(
-    bank: ConceptBank, data: LayerData, mean_gradient: Tensor, plan: NullPlan, correction: str = "bh"
+    bank: ConceptBank, data: LabelledRows, mean_gradient: Tensor, plan: NullPlan, correction: str = "bh"
 ) -> LayerNulls:
     """Pseudo-concepts for all concepts that could be fitted; those of equal size and equal pool share them.
 
@@ -124,7 +124,9 @@ def layer_nulls(
     return LayerNulls(found, members, count, null_warnings(bank, too_small, count, family, correction))
 
 
-def null_families(data: LayerData, columns: Iterable[int], rest: bool, own: bool = False) -> dict[NullKey, list[int]]:
+def null_families(
+    data: LabelledRows, columns: Iterable[int], rest: bool, own: bool = False
+) -> dict[NullKey, list[int]]:
     """Concepts that can share their pseudo-concepts: columns by what decides these.
 
     Args:

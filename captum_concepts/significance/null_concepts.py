@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,9 +11,10 @@ from torch import Tensor
 from captum_concepts.cavs.directions import separation
 from captum_concepts.cavs.groups import Grouping, group_means, group_weights, index_groups
 from captum_concepts.cavs.held_out import FOLD_INFLATION, held_out_logits
-from captum_concepts.cavs.methods import FitFunction, run_fit
+from captum_concepts.cavs.methods import CavMethod
 from captum_concepts.cavs.pattern import fit_pattern
 from captum_concepts.cavs.quality import auc_with_interval
+from captum_concepts.cavs.rows import LabelledRows
 from captum_concepts.significance.null_draws import draw_null_concepts, pool_folds
 
 MASK_VALUES = 2**25
@@ -23,37 +23,11 @@ EXCERPTS = 4
 
 
 @dataclass(frozen=True)
-class LayerData:
-    """The concept rows of one layer, as they go into the fit.
-
-    Attributes:
-        activations: (N, D).
-        positives, negatives: bool (N, K).
-        groups: (N,) str.
-        order: (N,) what the rows of a group are sorted by, so that they follow each other in time whatever the order of
-            rows (see ``Extraction.order``); None: they lie in that order.
-    """
-
-    activations: Tensor
-    positives: np.ndarray
-    negatives: np.ndarray
-    groups: np.ndarray
-    order: np.ndarray | None = None
-
-    def part(self, rows: np.ndarray) -> LayerData:
-        """Some of the rows, bool (N,)."""
-        chosen = torch.from_numpy(np.flatnonzero(rows)).to(self.activations.device)
-        order = None if self.order is None else self.order[rows]
-        return LayerData(self.activations[chosen], self.positives[rows], self.negatives[rows], self.groups[rows], order)
-
-
-@dataclass(frozen=True)
 class NullPlan:
     """How the pseudo-concepts are drawn.
 
     Attributes:
-        fit: the CAV method's function; pseudo-concepts go through the very same.
-        options: of the method.
+        method: the CAV method, which null concepts go through too.
         count: pseudo-concepts for each concept size; None chooses by ``enough_nulls``.
         seed: of the draw.
         rest: whether a concept's negatives are everything else (then pseudo-concepts are drawn from all rows), or a
@@ -62,8 +36,7 @@ class NullPlan:
             are matched to the concept and so often fewer than its groups: labels are then permuted among both.
     """
 
-    fit: FitFunction
-    options: dict[str, Any]
+    method: CavMethod
     count: int | None
     seed: int
     rest: bool
@@ -130,7 +103,7 @@ def excerpt_rows(marked: np.ndarray, pool: np.ndarray) -> int | None:
 
 
 def null_sets(
-    data: LayerData,
+    data: LabelledRows,
     eligible: np.ndarray,
     size: int,
     mean_gradient: Tensor,
@@ -160,7 +133,7 @@ def null_sets(
     device = data.activations.device
     rows = data.activations[torch.from_numpy(chosen).to(device)]
     pool = _Units(rows, torch.from_numpy(group_weights(data.groups)[chosen]).to(rows), numbers)
-    alike = plan.fit is fit_pattern
+    alike = plan.method.fit is fit_pattern
     whole = pool.means() if alike else pool
     if most_rows is None:
         units, positives, negatives = whole, drawn[whole.index], ~drawn[whole.index]
@@ -176,16 +149,16 @@ def null_sets(
     step = max(1, (min(MASK_VALUES, CACHED_VALUES) if alike else MASK_VALUES) // len(rows))
     for start in range(0, count, step):
         shows, against = (torch.from_numpy(m[:, start : start + step]).to(device) for m in (positives, negatives))
-        directions = run_fit(plan.fit, rows, shows, against, weights, plan.options)[0]
+        directions = plan.method(rows, shows, against, weights)[0]
         found = effects(rows[:held], directions, shows[:held], against[:held], weights[:held], mean_gradient)
-        logits, of_group = held_out_logits(rows, shows, against, weights, grouping, fold, plan.fit, plan.options)
+        logits, of_group = held_out_logits(rows, shows, against, weights, grouping, fold, plan.method)
         parts.append(
             (found.T.cpu(), *(part.cpu() for part in auc_with_interval(logits, *of_group, FOLD_INFLATION)[:2]))
         )
     return NullSets(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
 
 
-def _sorted_rows(data: LayerData, eligible: np.ndarray) -> tuple[np.ndarray, list[str], np.ndarray]:
+def _sorted_rows(data: LabelledRows, eligible: np.ndarray) -> tuple[np.ndarray, list[str], np.ndarray]:
     """The eligible rows by group and order, the names of the groups, and the group of each row."""
     rows = np.flatnonzero(eligible)
     names, numbers = index_groups(data.groups[rows])
@@ -194,7 +167,7 @@ def _sorted_rows(data: LayerData, eligible: np.ndarray) -> tuple[np.ndarray, lis
 
 
 def _with_others(
-    data: LayerData, eligible: np.ndarray, seed: int, units: _Units, positives: np.ndarray, negatives: np.ndarray
+    data: LabelledRows, eligible: np.ndarray, seed: int, units: _Units, positives: np.ndarray, negatives: np.ndarray
 ) -> tuple[_Units, np.ndarray, np.ndarray, list[str], np.ndarray]:
     """The rows that are not drawn from as neither positives nor negatives, and the names and folds of all groups.
 

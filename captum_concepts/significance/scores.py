@@ -11,13 +11,14 @@ from torch import Tensor
 
 from captum_concepts.cavs.bank import ConceptBank
 from captum_concepts.cavs.groups import group_weights
+from captum_concepts.cavs.rows import LabelledRows
 from captum_concepts.errors import InputError
 from captum_concepts.hierarchy.concept_hierarchy import ConceptHierarchy
 from captum_concepts.results.tables import SCORE_COLUMNS
 from captum_concepts.significance.corrections import adjust, hierarchical
 from captum_concepts.significance.intervals import mean_interval, share_interval
 from captum_concepts.significance.layer_nulls import NOT_TESTABLE, LayerNulls, layer_nulls
-from captum_concepts.significance.null_concepts import LayerData, NullPlan, effects
+from captum_concepts.significance.null_concepts import NullPlan, effects
 from captum_concepts.significance.rank_tests import gated_rank_test, rank_test
 from captum_concepts.significance.sensitivity import (
     magnitude,
@@ -31,7 +32,7 @@ from captum_concepts.significance.sensitivity import (
 
 def score_layer(
     bank: ConceptBank,
-    data: LayerData,
+    data: LabelledRows,
     clip_gradients: Tensor,
     clip_groups: Sequence[str],
     targets: Sequence[str],
@@ -137,7 +138,7 @@ def _effect_sizes(
 
 
 def _p_values(
-    bank: ConceptBank, data: LayerData, mean_gradient: Tensor, nulls: LayerNulls
+    bank: ConceptBank, data: LabelledRows, mean_gradient: Tensor, nulls: LayerNulls
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(T, K) p-values of the effects given the gate and without it, and how many nulls each concept has (K,)."""
     device = data.activations.device

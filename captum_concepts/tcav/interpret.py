@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from captum.concept import Concept
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from captum_concepts.backbones.options import target_index
 from captum_concepts.backbones.protocol import Backbone
-from captum_concepts.cavs.methods import FitFunction
+from captum_concepts.cavs.methods import CavMethod
 from captum_concepts.errors import InputError
 from captum_concepts.tcav.relative_scores import relative_directions, relative_scores
 from captum_concepts.text import short_repr
@@ -24,8 +23,7 @@ def interpret_concepts(
     experimental_sets: Sequence[Sequence[Concept]],
     target: str | int | None,
     *,
-    fit: FitFunction,
-    options: dict[str, Any],
+    method: CavMethod,
     pool: str = "time",
     batch_size: int = 32,
 ) -> dict[str, dict[str, dict[str, Tensor]]]:
@@ -37,7 +35,7 @@ def interpret_concepts(
         experimental_sets: lists of at least two concepts with data iterators of such inputs (tensors, or lists whose
             first item is one).
         target: class name or number; None where the model has one output.
-        fit, options: the CAV method.
+        method: the CAV method.
         pool: pooling of activations.
         batch_size: inputs per pass.
 
@@ -64,7 +62,7 @@ def interpret_concepts(
     results: dict[str, dict[str, dict[str, Tensor]]] = {name: {} for name in names}
     for layer in layers:
         parts = {identity: found_rows[layer] for identity, found_rows in rows.items()}
-        directions = relative_directions(parts, sets, fit, options)
+        directions = relative_directions(parts, sets, method)
         for name, scores in zip(names, relative_scores(directions, sets, gradients_at[layer]), strict=True):
             results[name][layer] = scores
     return results

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from captum_concepts.cavs.logistic import fit_logistic
-from captum_concepts.cavs.methods import FitFunction, run_fit
+from captum_concepts.cavs.methods import CavMethod, FitFunction
 from captum_concepts.cavs.pattern import fit_pattern
 from captum_concepts.tcav.scores import Totals, stacks
 from captum_concepts.tcav.set_fits import Blocks, fit_sets
@@ -19,15 +18,14 @@ _AT_ONCE: dict[FitFunction, tuple[str, set[str]]] = {fit_pattern: ("pattern", se
 
 
 def relative_directions(
-    rows: Mapping[int, Tensor], sets: Sequence[Sequence[int]], fit: FitFunction, options: Mapping[str, Any]
+    rows: Mapping[int, Tensor], sets: Sequence[Sequence[int]], cav_method: CavMethod
 ) -> list[Tensor]:
     """The unit CAV of each concept of each set against the other concepts of that set.
 
     Args:
         rows: (N_i, D) of each concept, by its id.
         sets: ids of each set's concepts, at least two, each once.
-        fit: like ``discriminants.fit_pattern``.
-        options: of the fit.
+        cav_method: with its options.
 
     Returns:
         (C, D) of each set.
@@ -35,22 +33,23 @@ def relative_directions(
     Raises:
         InputError: NaN rows, unknown options.
     """
-    method, known = _AT_ONCE.get(fit, ("", set()))
-    if not method or set(options) - known:
-        return [_one_by_one([rows[identity] for identity in members], fit, dict(options)) for members in sets]
+    method, known = _AT_ONCE.get(cav_method.fit, ("", set()))
+    if not method or set(cav_method.options) - known:
+        return [_one_by_one([rows[identity] for identity in members], cav_method) for members in sets]
     place = {identity: number for number, identity in enumerate(rows)}
     blocks = Blocks(torch.cat(list(rows.values())), [len(part) for part in rows.values()])
     found: dict[int, Tensor] = {}
-    for fits in fit_sets(blocks, [[place[identity] for identity in members] for members in sets], method, **options):
+    places = [[place[identity] for identity in members] for members in sets]
+    for fits in fit_sets(blocks, places, method, **cav_method.options):
         found.update(zip(fits.numbers, torch.nn.functional.normalize(fits.weights, dim=2, eps=0.0), strict=True))
     return [found[number] for number in range(len(sets))]
 
 
-def _one_by_one(parts: Sequence[Tensor], fit: FitFunction, options: dict[str, Any]) -> Tensor:
+def _one_by_one(parts: Sequence[Tensor], method: CavMethod) -> Tensor:
     x = torch.cat(list(parts))
     owner = torch.repeat_interleave(torch.tensor([len(part) for part in parts])).to(x.device)
     labels = owner[:, None] == torch.arange(len(parts), device=x.device)
-    return run_fit(fit, x, labels, ~labels, x.new_ones(len(x)), options)[0]
+    return method(x, labels, ~labels, x.new_ones(len(x)))[0]
 
 
 def relative_scores(

@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
+from helpers.planted import planted_shifts
 
+from captum_concepts.cavs.methods import CavMethod
 from captum_concepts.cavs.pattern import fit_pattern
 from captum_concepts.diagnostics.domain_shift import check_domain
-from captum_concepts.diagnostics.random_sets import Fitter
 from captum_concepts.results.diagnostics import is_confounded
 
-FITTER = Fitter(fit_pattern, {})
+FITTER = CavMethod(fit_pattern)
 
 
 def world(domain, concepts=5, per=16, pool=60, shift=3.0, seed=0):
-    rng = np.random.default_rng(seed)
-    owner = np.repeat([*range(concepts), -1], [per] * concepts + [pool])
-    positives = owner[:, None] == np.arange(concepts)
-    x = rng.normal(size=(len(owner), 20))
-    x[:, :concepts] += shift * positives
-    x[:, -1] += domain * (owner >= 0)
-    negatives = np.repeat(owner[:, None] == -1, concepts, axis=1)
-    groups = np.array([f"g{i}" for i in range(len(owner))], dtype=object)
-    return torch.tensor(x, dtype=torch.float32), positives, negatives, groups
+    return planted_shifts([shift] * concepts, per, pool, 20, domain, seed)
 
 
 def test_the_common_share_is_that_of_the_squared_shifts():

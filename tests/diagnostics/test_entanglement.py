@@ -9,12 +9,13 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from captum_concepts.audio.clips import Clip
+from captum_concepts.cavs.methods import CavMethod
 from captum_concepts.cavs.pattern import fit_pattern
 from captum_concepts.concepts.concept_set import ConceptSet
 from captum_concepts.concepts.overlap import Overlap
 from captum_concepts.diagnostics.entanglement import CosineBand, correlated_pairs, cross_auc, overlapping
 from captum_concepts.diagnostics.leakage import shared_with_explained
-from captum_concepts.diagnostics.random_sets import Fitter, GroupSampler
+from captum_concepts.diagnostics.random_sets import GroupSampler
 from captum_concepts.diagnostics.stability import Resampler
 
 
@@ -78,7 +79,7 @@ def test_cross_auc_is_that_of_sklearn_on_the_half_not_fitted():
     negatives = np.repeat(owner[:, None] == -1, 3, axis=1)
     groups = np.array([f"g{i}" for i in range(len(owner))], dtype=object)
     rows, shuffles = torch.tensor(x), GroupSampler(groups)
-    split = Resampler(Fitter(fit_pattern, {}), shuffles, np.ones(len(owner))).halves(rows, positives, negatives, 0)
+    split = Resampler(CavMethod(fit_pattern), shuffles, np.ones(len(owner))).halves(rows, positives, negatives, 0)
     found = cross_auc(rows, positives, negatives, shuffles, split, np.array([[0, 1], [0, 2]]))
     for value, other in zip(found, (1, 2), strict=True):
         wanted = []

@@ -10,9 +10,11 @@ import torch
 
 from captum_concepts.cavs.fit import fit_cavs
 from captum_concepts.cavs.lda import fit_lda
+from captum_concepts.cavs.methods import CavMethod
 from captum_concepts.cavs.pattern import fit_pattern
+from captum_concepts.cavs.rows import LabelledRows
 from captum_concepts.concepts.overlap import Overlap, shared
-from captum_concepts.diagnostics.layer_diagnostics import ConceptRows, LayerChecks, diagnose
+from captum_concepts.diagnostics.layer_diagnostics import LayerChecks
 from captum_concepts.diagnostics.random_sets import GroupSampler
 from captum_concepts.results.diagnostics import COLUMNS, Diagnostics, typed
 
@@ -39,7 +41,7 @@ def checked(x, positives, negatives, groups, fit=fit_pattern, shape=None):
     names = [f"c{k}" for k in range(positives.shape[1])]
     bank = fit_cavs(x, positives, fit, groups, negatives=negatives, names=names, layer="l\n", min_groups=4)
     overlap = Overlap(bank.names, shared(positives), shared(GroupSampler(groups).marked(positives)))
-    return LayerChecks(ConceptRows(positives, negatives, groups), fit, {}, overlap, 0).check(bank, x, shape)
+    return LayerChecks(LabelledRows(x, positives, negatives, groups), CavMethod(fit), overlap, 0).check(bank, shape)
 
 
 @pytest.mark.parametrize(("fit", "pool"), [(fit_pattern, True), (fit_pattern, False), (fit_lda, True)])
@@ -88,9 +90,11 @@ def test_a_concept_that_passes_the_gate_by_luck_is_called_unstable():
     bank = fit_cavs(mixed, positives[:, keep], "pattern", groups, negatives=negatives[:, keep], names=names, layer="l")
     bank.quality["status"] = "ok"
     overlap = Overlap(bank.names, np.eye(2), np.eye(2))
-    rows = ConceptRows(positives[:, keep], negatives[:, keep], groups)
+    rows = LabelledRows(mixed, positives[:, keep], negatives[:, keep], groups)
     diagnostics = Diagnostics()
-    lines = diagnose(diagnostics, bank, mixed, rows, fit_pattern, {}, overlap, 0)
+    tables, lines = LayerChecks(rows, CavMethod(fit_pattern), overlap, 0).check(bank)
+    for name, table in tables.items():
+        diagnostics.append(name, table)
     assert any("the CAVs of 1 concept are no more repeatable" in line and "'random'" in line for line in lines)
     assert not any("'real'" in line for line in lines)
     assert any("1 unstable CAV" in line for line in diagnostics.summary())

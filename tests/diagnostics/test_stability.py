@@ -5,28 +5,23 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from helpers.planted import planted_shifts
 
 from captum_concepts.cavs.fit import fit_cavs
 from captum_concepts.cavs.lda import fit_lda
+from captum_concepts.cavs.methods import CavMethod
 from captum_concepts.cavs.pattern import fit_pattern
-from captum_concepts.diagnostics.random_sets import Fitter, GroupSampler, RandomSets
+from captum_concepts.diagnostics.random_sets import GroupSampler, RandomSets
 from captum_concepts.diagnostics.stability import Resampler, random_cosines
 
 
 def world(per=20, shift=2.0, seed=0, dimensions=40, pool=80):
-    """A real concept and a random set."""
-    rng = np.random.default_rng(seed)
-    owner = np.repeat([0, 1, -1], [per, per, pool])
-    x = rng.normal(size=(len(owner), dimensions))
-    x[owner == 0, 0] += shift
-    positives = owner[:, None] == np.arange(2)
-    negatives = np.repeat(owner[:, None] == -1, 2, axis=1)
-    groups = np.array([f"g{i}" for i in range(len(owner))], dtype=object)
-    return torch.tensor(x, dtype=torch.float32), positives, negatives, groups
+    """A real concept and a null concept."""
+    return planted_shifts([shift, 0.0], per, pool, dimensions, seed=seed)
 
 
 def cosines(x, positives, negatives, groups, fit=fit_pattern, seed=0):
-    return Resampler(Fitter(fit, {}), GroupSampler(groups), np.ones(len(x))).cosines(x, positives, negatives, seed)
+    return Resampler(CavMethod(fit), GroupSampler(groups), np.ones(len(x))).cosines(x, positives, negatives, seed)
 
 
 @pytest.mark.parametrize("fit", [fit_pattern, fit_lda])
@@ -46,7 +41,7 @@ def test_it_rises_with_the_number_of_groups_as_theory_says():
 
 def test_each_half_is_the_fit_of_its_groups_alone():
     x, positives, negatives, groups = world()
-    resampler = Resampler(Fitter(fit_pattern, {}), GroupSampler(groups), np.ones(len(x)))
+    resampler = Resampler(CavMethod(fit_pattern), GroupSampler(groups), np.ones(len(x)))
     found = resampler.halves(x, positives, negatives, 3)
     for k in range(2):
         own = (positives | negatives)[:, k] & found.first[:, k]
@@ -59,7 +54,7 @@ def test_random_sets_are_the_null_of_a_random_set():
     for seed in range(100):
         x, positives, negatives, groups = world(seed=seed, dimensions=10)
         sets = RandomSets(positives, negatives, groups, range(2), seed)
-        null = random_cosines(Fitter(fit_pattern, {}), x, sets, seed)
+        null = random_cosines(CavMethod(fit_pattern), x, sets, seed)
         found = cosines(x, positives, negatives, groups, seed=seed)
         inside += bool(found[1] <= np.quantile(null[:, sets.kind_of[1]], 0.95))
     assert 88 <= inside <= 100  # binomial: 95 less 3.2 standard deviations

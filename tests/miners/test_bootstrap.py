@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from captum_concepts.cavs.fit import fit_cavs
-from captum_concepts.cavs.methods import resolve_method
+from captum_concepts.cavs.methods import CavMethod, resolve_method
 from captum_concepts.errors import InputError
 from captum_concepts.hierarchy.concept_hierarchy import ConceptHierarchy
 from captum_concepts.hierarchy.support import Support
@@ -151,7 +151,7 @@ def test_any_similarity_is_resampled_by_fitting_repeated_rows() -> None:
     """A group drawn twice must count as if its rows stood there twice."""
     data = small_set()
     fit = resolve_method("pattern")
-    found = list(ResampledSimilarity("cosine", fit, {}, **data, samples=5, seed=3))
+    found = list(ResampledSimilarity("cosine", CavMethod(fit), **data, samples=5, seed=3))
     number = np.unique(data["groups"], return_inverse=True)[1]
     rng = np.random.default_rng(3)
     for matrix in found:
@@ -173,9 +173,10 @@ def test_any_similarity_is_resampled_by_fitting_repeated_rows() -> None:
         expected = np.zeros((4, 4))
         expected[np.ix_(there, there)] = similarity(bank, "cosine").numpy()
         np.testing.assert_allclose(matrix.numpy(), expected, atol=1e-6)
-    again = list(ResampledSimilarity("cosine", fit, {}, **data, samples=5, seed=3))
+    again = list(ResampledSimilarity("cosine", CavMethod(fit), **data, samples=5, seed=3))
     assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
-    assert not torch.equal(found[0], next(iter(ResampledSimilarity("cosine", fit, {}, **data, samples=1, seed=4))))
+    other = next(iter(ResampledSimilarity("cosine", CavMethod(fit), **data, samples=1, seed=4)))
+    assert not torch.equal(found[0], other)
 
 
 @pytest.mark.parametrize("measure", ["activation", "correlation", "discriminant", "sensitivity", "overlap"])
@@ -183,7 +184,7 @@ def test_support_of_any_measure(measure: str) -> None:
     data = small_set()
     gradients = torch.from_numpy(np.random.default_rng(0).normal(size=(5, 2, 6)))
     resampled = ResampledSimilarity(
-        measure, resolve_method("lda"), {"shrinkage": 0.5}, **data, gradients=gradients, samples=20
+        measure, CavMethod(resolve_method("lda"), {"shrinkage": 0.5}), **data, gradients=gradients, samples=20
     )
     found = bootstrap_support(ConceptHierarchy.from_edges(NAMES, [("b", "c")]), resampled, "branching", min_sim=-9.0)
     assert found.samples == 20
@@ -192,8 +193,8 @@ def test_support_of_any_measure(measure: str) -> None:
 
 def test_a_concept_that_a_sample_misses_is_like_no_other() -> None:
     data = small_set()
-    found = torch.stack(list(ResampledSimilarity("cosine", resolve_method("pattern"), {}, **data, samples=300)))
+    found = torch.stack(list(ResampledSimilarity("cosine", CavMethod(resolve_method("pattern")), **data, samples=300)))
     missed = (found.diagonal(dim1=1, dim2=2) == 0).double().mean()
     assert abs(float(missed) - (3 / 4) ** 12) < 0.02  # all three groups of four concepts' twelve not drawn
     with pytest.raises(InputError, match="samples = 0"):
-        ResampledSimilarity("cosine", resolve_method("pattern"), {}, **data, samples=0)
+        ResampledSimilarity("cosine", CavMethod(resolve_method("pattern")), **data, samples=0)

@@ -10,10 +10,12 @@ from scipy import stats
 from captum_concepts.cavs.builtin import CAV_METHODS
 from captum_concepts.cavs.fit import fit_cavs
 from captum_concepts.cavs.groups import group_weights
+from captum_concepts.cavs.methods import CavMethod
 from captum_concepts.cavs.pattern import fit_pattern
+from captum_concepts.cavs.rows import LabelledRows
 from captum_concepts.concepts.matching import matched
 from captum_concepts.significance.layer_nulls import layer_nulls
-from captum_concepts.significance.null_concepts import LayerData, NullPlan, effects, excerpt_rows, null_sets
+from captum_concepts.significance.null_concepts import NullPlan, effects, excerpt_rows, null_sets
 from captum_concepts.significance.null_draws import draw_null_concepts
 from captum_concepts.significance.rank_tests import rank_test
 
@@ -45,13 +47,13 @@ def world(per: int, rows: int, pool_rows: int, concepts: int, seed: int = 0):
     shows = owner[:, None] == np.arange(concepts)
     names = np.array([f"g{i}" for i in group], dtype=object)
     against = np.repeat(owner[:, None] < 0, concepts, 1)
-    return LayerData(torch.tensor(x, dtype=torch.float32), shows, against, names)
+    return LabelledRows(torch.tensor(x, dtype=torch.float32), shows, against, names)
 
 
 GRADIENT = torch.tensor([[1.0, 0.5, 0, 0, 0, 0]])
 
 
-def observed(data: LayerData) -> torch.Tensor:
+def observed(data: LabelledRows) -> torch.Tensor:
     weight = torch.from_numpy(1 / np.bincount(np.unique(data.groups, return_inverse=True)[1]))
     weight = weight[np.unique(data.groups, return_inverse=True)[1]].float()
     masks = torch.from_numpy(data.positives), torch.from_numpy(data.negatives)
@@ -62,7 +64,7 @@ def observed(data: LayerData) -> torch.Tensor:
 @pytest.mark.parametrize("rows", [1, 3])
 def test_concepts_of_shorter_clips_than_their_pool_are_rejected_as_often_as_promised(rows):
     """Sets of whole groups of the pool, each of eight rows, hardly vary beside them."""
-    plan = NullPlan(CAV_METHODS["pattern"], {}, 499, 0, False)
+    plan = NullPlan(CavMethod(CAV_METHODS["pattern"]), 499, 0, False)
     found: dict[str, list[bool]] = {"matched": [], "whole": []}
     for seed in range(24):
         data = world(10, rows, 8, 10, seed)
@@ -83,7 +85,7 @@ def test_means_of_excerpts_give_what_their_rows_give():
 
     data = world(10, 3, 8, 1)
     one, other = (
-        null_sets(data, data.negatives[:, 0], 10, GRADIENT, NullPlan(fit, {}, 60, 0, False), 3)
+        null_sets(data, data.negatives[:, 0], 10, GRADIENT, NullPlan(CavMethod(fit), 60, 0, False), 3)
         for fit in (fit_pattern, same_fit)
     )
     for name in ("effects", "auc", "low"):
@@ -94,7 +96,7 @@ def test_pseudo_concepts_take_turns_with_excerpts_that_follow_each_other():
     """Against a loop: set r has of each drawn group the (r mod 2)-th three of its eight rows, and no other row."""
     data = world(10, 3, 8, 1)
     eligible = data.negatives[:, 0]
-    found = null_sets(data, eligible, 10, GRADIENT, NullPlan(fit_pattern, {}, 20, 0, False), 3).effects[:, 0]
+    found = null_sets(data, eligible, 10, GRADIENT, NullPlan(CavMethod(fit_pattern), 20, 0, False), 3).effects[:, 0]
     drawn = draw_null_concepts(data.groups, eligible, 10, 20, 0)
     x = data.activations.double().numpy()
     for r in range(20):
@@ -106,14 +108,14 @@ def test_pseudo_concepts_take_turns_with_excerpts_that_follow_each_other():
         assert found[r] == pytest.approx(want, rel=1e-4)
 
 
-def uneven(order: bool) -> tuple[LayerData, np.ndarray]:
+def uneven(order: bool) -> tuple[LabelledRows, np.ndarray]:
     """A pool of groups of 1 to 17 rows, and the rows' places in time if asked for."""
     rng = np.random.default_rng(5)
     group = np.repeat(np.arange(36), np.tile([1, 2, 3, 5, 8, 17], 6))
     x = torch.tensor(rng.normal(size=(len(group), 6)) + 0.5 * rng.normal(size=(36, 6))[group], dtype=torch.float32)
     none = np.zeros((len(group), 0), dtype=bool)
     names = np.array([f"g{i}" for i in group], dtype=object)
-    return LayerData(x, none, none, names, np.arange(len(group)) if order else None), group
+    return LabelledRows(x, none, none, names, np.arange(len(group)) if order else None), group
 
 
 @pytest.mark.parametrize("means", [True, False])
@@ -122,7 +124,7 @@ def test_excerpts_of_groups_of_unequal_sizes_equal_a_loop(means):
     data, group = uneven(order=False)
     fit = fit_pattern if means else lambda *arguments: fit_pattern(*arguments)
     everyone = np.ones(len(group), dtype=bool)
-    found = null_sets(data, everyone, 10, GRADIENT, NullPlan(fit, {}, 24, 0, False), 3).effects[:, 0]
+    found = null_sets(data, everyone, 10, GRADIENT, NullPlan(CavMethod(fit), 24, 0, False), 3).effects[:, 0]
     drawn = draw_null_concepts(data.groups, everyone, 10, 24, 0)
     x, gradient = data.activations.double().numpy(), GRADIENT[0].double().numpy()
     excerpts = {1: 1, 2: 1, 3: 1, 5: 1, 8: 2, 17: 4}
@@ -143,8 +145,8 @@ def test_excerpts_of_groups_of_unequal_sizes_equal_a_loop(means):
 def test_the_order_of_rows_changes_no_byte(method, most):
     data, group = uneven(order=True)
     mixed = np.random.default_rng(1).permutation(len(group))
-    moved = LayerData(data.activations[mixed], *[data.positives] * 2, data.groups[mixed], data.order[mixed])
-    plan = NullPlan(CAV_METHODS[method], {}, 50, 0, False)
+    moved = LabelledRows(data.activations[mixed], *[data.positives] * 2, data.groups[mixed], data.order[mixed])
+    plan = NullPlan(CavMethod(CAV_METHODS[method]), 50, 0, False)
     everyone = np.ones(len(group), dtype=bool)
     one, other = (null_sets(d, everyone, 8, GRADIENT, plan, most) for d in (data, moved))
     for name in ("effects", "auc", "low"):
@@ -170,7 +172,7 @@ def test_of_pools_of_unequal_sizes_the_mean_of_one_over_rows_decides(sizes, pool
     assert found == (None if unsteady(np.inf) else wanted)
 
 
-def in_domain(seed: int, concepts: int = 8, size: int = 8) -> LayerData:
+def in_domain(seed: int, concepts: int = 8, size: int = 8) -> LabelledRows:
     """Meaningless concepts among the groups of one domain, held against others that are as loud, of one to three rows.
 
     Features differ in how much they vary, so that what whitening does depends on how well a covariance is known.
@@ -189,7 +191,7 @@ def in_domain(seed: int, concepts: int = 8, size: int = 8) -> LayerData:
     against = matched(shows, others, properties, [f"row {i}" for i in range(len(group))])
     names = np.array([f"g{i}" for i in group], dtype=object)
     x *= np.linspace(1, 4, 12)
-    return LayerData(torch.tensor(x, dtype=torch.float32), shows, against, names, np.arange(len(group)))
+    return LabelledRows(torch.tensor(x, dtype=torch.float32), shows, against, names, np.arange(len(group)))
 
 
 @pytest.mark.parametrize("method", ["pattern", "lda"])
@@ -205,7 +207,7 @@ def test_in_domain_concepts_that_mean_nothing_are_rejected_as_often_as_promised(
     for seed in range(26):
         data = in_domain(seed)
         bank = fit_cavs(data.activations, data.positives, method, data.groups, negatives=data.negatives, folds=0)
-        nulls = layer_nulls(bank, data, gradient, NullPlan(CAV_METHODS[method], {}, 159, seed, False, own=True))
+        nulls = layer_nulls(bank, data, gradient, NullPlan(CavMethod(CAV_METHODS[method]), 159, seed, False, own=True))
         observed = effects(
             data.activations, bank.directions, torch.from_numpy(data.positives), torch.from_numpy(data.negatives),
             torch.from_numpy(group_weights(data.groups)).float(), gradient,
@@ -224,7 +226,7 @@ def test_rows_that_are_not_drawn_from_are_in_the_fit_of_random_sets_as_in_that_o
     """Against a loop of fits to all rows, with the drawn groups against the other eligible ones."""
     data = in_domain(0)
     eligible = data.positives[:, 0] | data.negatives[:, 0]
-    plan = NullPlan(CAV_METHODS["lda"], {"shrinkage": 0.2}, 12, 0, False, own=True)
+    plan = NullPlan(CavMethod(CAV_METHODS["lda"], {"shrinkage": 0.2}), 12, 0, False, own=True)
     found = null_sets(data, eligible, 8, torch.eye(12)[:1], plan).effects[:, 0]
     drawn = draw_null_concepts(data.groups, eligible, 8, 12, 0)
     weights = torch.from_numpy(group_weights(data.groups)).float()
@@ -239,10 +241,10 @@ def test_rows_that_are_not_drawn_from_are_in_the_fit_of_random_sets_as_in_that_o
 def test_the_order_of_rows_changes_no_random_set_where_some_rows_are_not_drawn_from(method):
     data = in_domain(0)
     mixed = np.random.default_rng(1).permutation(len(data.groups))
-    moved = LayerData(
+    moved = LabelledRows(
         data.activations[mixed], data.positives[mixed], data.negatives[mixed], data.groups[mixed], data.order[mixed]
     )
-    plan = NullPlan(CAV_METHODS[method], {}, 30, 0, False, own=True)
+    plan = NullPlan(CavMethod(CAV_METHODS[method]), 30, 0, False, own=True)
     one, other = (
         null_sets(d, d.positives[:, 0] | d.negatives[:, 0], 8, torch.eye(12)[:1], plan, 1) for d in (data, moved)
     )

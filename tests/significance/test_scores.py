@@ -13,7 +13,9 @@ from statsmodels.stats.proportion import proportion_confint
 from captum_concepts.cavs.builtin import CAV_METHODS
 from captum_concepts.cavs.fit import fit_cavs
 from captum_concepts.cavs.held_out import FOLD_INFLATION
+from captum_concepts.cavs.methods import CavMethod
 from captum_concepts.cavs.quality import auc_with_interval
+from captum_concepts.cavs.rows import LabelledRows
 from captum_concepts.errors import InputError
 from captum_concepts.hierarchy.concept_hierarchy import ConceptHierarchy
 from captum_concepts.results.tables import SCORE_COLUMNS
@@ -26,7 +28,7 @@ from captum_concepts.significance.layer_nulls import (
     needed_nulls,
     null_families,
 )
-from captum_concepts.significance.null_concepts import LayerData, NullPlan, null_sets
+from captum_concepts.significance.null_concepts import NullPlan, null_sets
 from captum_concepts.significance.null_draws import draw_null_concepts, pool_folds
 from captum_concepts.significance.rank_tests import gated_rank_test
 from captum_concepts.significance.scores import _effect_sizes, score_layer
@@ -47,7 +49,7 @@ def world():
     negatives = np.repeat(owner[:, None] == 3, 3, 1)
     gradients = torch.randn(8, 2, 6, generator=generator) + torch.tensor([[1.0, 0, 0, 0, 0, 0], [0, -1.0, 0, 0, 0, 0]])
     clip_groups = ["a", "a", "b", "c", "c", "d", "e", "e"]
-    return LayerData(x, positives, negatives, groups), gradients, clip_groups
+    return LabelledRows(x, positives, negatives, groups), gradients, clip_groups
 
 
 def scored(world, data=None, rest=False, count=NULLS, min_groups=5, method="pattern", **more):
@@ -57,7 +59,7 @@ def scored(world, data=None, rest=False, count=NULLS, min_groups=5, method="patt
         data.activations, data.positives, method, data.groups, negatives=data.negatives, names=["u", "v", "w"],
         layer="l", min_groups=min_groups,
     )  # fmt: skip
-    plan = NullPlan(CAV_METHODS[method], {}, count, SEED, rest)
+    plan = NullPlan(CavMethod(CAV_METHODS[method]), count, SEED, rest)
     return bank, score_layer(bank, data, gradients, clip_groups, ["t0", "t1"], plan, BOOTSTRAP, **more)
 
 
@@ -70,7 +72,7 @@ def mean_difference(x, positive, negative):
 def test_every_column_equals_a_loop(world, rest):
     data, gradients, clip_groups = world
     if rest:
-        data = LayerData(data.activations, data.positives, ~data.positives, data.groups)
+        data = LabelledRows(data.activations, data.positives, ~data.positives, data.groups)
     bank, (table, per_clip, _) = scored(world, data, rest)
     assert list(table.columns) == list(SCORE_COLUMNS)
     assert bank.quality["status"].tolist() == ["ok", "ok", "not testable"]
@@ -182,7 +184,7 @@ def test_a_pool_that_is_too_small_gives_no_p_values_and_one_warning(world):
     pool = np.flatnonzero(data.negatives[:, 0])
     fewer = data.negatives.copy()
     fewer[pool[20:]] = False  # ten groups are left
-    _, (table, _, warnings) = scored(world, LayerData(data.activations, data.positives, fewer, data.groups))
+    _, (table, _, warnings) = scored(world, LabelledRows(data.activations, data.positives, fewer, data.groups))
     assert table["p_value"].isna().all()
     assert table["q_value"].isna().all()
     assert table.loc[table["status"] == "ok", "score"].notna().all()
@@ -199,11 +201,11 @@ def test_fewer_negatives_than_the_concept_has_give_p_values_where_its_own_groups
         own = set(data.groups[data.positives[:, k]])
         kept = sorted(set(data.groups[data.negatives[:, k]]))[: len(own) - 2]
         few[:, k] = np.isin(data.groups.astype(str), kept)
-    data = LayerData(data.activations, data.positives, few, data.groups)
+    data = LabelledRows(data.activations, data.positives, few, data.groups)
     bank = fit_cavs(data.activations, data.positives, "pattern", data.groups, negatives=few, names=["u", "v", "w"])
     found = {}
     for own in (False, True):
-        plan = NullPlan(CAV_METHODS["pattern"], {}, NULLS, SEED, False, own)
+        plan = NullPlan(CavMethod(CAV_METHODS["pattern"]), NULLS, SEED, False, own)
         table, _, lines = score_layer(bank, data, gradients, clip_groups, ["t0", "t1"], plan, BOOTSTRAP)
         found[own] = table[table["status"] == "ok"]["p_unconditional"]
         assert any("no p-values for 3 concepts" in line for line in lines) == (not own)
@@ -270,12 +272,13 @@ def test_copies_of_a_row_within_its_group_change_no_null(world, method):
     """Pseudo-concepts of pattern CAVs are fitted to the means of groups, which must give what all rows give."""
     data, gradients, _ = world
     uneven = np.concatenate([np.arange(len(data.groups)), np.repeat([3, 80, 81], 7)])
-    more = LayerData(data.activations[uneven], data.positives[uneven], data.negatives[uneven], data.groups[uneven])
+    more = LabelledRows(data.activations[uneven], data.positives[uneven], data.negatives[uneven], data.groups[uneven])
     eligible = more.negatives[:, 0]
-    plan = NullPlan(CAV_METHODS[method], {"shrinkage": 0.3} if method == "lda" else {}, 50, SEED, False)
+    plan = NullPlan(CavMethod(CAV_METHODS[method], {"shrinkage": 0.3} if method == "lda" else {}), 50, SEED, False)
     one = null_sets(more, eligible, 12, gradients.mean(0), plan)
     same_fit = lambda *args, **options: CAV_METHODS[method](*args, **options)  # noqa: E731 - not known as "pattern"
-    other = null_sets(more, eligible, 12, gradients.mean(0), NullPlan(same_fit, plan.options, 50, SEED, False))
+    same_plan = NullPlan(CavMethod(same_fit, plan.method.options), 50, SEED, False)
+    other = null_sets(more, eligible, 12, gradients.mean(0), same_plan)
     for part in ("effects", "auc", "low"):
         torch.testing.assert_close(getattr(one, part), getattr(other, part), rtol=1e-4, atol=1e-5)
 
@@ -283,7 +286,7 @@ def test_copies_of_a_row_within_its_group_change_no_null(world, method):
 def test_without_targets_the_quality_still_has_p_values(world):
     data = world[0]
     bank = fit_cavs(data.activations, data.positives, groups=data.groups, negatives=data.negatives, layer="l")
-    plan = NullPlan(CAV_METHODS["pattern"], {}, 199, SEED, False)
+    plan = NullPlan(CavMethod(CAV_METHODS["pattern"]), 199, SEED, False)
     p_values = layer_nulls(bank, data, torch.zeros(0, 6), plan).quality_p_values(bank)
     assert (p_values[:2] == 1 / 200).all()
     assert p_values[2] > 0.05
@@ -308,8 +311,8 @@ def test_hostile_names_stay_on_one_line(world):
     bank = fit_cavs(
         data.activations, data.positives, groups=data.groups, negatives=data.negatives, names=names, layer="x\ny"
     )
-    plan = NullPlan(CAV_METHODS["pattern"], {}, 99, SEED, False)
-    few = LayerData(
+    plan = NullPlan(CavMethod(CAV_METHODS["pattern"]), 99, SEED, False)
+    few = LabelledRows(
         data.activations, data.positives, data.negatives & (np.arange(len(data.groups)) < 80)[:, None], data.groups
     )
     table, _, warnings = score_layer(bank, few, gradients, clip_groups, ["t\n", ""], plan, BOOTSTRAP)

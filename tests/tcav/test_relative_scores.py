@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from captum_concepts import InputError
 from captum_concepts.cavs.lda import fit_lda
 from captum_concepts.cavs.logistic import fit_logistic
+from captum_concepts.cavs.methods import CavMethod
 from captum_concepts.cavs.pattern import fit_pattern
 from captum_concepts.tcav.relative_scores import relative_directions, relative_scores
 
@@ -29,8 +30,8 @@ def test_all_at_once_is_one_by_one(fit):
     def same_but_unknown(*arguments, **options):
         return fit(*arguments, **options)
 
-    together = relative_directions(rows(), SETS, fit, {})
-    single = relative_directions(rows(), SETS, same_but_unknown, {})
+    together = relative_directions(rows(), SETS, CavMethod(fit))
+    single = relative_directions(rows(), SETS, CavMethod(same_but_unknown))
     for one, other in zip(together, single, strict=True):
         torch.testing.assert_close(one.norm(dim=1), torch.ones(len(one)))
         torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
@@ -38,8 +39,8 @@ def test_all_at_once_is_one_by_one(fit):
 
 def test_directions_by_other_code():
     data = rows()
-    patterns = relative_directions(data, SETS, fit_pattern, {})
-    logistic = relative_directions(data, SETS, fit_logistic, {"C": 0.3})
+    patterns = relative_directions(data, SETS, CavMethod(fit_pattern))
+    logistic = relative_directions(data, SETS, CavMethod(fit_logistic, {"C": 0.3}))
     for number, members in enumerate(SETS):
         x = torch.cat([data[identity] for identity in members]).double().numpy()
         owner = np.repeat(members, [len(data[identity]) for identity in members])
@@ -52,7 +53,7 @@ def test_directions_by_other_code():
 
 @pytest.mark.parametrize("chunk_bytes", [1, 2**28])
 def test_scores_by_hand(chunk_bytes):
-    directions = relative_directions(rows(), SETS, fit_pattern, {})
+    directions = relative_directions(rows(), SETS, CavMethod(fit_pattern))
     gradients = torch.randn(13, 20, generator=torch.Generator().manual_seed(1))
     found = relative_scores(directions, SETS, gradients, chunk_bytes)
     for one, scores in zip(directions, found, strict=True):
@@ -65,6 +66,6 @@ def test_rows_that_are_no_numbers_and_unknown_options():
     spoiled = rows()
     spoiled[3][2, 2] = torch.nan
     with pytest.raises(InputError, match="NaN or infinite"):
-        relative_directions(spoiled, SETS, fit_pattern, {})
+        relative_directions(spoiled, SETS, CavMethod(fit_pattern))
     with pytest.raises(InputError, match="cav_options"):
-        relative_directions(rows(), SETS, fit_pattern, {"C": 1.0})
+        relative_directions(rows(), SETS, CavMethod(fit_pattern, {"C": 1.0}))
