@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from captum_concepts.choices import POOLINGS
 from captum_concepts.errors import InputError
 from captum_concepts.text import short_repr, suggest
 
-POOLINGS = ("time", "none", "time_freq")
 # The axes along which an unpooled activation has a position in the patch.
 POSITION_AXES = {"T": "time", "F": "frequency"}
 REDUCED = {"time": "T", "none": "", "time_freq": "TF"}

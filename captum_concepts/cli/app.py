@@ -1,4 +1,4 @@
-"""The command line: results on stdout, progress and messages on stderr, exit code 2 for bad input."""
+"""The program ``captum-concepts``: its group of commands, and the commands demo, explain, extract and plugins."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from captum_concepts import __version__
+from captum_concepts.choices import CORRECTIONS
 from captum_concepts.cli import attribute as cli_attribute
 from captum_concepts.cli import check as cli_check
 from captum_concepts.cli import console
@@ -25,11 +26,11 @@ if TYPE_CHECKING:
     from captum_concepts.explanation.explanation import Explanation
 
 TREE_LINES = 60
-SHOWN = ("target", "concept", "score", "low", "high", "magnitude", "p_unconditional", "q_value", "cav_auc")
+COLUMNS = ("target", "concept", "score", "low", "high", "magnitude", "p_unconditional", "q_value", "cav_auc")
 
 
 class _Lazy(console.Commands):
-    """Plugins are asked for their commands only when a command is looked for."""
+    """The group of all commands; plugins add theirs when a command is first looked up."""
 
     _asked = False
 
@@ -41,7 +42,7 @@ class _Lazy(console.Commands):
             self._asked = True
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """All commands in the order they were added, the plugins' last."""
+        """All commands in the order in which they were added, those of plugins last."""
         self._ask_plugins()
         return list(self.commands)
 
@@ -60,30 +61,30 @@ class _Lazy(console.Commands):
 @click.version_option(__version__, prog_name="captum-concepts")
 @click.pass_context
 def main(ctx: click.Context) -> None:
-    """Explain an audio classifier by a hierarchy of concepts: which ones its decisions rest on, how these relate, and
-    how sure that is.
+    """Explain an audio classifier by a hierarchy of concepts: which concepts its decisions depend on, how these
+    concepts relate, and how certain that is.
 
     \b
-    Begin with:
-      captum-concepts demo                 a model whose truth is known, explained
-      captum-concepts plugins              which models, concept sources and methods there are
+    Start with:
+      captum-concepts demo                 explain a small model with known ground truth
+      captum-concepts plugins              list models, concept sources and methods
       captum-concepts explain --help       your model, your concepts, your clips
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
 
 
-@main.command(short_help="Explain a small model whose truth is known: see what you get.")
+@main.command(short_help="Explain a small model with known ground truth.")
 @click.option(
     "--out", type=click.Path(file_okay=False), default="out/demo", show_default=True, help="Folder for the results."
 )
 @cli_options.seed
-@click.option("--json", "as_json", is_flag=True, help="Figures as JSON on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 @cli_options.terminal
 def demo(out: str, seed: int, as_json: bool, quiet: bool, verbose: bool) -> None:
-    """Explain a small classifier of synthetic music whose truth is known, and say how well it was recovered.
+    """Explain a small classifier of synthetic music with known ground truth, and say how well it was recovered.
 
-    Needs nothing but this package. Writes the music, what `explain` writes, and report.html, the page to open.
+    Needs only this package. Writes the music, the files of `explain`, and report.html, the page to open.
     """
     console.set_up_logging(quiet, verbose)
     cli_options.check_writable(out, "--out")
@@ -94,7 +95,7 @@ def demo(out: str, seed: int, as_json: bool, quiet: bool, verbose: bool) -> None
     if as_json:
         console.print_json(result.figures)
     else:
-        console.print_table(result.table, f"Concepts that each genre rests on, by magnitude (layer {result.layer})")
+        console.print_table(result.table, f"Concepts that each genre depends on, by magnitude (layer {result.layer})")
         for line in result.lines:
             click.echo(line)
     _say_warnings(result.explanation, quiet)
@@ -104,56 +105,58 @@ def demo(out: str, seed: int, as_json: bool, quiet: bool, verbose: bool) -> None
         click.echo(f"report: {result.report}")
 
 
-@main.command(short_help="Say which concepts your model's decisions rest on.")
+@main.command(short_help="Say which concepts your model's decisions depend on.")
 @cli_options.model
 @cli_options.concepts
 @cli_options.clips
-@click.option("--out", type=click.Path(file_okay=False), required=True, help="Folder for the results; made if need be.")
+@click.option("--out", type=click.Path(file_okay=False), required=True, help="Folder for the results.")
 @cli_options.fitting
 @click.option(
     "--similarity",
     default="discriminant",
     show_default=True,
     metavar="NAME",
-    help=cli_options.method_help("similarities", "How alike two concepts are"),
+    help=cli_options.method_help("similarities", "Similarity of two concepts"),
 )
 @cli_options.mining
 @click.option(
     "--nulls",
     type=click.IntRange(min=19),
-    help="Random concepts of the rank test.  [default: 1999 to 9999, by the number of tests]",
+    help="Null concepts of the rank test.  [default: 1999 to 9999, by the number of tests]",
 )
 @click.option(
     "--correction",
-    type=click.Choice(["bh", "by", "holm", "bonferroni", "hierarchical"]),
-    default="bh",
+    type=click.Choice(CORRECTIONS),
+    default=CORRECTIONS[0],
     show_default=True,
-    help="Of p-values for many concepts; hierarchical walks a hierarchy mined on one half of the groups.",
+    help="Correction for multiple tests; hierarchical goes down a hierarchy mined from one half of the groups.",
 )
 @click.option(
     "--min-groups",
     type=click.IntRange(min=2),
     default=5,
     show_default=True,
-    help="A concept with fewer positive or negative groups is reported, not fitted.",
+    help="Concepts with fewer positive or negative groups are reported, not fitted.",
 )
 @click.option(
     "--support",
     type=click.IntRange(0),
     default=0,
     show_default=True,
-    help="Draw the groups so many times anew and say on every link of the hierarchy how often it was found again.",
+    help="Bootstrap samples of the groups: each link of the hierarchy gets the share of samples that have it.",
 )
 @click.option(
-    "--shares", is_flag=True, help="Share out each class along the hierarchy (shares.csv and the page); takes longer."
+    "--shares",
+    is_flag=True,
+    help="Compute the contribution of each concept and subtree to each class (shares.csv and the page); takes longer.",
 )
 @cli_options.seed
 @click.option("--no-report", is_flag=True, help="Write no HTML page.")
-@click.option("--json", "as_json", is_flag=True, help="All scores as JSON on stdout instead of tables.")
+@click.option("--json", "as_json", is_flag=True, help="Print all scores as JSON instead of tables.")
 @cli_options.keeping
 @cli_options.terminal
 def explain(out: str, no_report: bool, as_json: bool, quiet: bool, verbose: bool, **given: Any) -> None:
-    """Say which concepts a model's decisions rest on, and how the concepts relate.
+    """Say which concepts a model's decisions depend on, and how the concepts relate.
 
     \b
     captum-concepts explain --backbone msd-vgg --weights MSD_vgg.h5 --layer pool4 --layer pool5 \\
@@ -162,30 +165,30 @@ def explain(out: str, no_report: bool, as_json: bool, quiet: bool, verbose: bool
 
     \b
     Files in --out:
-      report.html              the page: open it in a browser, it needs no network
-      scores.csv               a row per layer, target and concept; its columns are explained below
-      shares.csv               with --shares: what each concept and branch has in each class
+      report.html              the page; opens in a browser without a network
+      scores.csv               one row per layer, target and concept; columns below
+      shares.csv               with --shares: contributions of concepts and subtrees to classes
       hierarchy-LAYER.graphml  and .gexf (Gephi): the hierarchy mined at each layer
       explanation.json         everything else, with versions, hashes and options; `report`, `mine`, `evaluate`
       arrays.safetensors       and `export` read these two
 
     \b
     Columns of scores.csv:
-      score, low, high         share of the explained clips that the concept pushes toward the target, and its 95 %
-                               interval over groups of clips
-      smooth                   the same share with clips near the boundary counted in part; its 95 % interval:
+      score, low, high         TCAV score: share of the explained clips with a positive sensitivity of the target to
+                               the concept, and its 95 % interval over groups of clips
+      smooth                   the same share, with clips near zero counted in part; its 95 % interval:
       smooth_low, smooth_high
-      magnitude                mean push: how fast the target's logit grows along the concept's direction; its interval:
+      magnitude                mean sensitivity: slope of the target's logit along the CAV; its 95 % interval:
       magnitude_low, magnitude_high
-      p_value                  share of random concepts with an effect as strong, for concepts as well told apart from
-                               chance as the quality gate asks: small if it is hardly chance
-      p_unconditional          share of all random concepts with an effect as strong, whatever the gate says of them
-      q_value                  p_unconditional corrected for all concepts asked about, those that did not pass the gate
-                               counting as not significant (see --correction)
-      n_nulls                  random concepts behind p_value, which is at least 1 / (1 + n_nulls)
+      p_value                  share of null concepts with an effect at least as strong, among null concepts that
+                               passed the quality gate
+      p_unconditional          share of all null concepts with an effect at least as strong
+      q_value                  p_unconditional corrected for all concepts of the family, where those that failed the
+                               gate count as not significant (see --correction)
+      n_nulls                  null concepts behind p_value, which is at least 1 / (1 + n_nulls)
       n_groups                 groups of explained clips (not of the concept's examples) behind score and interval
-      cav_auc, cav_accuracy    how well the layer tells the concept apart on held-out groups; 0.5 is chance, 1 perfect
-      cav_p                    share of random concepts that are told apart as well
+      cav_auc, cav_accuracy    quality of the CAV on held-out groups; 0.5 is chance, 1 is perfect
+      cav_p                    share of null concepts with a CAV of at least this quality
       status                   ok, or why the concept has no scores
     """
     console.set_up_logging(quiet, verbose)
@@ -209,7 +212,7 @@ def explain(out: str, no_report: bool, as_json: bool, quiet: bool, verbose: bool
 
 
 def _prepare(out: str, given: dict[str, Any]) -> tuple[list[Any], Any, dict[str, Any]]:
-    """Clips, concepts and the explainer's arguments, cheapest checks first; nothing is heard here."""
+    """Clips, concepts and the explainer's arguments, cheapest checks first; no pass over audio here."""
     from captum_concepts.plugins.registry import lookup
 
     _require(given, "concept_spec", "--concepts")
@@ -253,21 +256,21 @@ def _prepare(out: str, given: dict[str, Any]) -> tuple[list[Any], Any, dict[str,
     return clips, concepts, arguments
 
 
-@main.command(short_help="Hear clips in advance, on one machine or many.")
+@main.command(short_help="Compute activations in advance, on one machine or many.")
 @cli_options.model
 @cli_options.concepts
 @cli_options.clips
-@click.option("--shard", default="1/1", show_default=True, metavar="I/N", help="Do the I-th of N parts of the clips.")
-@click.option("--json", "as_json", is_flag=True, help="The counts as JSON on stdout.")
+@click.option("--shard", default="1/1", show_default=True, metavar="I/N", help="Process part I of N of the clips.")
+@click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
 @cli_options.keeping
 @cli_options.terminal
 def extract(shard: str, as_json: bool, quiet: bool, verbose: bool, **given: Any) -> None:
-    """Hear the clips and keep the activations, so that explain need not.
+    """Compute the activations of clips and keep them in the store for later runs of explain.
 
     Run the same command with --shard 1/8 to 8/8 on eight machines that share the store (a Slurm array, xargs, ...).
-    What a stopped run has done is kept; running it again does the rest. With --clips and --target, the gradients of
-    those clips are kept too. Prints how many clips there were, were computed now, and were left out, and how many rows
-    of the table, or files, named no clip.
+    A stopped run keeps its results; running it again does the rest. With --clips and --target, the gradients of
+    those clips are kept too. Prints the numbers of clips, of clips computed now, of clips left out, and of table rows
+    or files without a usable clip.
 
     \b
     captum-concepts extract --backbone msd-vgg --weights MSD_vgg.h5 --concepts clips.csv --concept-column instrument \\
@@ -276,15 +279,15 @@ def extract(shard: str, as_json: bool, quiet: bool, verbose: bool, **given: Any)
     console.set_up_logging(quiet, verbose)
     number, total = cli_options.parse_shard(shard)
     if not given["concept_spec"] and not given["clip_spec"]:
-        raise InputError("--concepts and --clips are missing: give at least one of them")
+        raise InputError("--concepts and --clips: both missing; give at least one of them")
     if given["no_store"]:
-        raise InputError("--no-store: extract does nothing but keep activations; leave it out")
+        raise InputError("--no-store: extract only fills the store; leave it out")
     if given["targets"]:
         _require(given, "clip_spec", "--clips")
     folder = cli_options.store_folder(given)
     backbone, passes, skipped = _passes(given)
     _say_skipped(skipped, quiet, None if verbose else 5)
-    from captum_concepts.activations.extraction import extract as hear
+    from captum_concepts.activations.extraction import extract as run
     from captum_concepts.activations.extraction import shard_of
     from captum_concepts.storage.activation_store import ActivationStore
 
@@ -299,7 +302,7 @@ def extract(shard: str, as_json: bool, quiet: bool, verbose: bool, **given: Any)
                 counts[what]["skipped"] = len(skipped)
             if part:
                 layers, stage = given["layers"] or tuple(backbone.layers), f"listening to {what}"
-                result = hear(
+                result = run(
                     backbone, part, layers, targets=targets, store=store, progress=progress, stage=stage, **options
                 )
                 counts[what] |= {"computed": result.computed, "left_out": len(result.problems)}
@@ -315,13 +318,13 @@ def extract(shard: str, as_json: bool, quiet: bool, verbose: bool, **given: Any)
 def _passes(
     given: dict[str, Any],
 ) -> tuple[Backbone, list[tuple[str, Sequence[Any], list[int]]], Sequence[Skipped]]:
-    """The backbone, what is to be heard with which targets, and what names no clip; nothing is heard here."""
+    """The backbone, the clips to process with their targets, and skipped rows; no pass over audio here."""
     from captum_concepts.backbones.options import target_index
 
     backbone = cli_options.load_model(given)
     if backbone.fingerprint() is None:
         raise InputError(
-            f"--backbone {given['backbone']}: nothing can be kept of a model that cannot be hashed; --verbose says why"
+            f"--backbone={given['backbone']}: the model cannot be hashed, so nothing can be kept; --verbose says why"
         )
     passes: list[tuple[str, Sequence[Any], list[int]]] = []
     skipped: Sequence[Skipped] = ()
@@ -350,9 +353,9 @@ for _command in (
 
 
 @main.command(short_help="List models, concept sources and methods.")
-@click.option("--json", "as_json", is_flag=True, help="The list as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
 def plugins(as_json: bool) -> None:
-    """List what is loaded, what each plugin provides, and which distribution it is from.
+    """List the loaded plugins, what each provides, and which distribution it comes from.
 
     The names are those that --backbone, --concepts NAME:..., --cav, --similarity, --miner and `export` take.
     """
@@ -374,7 +377,7 @@ def plugins(as_json: bool) -> None:
         return
     for info in infos:
         click.echo(
-            console.one_line(f"{info.name}  ({info.distribution or 'registered by hand'} {info.version}".strip() + ")")
+            console.one_line(f"{info.name}  ({info.distribution or 'registered directly'} {info.version}".strip() + ")")
         )
         for kind, names in info.provides.items():
             click.echo(console.one_line(f"  {kind.replace('_', ' ')}: {', '.join(names)}"))
@@ -382,14 +385,14 @@ def plugins(as_json: bool) -> None:
 
 def _require(given: dict[str, Any], key: str, option: str) -> None:
     if not given[key]:
-        raise InputError(f"{option} is missing; see {click.get_current_context().command_path} --help")
+        raise InputError(f"{option}: missing; see {click.get_current_context().command_path} --help")
 
 
 def _show(explanation: Explanation) -> None:
     for layer in explanation.layers:
         if explanation.targets:
             console.print_table(
-                explanation.top(layer, 5)[list(SHOWN)], f"Strongest concepts at layer {console.plain(layer)}"
+                explanation.top(layer, 5)[list(COLUMNS)], f"Strongest concepts at layer {console.plain(layer)}"
             )
         click.echo(f"Hierarchy at layer {console.plain(layer)}:")
         console.print_tree(explanation.hierarchies[layer].to_text() + "\n", TREE_LINES)
@@ -403,7 +406,7 @@ def _say_warnings(explanation: Explanation, quiet: bool, most: int = 8) -> None:
 
 
 def _say_skipped(skipped: Sequence[Skipped], quiet: bool, most: int | None) -> None:
-    """Name the rows and files that named no clip, all of them or at most ``most``."""
+    """List the rows and files without a usable clip, all of them or at most ``most``."""
     for path, status, message in skipped[:most]:
         console.say(f"skipped: {short_repr(path, 200)}: {status} ({message})", quiet)
     if most is not None and len(skipped) > most:

@@ -7,23 +7,22 @@ from typing import Any
 
 import click
 
+from captum_concepts.choices import MAX_DEFAULT_TARGETS
 from captum_concepts.cli import console
 from captum_concepts.cli import options as cli_options
 from captum_concepts.errors import InputError
 
-SHOWN = ["check", "layer", "verdict", "value", "low", "high", "bound"]
+COLUMNS = ["check", "layer", "verdict", "value", "low", "high", "bound"]
 
 
-@click.command(short_help="Check whether an explanation of your model deserves to be believed.")
+@click.command(short_help="Run sanity checks on explanations of your model.")
 @cli_options.model
 @cli_options.concepts
 @cli_options.clips
-@click.option(
-    "--out", type=click.Path(file_okay=False), required=True, help="Folder for the page; made if it is not there."
-)
+@click.option("--out", type=click.Path(file_okay=False), required=True, help="Folder for the page; created if needed.")
 @cli_options.fitting
 @click.option(
-    "--nulls", type=click.IntRange(min=99), default=999, show_default=True, help="Random concepts of the rank test."
+    "--nulls", type=click.IntRange(min=99), default=999, show_default=True, help="Null concepts of the rank test."
 )
 @click.option(
     "--min-groups", type=click.IntRange(min=2), default=5, show_default=True, help="Concepts with fewer are left out."
@@ -33,36 +32,40 @@ SHOWN = ["check", "layer", "verdict", "value", "low", "high", "bound"]
     type=click.IntRange(min=3),
     default=5,
     show_default=True,
-    help="Copies of the model with random weights; each hears everything once.",
+    help="Copies of the model with random weights; each needs one pass over all audio.",
 )
 @click.option(
-    "--permutations", type=click.IntRange(min=100), default=400, show_default=True, help="Draws of labels at random."
+    "--permutations",
+    type=click.IntRange(min=100),
+    default=400,
+    show_default=True,
+    help="Permutations of labels.",
 )
 @cli_options.seed
-@click.option("--json", "as_json", is_flag=True, help="All figures as JSON on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON.")
 @cli_options.keeping
 @cli_options.terminal
 def check(out: str, as_json: bool, quiet: bool, verbose: bool, **given: Any) -> None:
     """Put model, concepts and clips through five checks; exit code 1 if one fails.
 
     \b
-    randomised weights    with random weights, what pushes which class must be another
-    randomised head       the same with the last weights only
-    permuted labels       concepts with labels at random must have uniform p-values
-    added sound           mixing in the sound of what speaks for a class must raise it
-    second negative pool  two halves of the negatives must rank the concepts alike
+    randomised weights    with random weights, effects of concepts on classes must differ
+    randomised head       the same with random weights in the last layer only
+    permuted labels       concepts with permuted labels must have uniform p-values
+    added sound           adding the sound of a concept with a positive effect must raise the class
+    second negative pool  two halves of the negatives must give similar ranks of the concepts
 
     \b
     captum-concepts check --backbone msd-vgg --weights MSD_vgg.h5 --layer pool5 \\
         --concepts clips.csv --concept-column instrument --clips music/ --target jazz --target rock --out check/
 
-    Writes check.html (one page, to attach to a paper), check.md and check.json. The model is heard once for every copy
-    with random weights besides the passes that explain needs.
+    Writes check.html (one page, to attach to a paper), check.md and check.json. Every copy of the
+    model with random weights needs one pass over all audio besides the passes of explain.
     """
     console.set_up_logging(quiet, verbose)
     for key, option in (("concept_spec", "--concepts"), ("clip_spec", "--clips")):
         if not given[key]:
-            raise InputError(f"{option} is missing; see captum-concepts check --help")
+            raise InputError(f"{option}: missing; see captum-concepts check --help")
     options = cli_options.method_options("cav_methods", given["cav"], given["cav_options"], "--cav-option")
     backbone = cli_options.load_model(given)
     concepts = cli_options.read_concepts(given)
@@ -70,8 +73,8 @@ def check(out: str, as_json: bool, quiet: bool, verbose: bool, **given: Any) -> 
     cli_options.try_cav(given["cav"], options)
     store = cli_options.store_folder(given)
     cli_options.check_writable(out, "--out")
-    if not given["targets"] and len(backbone.classes) > 20:
-        raise InputError(f"--target is missing: {backbone.name} has {len(backbone.classes)} classes; name some")
+    if not given["targets"] and len(backbone.classes) > MAX_DEFAULT_TARGETS:
+        raise InputError(f"--target: missing, and {backbone.name} has {len(backbone.classes)} classes; give some")
     from captum_concepts.sanity.battery import sanity_check as run
 
     taken = ("cav", "pool", "min_groups", "randomisations", "permutations", "seed", "batch_size", "on_error")
@@ -92,7 +95,9 @@ def check(out: str, as_json: bool, quiet: bool, verbose: bool, **given: Any) -> 
     if as_json:
         console.print_json(report.to_dict())
     else:
-        console.print_table(report.table()[SHOWN], f"Sanity checks of {console.plain(backbone.name)}: {report.verdict}")
+        console.print_table(
+            report.table()[COLUMNS], f"Sanity checks of {console.plain(backbone.name)}: {report.verdict}"
+        )
         for line in report.checks:
             click.echo(console.one_line(f"{line.verdict}: {line.check}, {line.layer}: {line.sentence}"))
     total = sum(report.seconds.values())

@@ -1,4 +1,4 @@
-"""What the commands share: how errors end, progress on stderr, tables and JSON on stdout."""
+"""What the commands share: error messages and exit codes, progress on stderr, tables and JSON on stdout."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from captum_concepts.cli.option_names import name_options
 from captum_concepts.errors import InputError
 from captum_concepts.text import short_repr
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 PROGRAM = "captum-concepts"
 BAD_INPUT, BUG, INTERRUPTED = 2, 1, 130
 MIN_SECONDS = 0.05
-MAX_LETTERS = 60  # of a label in a tree
+MAX_LABEL = 60  # characters of a label in a tree
 _BRANCH = re.compile(r"(?P<lead>(?:│  |   )*(?:[├└]─ )?)(?P<label>.*?)(?P<note> \(above\)| \(\+\d+\))?")
 
 
@@ -37,14 +38,22 @@ class Stopped(Exception):
 
 
 class Commands(click.Group):
-    """A group whose commands answer bad input with one line on stderr and exit code 2, Ctrl-C with 130."""
+    """A group whose commands end with one line on stderr and exit code 2 for bad input, 130 for Ctrl-C."""
 
     def invoke(self, ctx: click.Context) -> None:
-        """Run the command. What it returns is no exit code, so nothing is returned."""
+        """Run the command. Its return value is not an exit code, so nothing is returned."""
         try:
             super().invoke(ctx)
         except KeyboardInterrupt:  # click would print an empty line for it
             raise Stopped("stopped") from None
+        except InputError as error:
+            error.args = (name_options(str(error), self._options_of(ctx)),)
+            raise
+
+    def _options_of(self, ctx: click.Context) -> set[str]:
+        """The options of the command that was run."""
+        command = self.get_command(ctx, ctx.invoked_subcommand or "")
+        return {option for parameter in (command.params if command else ()) for option in parameter.opts}
 
     def main(
         self,
@@ -54,7 +63,7 @@ class Commands(click.Group):
         standalone_mode: bool = True,
         **extra: Any,
     ) -> Any:
-        """As in click; standing alone it ends the process with the right exit code."""
+        """As in click; in standalone mode it ends the process with the right exit code."""
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         for stream in (sys.stdout, sys.stderr):
@@ -67,7 +76,7 @@ class Commands(click.Group):
 
 
 def _end(error: Exception) -> int:
-    """Say in one line why the run ends; the exit code."""
+    """Print in one line why the run ends; returns the exit code."""
     if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):  # click 8.1 has none
         error.show()  # type: ignore[attr-defined]
         return BAD_INPUT
@@ -83,7 +92,7 @@ def _end(error: Exception) -> int:
     if isinstance(error, OSError) and error.filename is not None:
         return _fail(f"{short_repr(str(error.filename), 200)}: {error.strerror}", BAD_INPUT)
     traceback.print_exception(error)
-    return _fail("this is a fault of the program, not of your input; please report it with the lines above", BUG)
+    return _fail("this is a bug in the program, not in your input; please report it with the lines above", BUG)
 
 
 def _fail(message: str, code: int) -> int:
@@ -93,29 +102,30 @@ def _fail(message: str, code: int) -> int:
 
 @contextlib.contextmanager
 def resumable(store: Path | None) -> Iterator[None]:
-    """Ctrl-C within says where the work so far is kept."""
+    """On Ctrl-C, say where the results so far are kept."""
     try:
         yield
     except KeyboardInterrupt:
         if store is None:
             raise
         raise Stopped(
-            f"stopped; what was heard so far is kept in {short_repr(str(store), 200)}; run again to go on"
+            f"stopped; the activations computed so far are kept in {short_repr(str(store), 200)}; "
+            "run the command again to continue"
         ) from None
 
 
 @contextlib.contextmanager
 def resumable_training(out: str | Path) -> Iterator[None]:
-    """Ctrl-C within says what the folder of one training run, or of several, keeps."""
+    """On Ctrl-C, say what the folder of one training run, or of several, keeps."""
     try:
         yield
     except KeyboardInterrupt:
         from captum_concepts.training.run_folder import STATE, WEIGHTS
 
         begun = any(True for name in (STATE, WEIGHTS) for _ in Path(out).rglob(name))
-        kept = "every whole epoch is kept" if begun else "no epoch was over, so that none is kept"
-        then = "to go on" if begun else "to begin anew"
-        raise Stopped(f"stopped; {kept} in {short_repr(str(out), 200)}: give the same command {then}") from None
+        kept = "every finished epoch is kept" if begun else "no epoch was finished, so nothing is kept"
+        then = "to continue" if begun else "to start again"
+        raise Stopped(f"stopped; {kept} in {short_repr(str(out), 200)}; run the same command {then}") from None
 
 
 # ---------------------------------------------------------------------- stderr
@@ -144,7 +154,7 @@ def progress_bars(quiet: bool) -> Iterator[Progress]:
         tasks: dict[str, Any] = {}
 
         def report(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:  # what is there from the beginning must not count as speed
+            if stage not in tasks:  # what an earlier run computed must not count as speed
                 tasks[stage] = bars.add_task(stage, total=total, completed=done)
             bars.update(tasks[stage], completed=done, total=total)
 
@@ -152,7 +162,7 @@ def progress_bars(quiet: bool) -> Iterator[Progress]:
 
 
 def _columns() -> tuple[ProgressColumn, ...]:
-    """Stage, bar, done of all, throughput, elapsed and remaining time: 80 letters or fewer."""
+    """Stage, bar, done of all, throughput, elapsed and remaining time: 80 characters or fewer."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -181,17 +191,17 @@ def _columns() -> tuple[ProgressColumn, ...]:
 
 
 class _StageLines:
-    """One line on stderr for each stage, when it ends or the run does."""
+    """One line on stderr for each stage, when the stage or the run ends."""
 
     def __init__(self) -> None:
-        self._running: dict[str, tuple[float, int, int, int]] = {}  # stage -> begun, done at first, done, in all
+        self._running: dict[str, tuple[float, int, int, int]] = {}  # stage -> start, done at first, done, total
         self._ended: set[str] = set()
 
     def report(self, stage: str, done: int, total: int) -> None:
         if stage in self._ended and done >= total:
             return
         self._ended.discard(stage)
-        # A first report of 1 is the first piece of work, of more is what an earlier run has kept.
+        # A first report of 1 is the first item; of more, what an earlier run has kept.
         begun, first, *_ = self._running.get(stage, (time.monotonic(), done if done > 1 else 0))
         self._running[stage] = (begun, first, done, total)
         if done >= total:
@@ -225,7 +235,7 @@ class _ToStderr(logging.Handler):
 
 
 def set_up_logging(quiet: bool, verbose: bool) -> None:
-    """Messages of the library go to stderr; each clip that was left out, and Python's warnings, with ``verbose``."""
+    """Send the library's messages to stderr; with ``verbose`` also each clip left out, and Python's warnings."""
     root = logging.getLogger()
     for old in [handler for handler in root.handlers if isinstance(handler, _ToStderr)]:
         root.removeHandler(old)
@@ -237,7 +247,7 @@ def set_up_logging(quiet: bool, verbose: bool) -> None:
 
 
 def say(text: str, quiet: bool = False) -> None:
-    """One line to the person at the terminal (stderr)."""
+    """Print one line on stderr."""
     if not quiet:
         click.echo(one_line(text), err=True)
 
@@ -260,14 +270,14 @@ def print_table(table: pd.DataFrame, title: str) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in table.columns:
         justify: Any = "right" if is_numeric_dtype(table[name]) else "left"
-        drawn.add_column(Text(str(name)), justify=justify, overflow="fold")
+        grid.add_column(Text(str(name)), justify=justify, overflow="fold")
     for row in table.itertuples(index=False):
-        drawn.add_row(*(Text(plain(value)) for value in row))
+        grid.add_row(*(Text(plain(value)) for value in row))
     click.echo(one_line(title))
-    Console(width=None if sys.stdout.isatty() else 160).print(drawn)
+    Console(width=None if sys.stdout.isatty() else 160).print(grid)
 
 
 def plain(value: object) -> str:
@@ -289,9 +299,9 @@ def print_tree(text: str, most: int | None = None) -> None:
 
 def _branch(line: str) -> str:
     parts = _BRANCH.fullmatch(line)
-    if parts is None or len(parts["label"]) <= MAX_LETTERS:
+    if parts is None or len(parts["label"]) <= MAX_LABEL:
         return line
-    return f"{parts['lead']}{parts['label'][: MAX_LETTERS - 1]}…{parts['note'] or ''}"
+    return f"{parts['lead']}{parts['label'][: MAX_LABEL - 1]}…{parts['note'] or ''}"
 
 
 def print_json(content: object) -> None:

@@ -1,6 +1,6 @@
-"""The options that several commands share, and how their texts become a model, concepts, clips and folders.
+"""The options that several commands share, and how their values become a model, concepts, clips and folders.
 
-All that can be found wrong without listening is found here, since listening takes minutes.
+Everything that can be checked before a pass over audio is checked here, since such a pass takes minutes.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from captum_concepts.choices import BUILT_IN, NEGATIVES, ON_ERROR, POOLINGS, TABLE_SUFFIXES
 from captum_concepts.errors import InputError
 from captum_concepts.text import short_repr
 
@@ -24,14 +25,7 @@ if TYPE_CHECKING:
     from captum_concepts.backbones.protocol import Backbone
     from captum_concepts.concepts.concept_set import ConceptSet
 
-# What the help says of methods without importing them; a test holds it against what is registered.
-BUILT_IN = {
-    "cav_methods": ("lda", "logistic", "pattern", "sgd"),
-    "similarities": ("activation", "correlation", "cosine", "diffusion", "discriminant", "overlap", "sensitivity"),
-    "miners": ("agglomerative", "branching", "generality", "heymann", "spanning_tree", "subsumption"),
-}
-TABLES = (".csv", ".tsv", ".txt", ".parquet")
-TRIAL = 50  # concepts, at most, of the trial run of a miner
+TRIAL = 50  # maximum number of concepts in the trial run of a miner
 
 
 def _together(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -44,8 +38,8 @@ def _together(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def method_help(kind: str, what: str) -> str:
-    """Help of an option that names a registered method."""
-    return f"{what}: {', '.join(BUILT_IN[kind])}, or a plugin's."
+    """Help text of an option that names a registered method."""
+    return f"{what}: {', '.join(BUILT_IN[kind])}, or one of a plugin."
 
 
 terminal = _together(
@@ -62,7 +56,7 @@ model = _together(
         "layers",
         multiple=True,
         metavar="NAME",
-        help="Layer to look into; may be repeated; a wrong name lists all.  [default: the backbone's choice]",
+        help="Layer to explain; may be repeated; a wrong name lists all.  [default: the backbone's choice]",
     ),
     click.option(
         "--option",
@@ -76,8 +70,8 @@ model = _together(
     click.option("--device", default="auto", show_default=True, help="auto (CUDA if there is one), cpu or cuda[:N]."),
     click.option(
         "--pool",
-        type=click.Choice(["time", "none", "time_freq"]),
-        default="time",
+        type=click.Choice(POOLINGS),
+        default=POOLINGS[0],
         show_default=True,
         help="What each activation is averaged over.",
     ),
@@ -94,35 +88,36 @@ concepts = _together(
         "--concepts",
         "concept_spec",
         metavar="PATH|SOURCE:ARG",
-        help="Examples: a folder (one subfolder per concept; one called `random` is the pool of negatives), a table "
-        "(csv, tsv, parquet with a column file and perhaps start and end in seconds), or a plugin's source.",
+        help="Examples: a folder (one subfolder per concept; one named `random` is the pool of negatives), a table "
+        "(csv, tsv or parquet with a column file and optional columns start and end in seconds), or NAME:ARGUMENT for "
+        "a plugin's source.",
     ),
     click.option(
         "--concept-column",
         "columns",
         multiple=True,
         metavar="NAME",
-        help="Column of the table that names concepts; may be repeated. A | in a cell parts several concepts: see "
+        help="Column of the table that names concepts; may be repeated. A | separates several concepts in a cell, see "
         "--concept-separator.",
     ),
     click.option(
         "--concept-separator",
         "separator",
         metavar="TEXT",
-        help='What parts several concepts in one cell; "" if nothing does, as names hold a |.  [default: |]',
+        help='Separator of several concepts in one cell; "" if a cell is one concept.  [default: |]',
     ),
     click.option(
         "--group-column",
         metavar="NAME",
-        help="Column that names the track, artist or recording a clip is from; groups are never split.  "
-        "[default: each file is its own]",
+        help="Column with the track, artist or recording of each clip; such a group is never split.  "
+        "[default: each file is a group]",
     ),
     click.option(
         "--negatives",
-        type=click.Choice(["random", "rest", "in-domain"]),
-        help="What each concept is held against: the random pool (clips that show no concept), all other clips, or, "
-        "in-domain, the other concepts' clips that are as long and as loud.  "
-        "[default: the random pool if there is one, else the rest]",
+        type=click.Choice(NEGATIVES),
+        help="Negatives of each concept: the random pool (clips without any concept), all other clips, or, for "
+        "in-domain, the other concepts' clips of the same length and loudness.  "
+        "[default: random if there is a random pool, else rest]",
     ),
     click.option(
         "--reference",
@@ -135,37 +130,41 @@ clips = _together(
         "--clips",
         "clip_spec",
         type=click.Path(),
-        help="Audio to explain: a file, a folder, or a table with a column file (and perhaps start, end).",
+        help="Audio to explain: a file, a folder, or a table with a column file (and optional start, end).",
     ),
-    click.option("--clip-group-column", metavar="NAME", help="Column of that table that names each clip's group."),
+    click.option("--clip-group-column", metavar="NAME", help="Column of that table with the group of each clip."),
     click.option(
         "--target",
         "targets",
         multiple=True,
         metavar="CLASS",
-        help="Class to explain; may be repeated; a wrong name lists the nearest.  [default: all, if 20 at most]",
+        help="Class to explain; may be repeated; a wrong name lists similar ones.  [default: all, if at most 20]",
     ),
 )
 keeping = _together(
     click.option(
         "--store",
         type=click.Path(file_okay=False),
-        help="Folder where activations are kept for the next run.  [default: $CAPTUM_CONCEPTS_STORE, else "
+        help="Folder that keeps activations for the next run.  [default: $CAPTUM_CONCEPTS_STORE, else "
         "captum-concepts in the user's cache]",
     ),
     click.option("--no-store", is_flag=True, help="Keep no activations."),
     click.option(
         "--on-error",
-        "--on-bad",  # the name before
+        "--on-bad",  # an earlier name of the option
         "on_error",
-        type=click.Choice(["skip", "refuse"]),
-        default="skip",
+        type=click.Choice(ON_ERROR),
+        default=ON_ERROR[0],
         show_default=True,
-        help="Leave out clips that cannot be used and report them, or stop at the first.",
+        help="Skip and report clips that cannot be used, or stop at the first.",
     ),
 )
 seed = click.option(
-    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Same seed, same bytes."
+    "--seed",
+    type=click.IntRange(0, 2**32 - 1),
+    default=0,
+    show_default=True,
+    help="Same seed, same bytes.",
 )
 fitting = _together(
     click.option(
@@ -175,7 +174,13 @@ fitting = _together(
         metavar="NAME",
         help=method_help("cav_methods", "How CAVs are fitted"),
     ),
-    click.option("--cav-option", "cav_options", multiple=True, metavar="KEY=VALUE", help="Option of the CAV method."),
+    click.option(
+        "--cav-option",
+        "cav_options",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Option of the CAV method.",
+    ),
 )
 mining = _together(
     click.option(
@@ -197,25 +202,25 @@ mining = _together(
         type=click.IntRange(1),
         default=1,
         show_default=True,
-        help="Above 1, a concept about as near to others as to its parent hangs under these too.",
+        help="Above 1, a concept that is about as similar to others as to its parent gets these as parents too.",
     ),
 )
 
 
 def parse_options(pairs: Sequence[str], option: str) -> dict[str, Any]:
-    """``key=value`` texts; a value that reads as JSON (a number, true, a list) is that, anything else is text."""
+    """``key=value`` texts as a dictionary; values that are valid JSON (a number, true, a list) are parsed."""
     found: dict[str, Any] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
-            raise InputError(f"{option} {short_repr(pair)}: give KEY=VALUE")
+            raise InputError(f"{option}={short_repr(pair)}: not an option with its value; give KEY=VALUE")
         found[key] = _value(value)
     return found
 
 
 def _value(text: str) -> Any:
     def refuse(constant: str) -> Any:
-        raise ValueError(constant)  # NaN and Infinity are no numbers to compare with
+        raise ValueError(constant)  # NaN and Infinity are not valid JSON
 
     try:
         return json.loads(text, parse_constant=refuse)
@@ -233,10 +238,10 @@ _KINDS: dict[str, tuple[type, ...]] = {
 
 
 def method_options(kind: str, name: str, pairs: Sequence[str], option: str) -> dict[str, Any]:
-    """The options of a registered factory, held against its signature.
+    """The options of a registered factory, checked against its signature.
 
     Raises:
-        InputError: an unknown name, an option that it has not, or a value of another type than it says.
+        InputError: an unknown name, an option that the factory lacks, or a value of the wrong type.
     """
     from captum_concepts.plugins.registry import CALLS, lookup
 
@@ -244,7 +249,7 @@ def method_options(kind: str, name: str, pairs: Sequence[str], option: str) -> d
     options = parse_options(pairs, option)
     try:
         parameters = list(inspect.signature(factory).parameters.values())
-    except ValueError:  # some callables written in C do not tell
+    except ValueError:  # some callables written in C have no signature
         return options
     rest = parameters[len(CALLS[kind]) :]
     known = {p.name: p for p in rest if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
@@ -255,12 +260,12 @@ def method_options(kind: str, name: str, pairs: Sequence[str], option: str) -> d
             options[key] = _typed(value, raw[key], known[key].annotation, f"{option} {key}", name)
         elif not takes_any or key in ("name", *CALLS[kind]):
             listed = f"it has {', '.join(known)}" if known else "it has none" if not takes_any else "it is set already"
-            raise InputError(f"{option} {short_repr(key)}: {name} has no such option; {listed}")
+            raise InputError(f"{option}={short_repr(key)}: {name} has no such option; {listed}")
     return options
 
 
 def _typed(value: Any, raw: str, annotation: Any, option: str, name: str) -> Any:
-    """The value, as text where text is wanted ("5" is a number in JSON); annotations other than plain types pass."""
+    """The value; as text if the annotation is str ("5" is a number in JSON). Only plain annotations are checked."""
     wanted = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
     parts = wanted.split(" | ")
     plain = set(parts) <= _KINDS.keys()
@@ -269,37 +274,37 @@ def _typed(value: Any, raw: str, annotation: Any, option: str, name: str) -> Any
     if "str" in parts:
         return raw
     if plain or "Tensor" in wanted:
-        raise InputError(f"{option}={short_repr(value)}: {name} wants {wanted} there")
+        raise InputError(f"{option}={short_repr(value)}: not what {name} takes; give {wanted}")
     return value
 
 
 def try_miner(miner: str, options: dict[str, Any], measure: str, concepts: int) -> None:
-    """Run a miner on noise, so that options out of range or a measure it cannot take are known before listening."""
+    """Run a miner on noise, to reject options out of range or an unsuitable measure before any pass over audio."""
     import torch
 
     from captum_concepts.miners.api import mine
     from captum_concepts.plugins.registry import registered
 
     if any(isinstance(value, (list, dict)) for value in options.values()):
-        return  # one number for each concept: how many will be testable is not known yet
+        return  # one value per concept; the number of testable concepts is not known yet
     k = min(concepts, TRIAL)
     noise = torch.rand(k, k, generator=torch.Generator().manual_seed(0))
     names = [str(number) for number in range(k)]
     measures = registered("similarities")
     symmetric = [name for name, entry in measures.items() if getattr(entry.factory, "symmetric", False)]
-    _trial(lambda: mine((noise + noise.T) / 2, names, miner, **options), f"--miner {miner}")
+    _trial(lambda: mine((noise + noise.T) / 2, names, miner, **options), f"--miner={miner}")
     if measure not in symmetric:
         try:
-            _trial(lambda: mine(noise, names, miner, **options), f"--miner {miner}")
+            _trial(lambda: mine(noise, names, miner, **options), f"--miner={miner}")
         except InputError:
             raise InputError(
-                f"--miner {miner} needs a symmetric similarity, which {measure} is not; give --similarity "
+                f"--miner={miner}: needs a symmetric similarity, and {measure} is not symmetric; give --similarity "
                 f"{' or '.join(symmetric)}, or another miner"
             ) from None
 
 
 def try_cav(method: str, options: dict[str, Any]) -> None:
-    """Fit noise with a CAV method that was given options, so that one out of range is known before listening."""
+    """Fit a CAV method to noise, to reject options out of range before any pass over audio."""
     if not options:
         return
     import torch
@@ -309,7 +314,7 @@ def try_cav(method: str, options: dict[str, Any]) -> None:
     rows = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
     positives = torch.arange(64)[:, None] % 2 == torch.arange(2)
     weights = torch.ones(64)
-    _trial(lambda: run_fit(resolve_method(method), rows, positives, ~positives, weights, options), f"--cav {method}")
+    _trial(lambda: run_fit(resolve_method(method), rows, positives, ~positives, weights, options), f"--cav={method}")
 
 
 def _trial(action: Callable[[], Any], option: str) -> Any:
@@ -318,11 +323,11 @@ def _trial(action: Callable[[], Any], option: str) -> Any:
     except InputError:
         raise
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{option}: cannot work with its options: {' '.join(str(error).split())}") from error
+        raise InputError(f"{option}: failed with its options; {' '.join(str(error).split())}") from error
 
 
 def load_model(given: dict[str, Any]) -> Backbone:
-    """The backbone, with the layers and targets that were asked for."""
+    """The backbone, after a check of the layers and targets that were given."""
     from captum_concepts.backbones.load import load_backbone
     from captum_concepts.backbones.options import target_index
 
@@ -336,7 +341,7 @@ def load_model(given: dict[str, Any]) -> Backbone:
     except (TypeError, ValueError) as error:
         if not options:
             raise
-        raise InputError(f"--option: {name} cannot work with {short_repr(options)}: {error}") from error
+        raise InputError(f"--option={short_repr(options)}: {name} rejects it; {error}") from error
     backbone.check_layers(given["layers"] or backbone.layers)
     for target in given["targets"]:
         target_index(backbone, target)
@@ -355,7 +360,9 @@ def read_concepts(given: dict[str, Any]) -> ConceptSet:
     of_tables = {"--concept-column": columns or None, "--concept-separator": separator, "--group-column": group}
     for option, value in of_tables.items():
         if value is not None and not table and (colon or os.path.isdir(spec)):
-            raise InputError(f"{option} {short_repr(value)}: only a table has columns, {short_repr(spec, 200)} is none")
+            raise InputError(
+                f"{option}={short_repr(value)}: {short_repr(spec, 200)} is not a table and has no columns; leave it out"
+            )
     if colon and not os.path.exists(spec):
         from captum_concepts.plugins.registry import lookup
 
@@ -363,8 +370,8 @@ def read_concepts(given: dict[str, Any]) -> ConceptSet:
         found = found if parents is None else dataclasses.replace(found, parents=parents)
         return found if given["negatives"] is None else found.with_negatives(given["negatives"])
     if not os.path.exists(spec):
-        raise InputError(f"--concepts {short_repr(spec, 200)}: no such file or folder; check the path")
-    # What is None is left to from_table; a folder would not know it.
+        raise InputError(f"--concepts={short_repr(spec, 200)}: no such file or folder; check the path")
+    # from_table has defaults for arguments that are None; folders do not take them.
     return ConceptSet.from_spec(
         spec,
         column=list(columns) or None,
@@ -375,34 +382,39 @@ def read_concepts(given: dict[str, Any]) -> ConceptSet:
     )
 
 
-def read_clips(spec: str, group: str | None = None) -> list[Clip]:
-    """Clips to explain: a file, a folder searched for audio, or a table of files (and start, end, group)."""
+def read_clips(spec: str, group: str | None = None, option: str = "--clips") -> list[Clip]:
+    """Clips to explain: a file, a folder searched for audio, or a table of files (and start, end, group).
+
+    ``option`` is the name in messages of the option that names them.
+    """
     from captum_concepts.audio.clips import Clip
     from captum_concepts.audio.files import find_audio
     from captum_concepts.concepts.tables import read_clip_table
 
     if not os.path.exists(spec):
         raise InputError(
-            f"--clips {short_repr(spec, 200)}: no such file or folder; give audio, a folder of it, or a table of files"
+            f"{option}={short_repr(spec, 200)}: no such file or folder; give audio, a folder of audio, or a "
+            "table of files"
         )
-    if os.path.isfile(spec) and spec.lower().endswith(TABLES):
+    if os.path.isfile(spec) and spec.lower().endswith(TABLE_SUFFIXES):
         return read_clip_table(spec, group)
     if group is not None:
         raise InputError(
-            f"--clip-group-column {short_repr(group)}: only a table has columns, {short_repr(spec, 200)} is none"
+            f"--clip-group-column={short_repr(group)}: {short_repr(spec, 200)} is not a table and has no columns; "
+            "leave it out"
         )
     if os.path.isfile(spec):
         return [Clip(spec)]
     found = [Clip(path) for path in find_audio(spec)]
     if not found:
-        raise InputError(f"--clips {short_repr(spec, 200)}: no audio file in it; give a folder that holds some")
+        raise InputError(f"{option}={short_repr(spec, 200)}: no audio file in it; give a folder with audio")
     return found
 
 
 def store_folder(given: dict[str, Any]) -> Path | None:
     """Where activations are kept: --store, CAPTUM_CONCEPTS_STORE, else the user's cache; None with --no-store.
 
-    A folder that is not there yet is made, to see that it can be; one that is there may be read-only.
+    A folder that does not exist is created, to check that this works; an existing one may be read-only.
     """
     if given["no_store"]:
         return None
@@ -411,21 +423,21 @@ def store_folder(given: dict[str, Any]) -> Path | None:
         base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         folder = Path(named or Path(base) / "captum-concepts")
     except RuntimeError:
-        raise InputError("--store is missing and there is no home folder; give it, or --no-store") from None
+        raise InputError("--store: missing, and there is no home folder; give it, or --no-store") from None
     if not folder.is_dir():
         check_writable(folder, "--store", "another folder, or --no-store")
     return folder
 
 
 def check_writable(folder: str | Path, option: str, remedy: str = "another folder") -> None:
-    """Make a folder and see that files can be written into it."""
+    """Create a folder and check that files can be written into it."""
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         raise InputError(
-            f"{option} {short_repr(str(folder), 200)}: cannot be written to ({error.strerror}); give {remedy}"
+            f"{option}={short_repr(str(folder), 200)}: cannot be written to ({error.strerror}); give {remedy}"
         ) from None
 
 
@@ -434,5 +446,5 @@ def parse_shard(text: str) -> tuple[int, int]:
     number, slash, total = text.partition("/")
     digits = all(part.isascii() and part.isdigit() and len(part) < 10 for part in (number, total))
     if not (slash and digits and 1 <= int(number) <= int(total)):
-        raise InputError(f"--shard {short_repr(text)}: give I/N with 1 <= I <= N, e.g. 1/8")
+        raise InputError(f"--shard={short_repr(text)}: not a part; give I/N with 1 <= I <= N, e.g. 1/8")
     return int(number), int(total)

@@ -1,4 +1,4 @@
-"""The commands that work on what ``explain --out FOLDER`` saved: mine, why, evaluate, compare, report, export."""
+"""The commands that work on a saved explanation: mine, why, evaluate, compare, report, export."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from captum_concepts.choices import AGREEMENT, HIERARCHY_SUFFIXES, REPORT_LIMIT_MB
 from captum_concepts.cli import console
 from captum_concepts.cli import options as cli_options
 from captum_concepts.errors import InputError
@@ -20,29 +21,14 @@ if TYPE_CHECKING:
     from captum_concepts.explanation.explanation import Explanation
     from captum_concepts.hierarchy.concept_hierarchy import ConceptHierarchy
 
-AGREEMENT = (
-    "parent_accuracy",
-    "root_precision",
-    "root_recall",
-    "ancestor_precision",
-    "ancestor_recall",
-    "ancestor_f1",
-    "triplet_agreement",
-    "robinson_foulds",
-    "adjusted_rand",
-    "same_cluster_edges",
-    "same_cluster_chance",
-    "same_cluster_ceiling",
-)
 
-
-@click.command(short_help="Mine the hierarchies of a saved explanation anew.")
+@click.command(short_help="Mine the hierarchies of a saved explanation again.")
 @click.argument("folder", type=click.Path())
 @click.option("--layer", "layers", multiple=True, metavar="NAME", help="May be repeated.  [default: all]")
 @click.option(
     "--similarity",
     metavar="NAME",
-    help="One that needs the CAVs alone, e.g. cosine.  [default: as saved]",
+    help="Measure that needs only the CAVs, e.g. cosine.  [default: the saved similarities]",
 )
 @cli_options.mining
 @click.option("--combine", is_flag=True, help="One hierarchy for all layers instead of one for each.")
@@ -50,17 +36,17 @@ AGREEMENT = (
     "--consensus",
     type=click.FloatRange(0, 1, min_open=True),
     metavar="SHARE",
-    help="Instead of mining: what at least this share of the resamples of `explain --support` agree on; weaker links "
-    "collapse to an ancestor.",
+    help="Instead of mining: the consensus of at least this share of the bootstrap samples of `explain --support`; a "
+    "concept with weaker links moves to an ancestor.",
 )
 @click.option(
     "-o",
     "--out",
     type=click.Path(dir_okay=False),
-    help="File for the hierarchy: .graphml, .gexf, .nwk (Newick) or .json. With several layers, -LAYER is put before "
-    "the ending.",
+    help="File for the hierarchy: .graphml, .gexf, .nwk (Newick) or .json. With several layers, -LAYER is added "
+    "to the name.",
 )
-@click.option("--json", "as_json", is_flag=True, help="{layer: {names, edges}} as JSON on stdout instead of trees.")
+@click.option("--json", "as_json", is_flag=True, help="{layer: {names, edges}} as JSON instead of trees.")
 def mine(
     folder: str,
     layers: tuple[str, ...],
@@ -70,9 +56,9 @@ def mine(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Mine the hierarchies of an explanation that `explain --out FOLDER` saved, without listening again.
+    """Mine the hierarchies of an explanation that `explain --out FOLDER` saved, without a pass over audio.
 
-    Nothing in FOLDER is changed. Concepts that could not be tested are left out.
+    FOLDER is not changed. Concepts that could not be tested are left out.
 
     \b
     captum-concepts mine out/ --miner heymann --miner-option min_sim=0.3
@@ -81,8 +67,10 @@ def mine(
     captum-concepts mine out/ --consensus 0.7
     """
     options = cli_options.method_options("miners", given["miner"], given["miner_options"], "--miner-option")
-    if out is not None and Path(out).suffix not in WRITERS:
-        raise InputError(f"--out {short_repr(out, 200)}: give a file that ends in {', '.join(WRITERS)}")
+    if out is not None and Path(out).suffix not in HIERARCHY_SUFFIXES:
+        raise InputError(
+            f"--out={short_repr(out, 200)}: unknown format; give a file that ends in {', '.join(HIERARCHY_SUFFIXES)}"
+        )
     from captum_concepts.miners.api import mine as run
     from captum_concepts.results.files import layer_files
 
@@ -90,11 +78,11 @@ def mine(
     options["max_parents"] = given["max_parents"]
     trees = {}
     if consensus is not None:
-        _refuse_beside_consensus()
+        _refuse_mining_options()
         trees = {layer: explanation.consensus(layer, consensus) for layer in _layers(explanation, layers)}
     elif combine:
         if given["similarity"] is not None:
-            raise InputError("--combine: takes the saved similarities; leave out --similarity")
+            raise InputError("--combine: uses the saved similarities; leave out --similarity")
         chosen = _layers(explanation, layers)
         trees[" + ".join(chosen)] = explanation.combined(chosen, given["miner"], **options)
     for layer in () if trees else _layers(explanation, layers):
@@ -108,7 +96,7 @@ def mine(
             stem = f"-{layer_files(explanation.layers)[layer]}" if len(trees) > 1 else ""
             path = Path(out).with_name(f"{Path(out).stem}{stem}{Path(out).suffix}")
             cli_options.check_writable(path.parent, "--out")
-            WRITERS[path.suffix](tree, path)
+            _write_hierarchy(tree, path)
             console.say(f"written: {path}")
         if not as_json:
             click.echo(f"Hierarchy at layer {console.plain(layer)}:")
@@ -117,33 +105,33 @@ def mine(
         console.print_json({layer: tree.to_dict() for layer, tree in trees.items()})
 
 
-def _refuse_beside_consensus() -> None:
-    """What changes the mining is for mining, and a consensus is of what was mined and resampled."""
+def _refuse_mining_options() -> None:
+    """Raise InputError for options of mining, since a consensus is computed from saved hierarchies."""
     context = click.get_current_context()
     for option in ("similarity", "miner", "miner_options", "max_parents", "combine"):
         if context.get_parameter_source(option) is click.core.ParameterSource.COMMANDLINE:
             name = "--miner-option" if option == "miner_options" else f"--{option.replace('_', '-')}"
-            raise InputError(f"--consensus: takes the saved hierarchies; leave out {name}")
+            raise InputError(f"--consensus: uses the saved hierarchies; leave out {name}")
 
 
-def _write_json(tree: ConceptHierarchy, path: Path) -> None:
-    path.write_text(json.dumps(tree.to_dict(), indent=1) + "\n", encoding="ascii")
+def _write_hierarchy(tree: ConceptHierarchy, path: Path) -> None:
+    """Write a hierarchy in the format of the file's ending, one of ``HIERARCHY_SUFFIXES``."""
+    if path.suffix == ".graphml":
+        tree.to_graphml(path)
+    elif path.suffix == ".gexf":
+        tree.to_gexf(path)
+    elif path.suffix == ".nwk":
+        path.write_text(tree.to_newick() + "\n", encoding="utf-8")
+    else:
+        path.write_text(json.dumps(tree.to_dict(), indent=1) + "\n", encoding="ascii")
 
 
-WRITERS: dict[str, Any] = {
-    ".graphml": lambda tree, path: tree.to_graphml(path),
-    ".gexf": lambda tree, path: tree.to_gexf(path),
-    ".nwk": lambda tree, path: path.write_text(tree.to_newick() + "\n", encoding="utf-8"),
-    ".json": _write_json,
-}
-
-
-@click.command(short_help="Say why a concept sits where it sits.")
+@click.command(short_help="Explain the position of a concept in the hierarchy.")
 @click.argument("folder", type=click.Path())
 @click.argument("concept")
-@click.option("--layer", metavar="NAME", help="[default: the last that has a hierarchy]")
+@click.option("--layer", metavar="NAME", help="Layer of the hierarchy.  [default: the last layer with one]")
 def why(folder: str, concept: str, layer: str | None) -> None:
-    """Say in words why CONCEPT sits where it sits in the hierarchy that `explain --out FOLDER` saved.
+    """Explain in words the position of CONCEPT in the hierarchy that `explain --out FOLDER` saved.
 
     \b
     captum-concepts why out/ "acid jazz"
@@ -152,25 +140,25 @@ def why(folder: str, concept: str, layer: str | None) -> None:
         click.echo(console.one_line(line))
 
 
-@click.command(short_help="Hold mined hierarchies against a reference.")
+@click.command(short_help="Evaluate mined hierarchies against a reference.")
 @click.argument("folder", type=click.Path())
 @click.option(
     "--reference",
     type=click.Path(),
-    help="JSON of parents, {child: parent} or a nested tree.  [default: what explain --reference kept]",
+    help="JSON of parents, {child: parent} or a nested tree.  [default: the one of explain --reference]",
 )
 @click.option("--layer", "layers", multiple=True, metavar="NAME", help="May be repeated.  [default: all]")
-@click.option("--json", "as_json", is_flag=True, help="{layer: figures} as JSON, with the names not compared.")
+@click.option("--json", "as_json", is_flag=True, help="{layer: figures} as JSON, with names not compared.")
 def evaluate(folder: str, reference: str | None, layers: tuple[str, ...], as_json: bool) -> None:
     """Say how well each layer's hierarchy agrees with a reference. Shares run from 0 to 1.
 
     \b
-    parent_accuracy       right parents of the concepts that have one in the reference
-    root_*, ancestor_*    precision and recall of roots and of (ancestor, descendant) pairs; f1 joins the two
-    triplet_agreement     of three concepts, the same two are closest
-    robinson_foulds       share of branches found on one side only: here 0 is best
-    adjusted_rand         agreement of the branches when both are cut at as many, 2 to 10; 0 is chance
-    same_cluster_edges    links that stay below one root of the reference; the same by chance; the most possible
+    parent_accuracy       correct parents, of the concepts that have a parent in the reference
+    root_*, ancestor_*    precision and recall of roots and of (ancestor, descendant) pairs; f1 combines the two
+    triplet_agreement     triplets of concepts in which the same two are closest
+    robinson_foulds       subtrees that are in one of the two hierarchies only: here 0 is best
+    adjusted_rand         agreement of clusters when both are cut into the same number, 2 to 10; 0 is chance
+    same_cluster_*        edges: links within one root of the reference; chance: expected; ceiling: the maximum
 
     \b
     captum-concepts evaluate out/ --reference parents.json
@@ -183,7 +171,7 @@ def evaluate(folder: str, reference: str | None, layers: tuple[str, ...], as_jso
     explanation = _load(folder)
     parents = read_parents(reference if reference is not None else explanation.provenance.get("reference"))
     if parents is None:
-        raise InputError(f"--reference is missing: {short_repr(folder, 200)} keeps none; give a JSON file of parents")
+        raise InputError(f"--reference: missing, and {short_repr(folder, 200)} has none; give a JSON file of parents")
     roots = {name: _root(name, parents) for name in {*parents, *filter(None, parents.values())}}
     found = {
         layer: evaluate_hierarchy(explanation.hierarchies[layer], parents, roots)
@@ -203,12 +191,12 @@ def evaluate(folder: str, reference: str | None, layers: tuple[str, ...], as_jso
         )
         if not figures["n_with_parent"]:
             console.say(
-                f"note: at {layer} no concept has its parent of the reference among the concepts, so only the "
-                "same_cluster lines say much"
+                f"note: at {layer} no concept has its reference parent among the concepts, so only the same_cluster "
+                "lines are informative"
             )
 
 
-@click.command(short_help="Say what differs between two mined hierarchies.")
+@click.command(short_help="Compare two mined hierarchies.")
 @click.argument("first", type=click.Path())
 @click.argument("second", type=click.Path(), required=False)
 @click.option(
@@ -216,14 +204,14 @@ def evaluate(folder: str, reference: str | None, layers: tuple[str, ...], as_jso
     "layers",
     multiple=True,
     metavar="NAME",
-    help="Given twice: the first's and the second's.  [default: all that both have]",
+    help="Given twice: the layer of the first and of the second.  [default: all common layers]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Figures and differences as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print figures and differences as JSON.")
 def compare(first: str, second: str | None, layers: tuple[str, ...], as_json: bool) -> None:
-    """Hold the hierarchies of two explanations against each other, or two layers of one.
+    """Compare the hierarchies of two explanations, or of two layers of one explanation.
 
-    FIRST and SECOND are folders that `explain --out FOLDER` saved: of two models, say, or of one before and after
-    fine-tuning. For each concept that sits elsewhere it says where: - only in the first, + only in the second, ~ moved.
+    FIRST and SECOND are folders that `explain --out FOLDER` wrote, e.g. for two models, or for one model before and
+    after fine-tuning. Differences: - only in the first, + only in the second, ~ another parent.
 
     \b
     captum-concepts compare before/ after/
@@ -232,12 +220,12 @@ def compare(first: str, second: str | None, layers: tuple[str, ...], as_json: bo
     one = _load(first)
     other = one if second is None else _load(second)
     if second is None and len(layers) != 2:
-        raise InputError("compare: give a SECOND folder, or --layer twice to compare two layers of one")
+        raise InputError("SECOND: missing; give a SECOND folder, or --layer twice to compare two layers of one")
     if len(layers) > 2:
         raise InputError(f"--layer: given {len(layers)} times; give it twice at most, for the first and the second")
     both = [layer for layer in one.hierarchies if layer in other.hierarchies]
     if not layers and not both:
-        raise InputError("compare: no layer is in both; give --layer twice, the first's and the second's")
+        raise InputError("--layer: missing, and no layer is in both; give --layer twice, for the first and the second")
     pairs = [(layers[0], layers[-1])] if layers else [(layer, layer) for layer in both]
     found = {
         f"{a} -> {b}": _compared(one.hierarchies[_layers(one, [a])[0]], other.hierarchies[_layers(other, [b])[0]])
@@ -253,7 +241,7 @@ def compare(first: str, second: str | None, layers: tuple[str, ...], as_json: bo
             f"ancestor_f1 {about['ancestor_f1']:.3g}, triplet_agreement {about['triplet_agreement']:.3g}, "
             f"robinson_foulds {about['robinson_foulds']:.3g}"
         )
-        for line in about["differences"] or ["no concept sits elsewhere"]:
+        for line in about["differences"] or ["no differences"]:
             click.echo(f"  {console.one_line(line)}")
 
 
@@ -269,7 +257,7 @@ def _compared(old: ConceptHierarchy, new: ConceptHierarchy) -> dict[str, Any]:
     }
 
 
-@click.command(short_help="Write the HTML page of a saved explanation anew.")
+@click.command(short_help="Write the HTML page of a saved explanation again.")
 @click.argument("folder", type=click.Path())
 @click.option(
     "-o", "--out", type=click.Path(dir_okay=False), help="Where to write the page.  [default: FOLDER/report.html]"
@@ -277,14 +265,14 @@ def _compared(old: ConceptHierarchy, new: ConceptHierarchy) -> dict[str, Any]:
 @click.option(
     "--limit-mb",
     type=click.FloatRange(min=0, min_open=True),
-    default=25.0,
+    default=REPORT_LIMIT_MB,
     show_default=True,
-    help="Largest page; beyond it sounds go into files beside it.",
+    help="Maximum size of the page; beyond it sounds go into files beside the page.",
 )
 def report(folder: str, out: str | None, limit_mb: float) -> None:
     """Write the page of an explanation that `explain --out FOLDER` saved, and print its path.
 
-    The sounds are cut from your audio files again: they should lie where they lay.
+    The sounds are read from your audio files again, which must be at the same paths.
 
     \b
     captum-concepts report out/ --out page.html
@@ -293,7 +281,7 @@ def report(folder: str, out: str | None, limit_mb: float) -> None:
 
 
 class _Formats(click.Command):
-    """A command whose help ends with the formats that the package and the plugins provide."""
+    """A command whose help lists the formats of the package and of plugins."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         from captum_concepts.plugins.registry import BUILTIN, registered
@@ -301,7 +289,10 @@ class _Formats(click.Command):
         with formatter.section("Formats"):
             formatter.write_dl(
                 [
-                    (console.one_line(name), "built in" if entry.plugin == BUILTIN else f"of the plugin {entry.plugin}")
+                    (
+                        console.one_line(name),
+                        "built in" if entry.plugin == BUILTIN else f"from the plugin {entry.plugin}",
+                    )
                     for name, entry in registered("exporters").items()
                 ]
             )
@@ -348,19 +339,19 @@ def _layers(explanation: Explanation, wanted: Sequence[str]) -> list[str]:
     for layer in wanted:
         if layer not in explanation.hierarchies:
             known = ", ".join(explanation.hierarchies) or "none"
-            raise InputError(f"--layer {short_repr(layer)}: the explanation has no such layer; it has {known}")
+            raise InputError(f"--layer={short_repr(layer)}: not in the explanation; it has {known}")
     return list(dict.fromkeys(wanted)) or list(explanation.hierarchies)
 
 
 def _similarities(explanation: Explanation, layer: str, measure: str | None) -> tuple[list[str], np.ndarray]:
-    """The testable concepts of a layer and their similarities, saved or computed from the CAVs."""
+    """The testable concepts of a layer and their similarities, as saved or computed from the CAVs."""
     import numpy as np
 
     if layer not in explanation.similarities or layer not in explanation.banks:
-        raise InputError(f"layer {short_repr(layer)}: its similarities are not in the explanation; explain again")
+        raise InputError(f"--layer={short_repr(layer)}: its similarities are not in the explanation; explain again")
     saved, bank = explanation.similarities[layer], explanation.banks[layer]
     if saved.shape != (len(bank.names), len(bank.names)):
-        raise InputError(f"layer {short_repr(layer)}: damaged, similarities of shape {saved.shape}; explain again")
+        raise InputError(f"--layer={short_repr(layer)}: damaged, similarities of shape {saved.shape}; explain again")
     usable = np.flatnonzero(np.isfinite(saved.diagonal()))
     names = [bank.names[i] for i in usable]
     if measure is None:
@@ -371,6 +362,6 @@ def _similarities(explanation: Explanation, layer: str, measure: str | None) -> 
     needs = getattr(lookup("similarities", measure).factory, "needs", ())
     if needs:
         raise InputError(
-            f"--similarity {measure}: needs {' and '.join(sorted(needs))}, which are not saved; explain again with it"
+            f"--similarity={measure}: needs {' and '.join(sorted(needs))}, which are not saved; explain again with it"
         )
     return names, similarity(bank.subset(names), measure).numpy()

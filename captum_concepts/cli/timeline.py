@@ -1,4 +1,4 @@
-"""The command ``timeline``: one track heard closely, with the concepts of a saved explanation."""
+"""The command ``timeline``: presence of concepts and sensitivity to them along one track."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ import click
 from captum_concepts.cli import console
 from captum_concepts.cli import options as cli_options
 from captum_concepts.errors import InputError
+from captum_concepts.text import short_repr, suggest
 
 if TYPE_CHECKING:
     from captum_concepts.explanation.explanation import Explanation
+    from captum_concepts.explanation.segments import Segment
     from captum_concepts.results.timeline import Timeline
 
 
-@click.command(short_help="Where in a track concepts push its class, as table, picture and sound.")
+@click.command(short_help="Show where in a track concepts affect its class: table, plot and sound.")
 @click.argument("folder", type=click.Path())
 @click.argument("track", type=click.Path())
 @cli_options.model
@@ -27,61 +29,67 @@ if TYPE_CHECKING:
     "targets",
     multiple=True,
     metavar="CLASS",
-    help="Explained class; may be repeated.  [default: the class the model gives the track]",
+    help="Explained class; may be repeated.  [default: the class that the model predicts for the track]",
 )
 @click.option(
     "--hop", type=float, default=0.5, show_default=True, help="Seconds between values; at most the length of a patch."
 )
 @click.option(
-    "--segments", type=click.IntRange(min=0), default=3, show_default=True, help="Of each concept; 0 writes none."
+    "--segments",
+    type=click.IntRange(min=0),
+    default=3,
+    show_default=True,
+    help="Segments per concept; 0 writes none.",
 )
 @click.option(
     "--concept",
     "concepts",
     multiple=True,
     metavar="NAME",
-    help="Concept for picture and segments; may be repeated.  [default: those with scores]",
+    help="Concept for plot and segments; may be repeated.  [default: those with scores]",
 )
 @click.option("--out", type=click.Path(file_okay=False), help="Folder for the files.  [default: FOLDER/timeline-TRACK]")
-@click.option("--no-plot", is_flag=True, help="Draw no picture (which needs matplotlib).")
-@click.option("--json", "as_json", is_flag=True, help="The segments as JSON on stdout instead of a table.")
+@click.option("--no-plot", is_flag=True, help="Plot nothing (plots need matplotlib).")
+@click.option("--json", "as_json", is_flag=True, help="Print the segments as JSON instead of a table.")
 @cli_options.terminal
 def timeline(
     folder: str, track: str, out: str | None, no_plot: bool, as_json: bool, quiet: bool, verbose: bool, **given: Any
 ) -> None:
-    """Hear TRACK with overlapping patches: presence and push of every concept over time.
+    """Presence of every concept, and sensitivity to it, over time in TRACK, from overlapping patches.
 
-    FOLDER is what `explain --out FOLDER` saved; nothing is fitted again. The timeline is kept in it, and its
-    report.html is written anew. Give the model as you gave it to explain.
+    FOLDER is the folder that `explain --out FOLDER` wrote; nothing is fitted again. The timeline is saved in it, and
+    its report.html is rewritten. Give the same model options as to explain.
 
     \b
     captum-concepts timeline out/ song.flac --backbone gtzan-cnn --weights model.safetensors --hop 0.5
 
     \b
     Files in --out:
-      timeline.csv               layer, target, concept, start, end, presence, push
-      timeline-LAYER-NUMBER.png  the same as a picture, a file per target
-      segments/                  the seconds in which each concept pushes the class most, as WAV, and segments.csv
+      timeline.csv               layer, target, concept, start, end, presence, push (the sensitivity)
+      timeline-LAYER-NUMBER.png  the same as a plot, one file per target
+      segments/                  the seconds with the largest sensitivity to each concept, as WAV, and segments.csv
     """
     console.set_up_logging(quiet, verbose)
     from captum_concepts.explanation.explanation import Explanation
-    from captum_concepts.explanation.segments import Segment, strongest_segments, write_segments
+    from captum_concepts.explanation.segments import strongest_segments, write_segments
     from captum_concepts.explanation.timeline import add_timelines, extract_timelines
     from captum_concepts.report.figures import require_matplotlib
 
     explanation = Explanation.load(folder)
     for name in given["concepts"]:
         if name not in explanation.concepts:
-            raise InputError(f"--concept {name!r}: not explained; choose among {', '.join(explanation.concepts[:20])}")
+            raise InputError(
+                f"--concept={short_repr(name)}: not explained; {suggest(name, explanation.concepts, 'concepts')}"
+            )
     pool = explanation.provenance["options"]["pool"]
     given_pool = click.get_current_context().get_parameter_source("pool") is click.core.ParameterSource.COMMANDLINE
     if given_pool and given["pool"] != pool:
-        raise InputError(f"--pool {given['pool']}: the explanation was made with {pool}; leave it out")
+        raise InputError(f"--pool={given['pool']}: the explanation was made with {pool}; leave it out")
     if not no_plot:
         require_matplotlib()
     where = Path(out) if out is not None else Path(folder) / f"timeline-{Path(track).stem}"
     cli_options.check_writable(where, "--out")
-    # Classes are of the explanation, which says better what is wrong with one.
+    # Targets are checked against those of the explanation, with a better message.
     backbone = cli_options.load_model({**given, "targets": ()})
     with console.progress_bars(quiet) as progress:
         lines = extract_timelines(
@@ -107,6 +115,12 @@ def timeline(
     add_timelines(explanation, lines)
     explanation.save(folder)
     page = explanation.to_html(Path(folder) / "report.html")
+    _print_segments(segments, as_json)
+    console.say(f"classes explained: {', '.join(dict.fromkeys(line.target for line in lines))}", quiet)
+    console.say(f"written to {where}; open {page}", quiet)
+
+
+def _print_segments(segments: Sequence[Segment], as_json: bool) -> None:
     rows = [
         {
             **{key: getattr(segment, key) for key in ("layer", "target", "concept", "rank")},
@@ -123,13 +137,11 @@ def timeline(
         import pandas as pd
 
         ranked = sorted(rows, key=lambda row: (row["layer"], row["target"], -row["push"]))
-        console.print_table(pd.DataFrame(ranked[:30]), "Segments in which a concept pushes the class most")
-    console.say(f"heard for {', '.join(dict.fromkeys(line.target for line in lines))}", quiet)
-    console.say(f"written to {where}; open {page}", quiet)
+        console.print_table(pd.DataFrame(ranked[:30]), "Segments with the largest sensitivity to a concept")
 
 
 def _scored(explanation: Explanation, line: Timeline) -> list[str]:
-    """Concepts with a score at a layer; all that have a CAV where there are none."""
+    """Concepts with a score at a layer; without any, all that have a CAV."""
     quality = explanation.banks[line.layer].quality
     usable = [name for name, status in zip(quality["concept"], quality["status"], strict=True) if status == "ok"]
     return usable or list(explanation.banks[line.layer].names)
@@ -150,7 +162,7 @@ def _draw(explanation: Explanation, line: Timeline, names: Sequence[str], where:
 
 
 def write_timelines(explanation: Explanation, lines: Sequence[Timeline], path: Path) -> None:
-    """A row per layer, target, concept and patch; what is not a number is left empty."""
+    """Write one row per layer, target, concept and patch; NaN becomes an empty cell."""
     with open(path, "w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(("layer", "target", "concept", "start", "end", "presence", "push"))

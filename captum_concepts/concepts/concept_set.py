@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from captum_concepts.audio.clips import Clip
+from captum_concepts.choices import NEGATIVES
 from captum_concepts.concepts.collect import LabelledClips
 from captum_concepts.concepts.folders import read_folders
 from captum_concepts.concepts.folds import stratified_parts
@@ -24,7 +25,6 @@ from captum_concepts.errors import InputError
 from captum_concepts.text import pluralize, short_repr
 
 Negatives: TypeAlias = "Literal['random', 'rest', 'in-domain'] | dict[str, list[str]]"
-NEGATIVES = ("random", "rest", "in-domain")
 _NEGATIVES_REMEDY = "use 'random', 'rest', 'in-domain' or {concept: [concepts]}"
 
 

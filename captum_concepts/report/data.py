@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from captum_concepts.audio.clips import Clip
+from captum_concepts.choices import ALPHA
 from captum_concepts.errors import InputError
 from captum_concepts.report.diagnostics import checks
 from captum_concepts.text import short_repr
@@ -30,7 +31,6 @@ EXAMPLES_PER_CONCEPT = 3
 EXAMPLE_SECONDS = 8.0
 TIMELINE_SECONDS = 30.0
 TIMELINE_BYTES = 6_000_000
-SIGNIFICANCE = 0.05
 LONGEST_LIST = 64
 NUMBERS = {
     "score": "score",
@@ -92,7 +92,7 @@ def page_data(explanation: ExplanationData) -> PageData:
             "targets": list(explanation.targets),
             "names": names,
             "scored": len(explanation.concepts),
-            "alpha": SIGNIFICANCE,
+            "alpha": ALPHA,
             "trees": [_tree(explanation, layer, index) for layer in explanation.layers],
             "quality": [_quality(explanation, layer, index) for layer in explanation.layers],
             "scores": _scores(explanation, statuses),

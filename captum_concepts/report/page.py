@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 from markupsafe import Markup
 
+from captum_concepts.choices import REPORT_LIMIT_MB
 from captum_concepts.errors import InputError
 from captum_concepts.report.audio import Sound, encode_all
 from captum_concepts.report.data import page_data
@@ -34,7 +35,7 @@ BYTES_PER_CLIP = 64  # at most, for saying where a clip's sound is
 ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
 
-def render(explanation: ExplanationData, *, limit_mb: float = 25.0) -> str:
+def render(explanation: ExplanationData, *, limit_mb: float = REPORT_LIMIT_MB) -> str:
     """One self-contained HTML page: opens from disk, offline, under a strict content security policy.
 
     Sound is added in order of importance (explained clips, then the best example of every concept, then the second
@@ -47,7 +48,7 @@ def render(explanation: ExplanationData, *, limit_mb: float = 25.0) -> str:
     return _Parts.of(explanation, _limit(limit_mb)).inline()
 
 
-def write_report(explanation: ExplanationData, path: str | Path, *, limit_mb: float = 25.0) -> Path:
+def write_report(explanation: ExplanationData, path: str | Path, *, limit_mb: float = REPORT_LIMIT_MB) -> Path:
     """Write the page to ``path`` and return it.
 
     Up to ``limit_mb`` megabytes it is one self-contained file. Beyond, the sound lies beside it, each clip once, in

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from captum_concepts.backbones.options import resolve_device
 from captum_concepts.backbones.torch_backbone import TorchBackbone
+from captum_concepts.choices import AGREEMENT, ATTRIBUTION_METHODS, BUILT_IN, CORRECTIONS, NEGATIVES, POOLINGS
 from captum_concepts.cli import options as cli_options
 from captum_concepts.cli.app import main
 from captum_concepts.concepts.concept_set import ConceptSet
@@ -190,7 +191,7 @@ def assert_refused(result: Result, *texts: str) -> None:
 # ---------------------------------------------------------------------- help
 
 
-def test_without_arguments_the_help_is_shown() -> None:
+def test_help_is_shown_without_arguments() -> None:
     alone, asked = invoke(), invoke("--help")
     assert alone.exit_code == asked.exit_code == 0
     assert alone.stdout == asked.stdout
@@ -211,7 +212,21 @@ def test_every_option_of_every_command_is_explained(command: str) -> None:
 @pytest.mark.parametrize("kind", ["cav_methods", "similarities", "miners"])
 def test_the_help_names_every_built_in_method(kind: str) -> None:
     built_in = tuple(name for name, entry in registered(kind).items() if entry.plugin == "builtin")
-    assert built_in == cli_options.BUILT_IN[kind]
+    assert built_in == BUILT_IN[kind]
+
+
+def test_choices_are_those_of_the_library() -> None:
+    from captum_concepts.attributions.builtin import METHODS
+    from captum_concepts.backbones import layers
+    from captum_concepts.concepts import concept_set
+    from captum_concepts.significance import corrections
+
+    tree = ConceptHierarchy.from_edges(["a", "b"], [("a", "b", 1.0)])
+    assert tuple(METHODS) == ATTRIBUTION_METHODS
+    assert layers.POOLINGS == POOLINGS
+    assert concept_set.NEGATIVES == NEGATIVES
+    assert tuple(corrections.CORRECTIONS) == CORRECTIONS
+    assert set(AGREEMENT) <= set(evaluate_hierarchy(tree, {"b": "a"}))
 
 
 def test_help_does_not_wait_for_torch() -> None:
@@ -242,7 +257,7 @@ def test_explain_writes_its_files_and_prints_tables(sounds: SimpleNamespace, tmp
     assert "report.html" in result.stderr
 
 
-def test_explain_as_json_is_json_and_quiet_is_quiet(sounds: SimpleNamespace, tmp_path: Path) -> None:
+def test_explain_with_json_and_quiet(sounds: SimpleNamespace, tmp_path: Path) -> None:
     with_few = explain_arguments(sounds, tmp_path / "out", "--no-report", "--json", "--quiet", "--min-groups", "9")
     assert_refused(invoke(*with_few), "none of 3")
     result = invoke(*explain_arguments(sounds, tmp_path / "out", "--no-report", "--json", "--quiet"))
@@ -268,7 +283,7 @@ def test_the_help_explains_every_column_of_the_scores(saved: Path) -> None:
     assert "n_groups                 groups of explained clips" in explained
 
 
-def test_hints_serve_command_line_and_library(sounds: SimpleNamespace, tmp_path: Path) -> None:
+def test_remedies_fit_command_line_and_library(sounds: SimpleNamespace, tmp_path: Path) -> None:
     (tmp_path / "short").mkdir()
     sf.write(tmp_path / "short" / "a.wav", 0.1 * np.random.default_rng(0).normal(size=RATE // 4), RATE)
     short = explain_arguments(sounds, tmp_path / "out", "--clips", str(tmp_path / "short"), "--no-report")
@@ -280,7 +295,7 @@ def test_hints_serve_command_line_and_library(sounds: SimpleNamespace, tmp_path:
         alone.negative_mask()
 
 
-def test_the_same_command_hears_nothing_again(sounds: SimpleNamespace, tmp_path: Path) -> None:
+def test_same_command_again_extracts_nothing(sounds: SimpleNamespace, tmp_path: Path) -> None:
     arguments = explain_arguments(sounds, tmp_path / "out", "--no-report")
     first, second = invoke(*arguments), invoke(*arguments)
     assert first.stdout == second.stdout
@@ -306,7 +321,7 @@ def test_hostile_names_break_neither_line_nor_terminal(sounds: SimpleNamespace, 
     assert_refused(invoke(*explain_arguments(hostile, tmp_path / "out", "--on-bad", "refuse", "-q")), "\\x1b[2Jname")
 
 
-def nothing_is_heard(*_: object, **__: object) -> None:
+def no_pass_over_audio(*_: object, **__: object) -> None:
     raise AssertionError("a clip was read")
 
 
@@ -318,12 +333,12 @@ def nothing_is_heard(*_: object, **__: object) -> None:
         (["--backbone", "band"], ["'band'", "did you mean 'bands'"]),
         (["--weights", "x.h5"], ["x.h5", "leave --weights out"]),
         (["--device", "tpu"], ["tpu", "cpu or cuda"]),
-        (["--option", "hop_seconds"], ["--option 'hop_seconds'", "KEY=VALUE"]),
-        (["--option", "hop=1"], ["--option 'hop'", "it has hop_seconds, title"]),
-        (["--option", "hop_seconds=1,5"], ["hop_seconds='1,5'", "wants float"]),
-        (["--option", "device=cpu"], ["--option 'device'"]),
+        (["--option", "hop_seconds"], ["--option='hop_seconds'", "KEY=VALUE"]),
+        (["--option", "hop=1"], ["--option='hop'", "it has hop_seconds, title"]),
+        (["--option", "hop_seconds=1,5"], ["hop_seconds='1,5'", "give float"]),
+        (["--option", "device=cpu"], ["--option='device'"]),
         (["--cav", "patern"], ["patern", "pattern"]),
-        (["--cav-option", "x=1"], ["--cav-option 'x'", "it has none"]),
+        (["--cav-option", "x=1"], ["--cav-option='x'", "it has none"]),
         (["--cav", "lda", "--cav-option", "shrinkage=7"], ["shrinkage"]),
         (["--similarity", "cosinus"], ["cosinus", "cosine"]),
         (["--miner", "heyman"], ["heyman", "heymann"]),
@@ -331,10 +346,10 @@ def nothing_is_heard(*_: object, **__: object) -> None:
             ["--similarity", "activation"],
             ["spanning_tree", "symmetric", "--similarity correlation or cosine or diffusion or"],
         ),
-        (["--miner-option", "x=1"], ["--miner-option 'x'", "root_factor"]),
+        (["--miner-option", "x=1"], ["--miner-option='x'", "root_factor"]),
         (["--miner-option", "root_factor=NaN"], ["root_factor='NaN'"]),
-        (["--miner", "heymann", "--miner-option", "parents_per_node=1.5"], ["parents_per_node=1.5", "wants int"]),
-        (["--miner", "heymann", "--miner-option", "parents_per_node=0"], ["parents_per_node = 0"]),
+        (["--miner", "heymann", "--miner-option", "parents_per_node=1.5"], ["parents_per_node=1.5", "give int"]),
+        (["--miner", "heymann", "--miner-option", "parents_per_node=0"], ["parents_per_node"]),
         (["--miner", "heymann", "--miner-option", "centrality=degre"], ["centrality", "degre"]),
         (["--min-groups", "0"], ["--min-groups", "x>=2"]),
         (["--batch-size", "0"], ["--batch-size", "x>=1"]),
@@ -342,26 +357,26 @@ def nothing_is_heard(*_: object, **__: object) -> None:
         (["--seed", "-1"], ["--seed"]),
         (["--pool", "tim"], ["--pool", "'time_freq'"]),
         (["--negatives", "named"], ["--negatives", "'rest'"]),
-        (["--concepts", "nowhere"], ["--concepts 'nowhere'", "no such"]),
+        (["--concepts", "nowhere"], ["--concepts='nowhere'", "no such"]),
         (["--concepts", "nosource:x"], ["nosource"]),
         (["--concepts", f"{HOSTILE}/x"], ["no such file"]),
-        (["--concept-column", "pitch"], ["--concept-column", "only a table"]),
-        (["--group-column", "pitch"], ["--group-column", "only a table"]),
-        (["--concept-separator", ""], ["--concept-separator ''", "only a table"]),
+        (["--concept-column", "pitch"], ["--concept-column", "not a table"]),
+        (["--group-column", "pitch"], ["--group-column", "not a table"]),
+        (["--concept-separator", ""], ["--concept-separator=''", "not a table"]),
         (["--card", "x.json"], ["'card'", "bands has no such option"]),
         (["--backbone", "carded", "--card", "007"], ["card '007' was given"]),
-        (["--clip-group-column", "g"], ["--clip-group-column 'g'", "only a table"]),
-        (["--clips", "nowhere"], ["--clips 'nowhere'", "no such"]),
+        (["--clip-group-column", "g"], ["--clip-group-column='g'", "not a table"]),
+        (["--clips", "nowhere"], ["--clips='nowhere'", "no such"]),
         (["--reference", "nowhere.json"], ["nowhere.json"]),
         (["--bakcbone", "x"], ["--bakcbone", "--backbone", "explain --help"]),
     ],
 )
-def test_bad_input_is_refused_in_one_line_before_anything_is_heard(
+def test_bad_input_ends_before_any_pass_over_audio(
     more: list[str], texts: list[str], sounds: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The explainer first: it takes extract along when it is imported, which may be here.
-    monkeypatch.setattr("captum_concepts.activations.extraction.extract", nothing_is_heard)
-    monkeypatch.setattr("captum_concepts.activations.extraction.extract", nothing_is_heard)
+    monkeypatch.setattr("captum_concepts.activations.extraction.extract", no_pass_over_audio)
+    monkeypatch.setattr("captum_concepts.activations.extraction.extract", no_pass_over_audio)
     monkeypatch.chdir(tmp_path)
     assert_refused(invoke(*explain_arguments(sounds, tmp_path / "out", *more)), *texts)
     assert not (tmp_path / "out").exists()
@@ -375,7 +390,7 @@ def test_a_table_without_a_known_column_names_its_columns(sounds: SimpleNamespac
 
 
 @pytest.mark.parametrize("missing", ["--backbone", "--concepts", "--clips", "--out"])
-def test_what_is_missing_is_named(missing: str, sounds: SimpleNamespace, tmp_path: Path) -> None:
+def test_missing_option_is_named(missing: str, sounds: SimpleNamespace, tmp_path: Path) -> None:
     arguments = explain_arguments(sounds, tmp_path / "out")
     place = arguments.index(missing)
     assert_refused(invoke(*arguments[:place], *arguments[place + 2 :]), missing, "captum-concepts explain --help")
@@ -384,7 +399,7 @@ def test_what_is_missing_is_named(missing: str, sounds: SimpleNamespace, tmp_pat
 def test_folders_that_cannot_be_written_to(
     sounds: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("captum_concepts.activations.extraction.extract", nothing_is_heard)
+    monkeypatch.setattr("captum_concepts.activations.extraction.extract", no_pass_over_audio)
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
         assert_refused(invoke(*explain_arguments(sounds, folder)), "--out")
@@ -428,7 +443,7 @@ def test_shards_together_do_all_the_work(sounds: SimpleNamespace, tmp_path: Path
 
 
 @pytest.mark.parametrize("shard", ["9/8", "0/8", "1", "a/b", "1/0", "-1/2", "²/3", "1/" + "9" * 5000])
-def test_shards_that_are_none(shard: str, sounds: SimpleNamespace) -> None:
+def test_invalid_shards(shard: str, sounds: SimpleNamespace) -> None:
     assert_refused(invoke("extract", "--backbone", "bands", "--clips", sounds.clips, "--shard", shard), "--shard")
 
 
@@ -436,7 +451,7 @@ def test_extract_says_what_it_needs(sounds: SimpleNamespace) -> None:
     assert_refused(invoke("extract", "--backbone", "bands"), "--concepts and --clips")
     assert_refused(invoke("extract", "--backbone", "bands", "--clips", sounds.clips, "--no-store"), "--no-store")
     with_target = ["extract", "--backbone", "bands", "--concepts", sounds.concepts, "--target", "dark"]
-    assert_refused(invoke(*with_target), "--clips is missing")
+    assert_refused(invoke(*with_target), "--clips: missing")
 
 
 def test_extract_names_what_it_left_out(sounds: SimpleNamespace, tmp_path: Path) -> None:
@@ -486,7 +501,7 @@ def test_explain_names_every_skipped_row_with_verbose(sounds: SimpleNamespace, t
         (["--concept-separator", "ow|h"], {"l", "igh"}),
     ],
 )
-def test_what_parts_the_concepts_in_a_cell(given: list[str], names: set[str], tmp_path: Path) -> None:
+def test_separator_of_concepts_in_a_cell(given: list[str], names: set[str], tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_bytes(b"")
     (tmp_path / "table.csv").write_text("file,tag\na.wav,low|high\n")
     command = main.commands["extract"]
@@ -500,7 +515,7 @@ def test_what_parts_the_concepts_in_a_cell(given: list[str], names: set[str], tm
 # ---------------------------------------------------------------------- saved explanations
 
 
-def test_mine_gives_what_the_library_gives(saved: Path, tmp_path: Path) -> None:
+def test_mine_agrees_with_the_library(saved: Path, tmp_path: Path) -> None:
     explanation = Explanation.load(saved)
     matrix = explanation.similarities["bands"]
     expected = mine(matrix, explanation.concepts, "heymann", threshold=0.1, min_sim=-9.0)
@@ -529,7 +544,7 @@ def test_mine_computes_similarities_of_the_cavs(saved: Path) -> None:
     assert len(found) == 2
 
 
-def test_mine_leaves_out_what_could_not_be_tested(saved: Path, tmp_path: Path) -> None:
+def test_mine_leaves_out_untestable_concepts(saved: Path, tmp_path: Path) -> None:
     explanation = Explanation.load(saved)
     explanation.similarities["bands"][1, :] = explanation.similarities["bands"][:, 1] = np.nan
     explanation.save(tmp_path / "less")
@@ -546,7 +561,7 @@ def test_mine_combines_layers_and_gives_further_parents(saved: Path, tmp_path: P
     assert_refused(invoke("mine", saved, "--combine", "--similarity", "cosine"), "--combine", "leave out --similarity")
 
 
-def test_why_says_what_the_library_says(saved: Path) -> None:
+def test_why_prints_the_description_of_the_library(saved: Path) -> None:
     explanation = Explanation.load(saved)
     name = explanation.concepts[1]
     assert invoke("why", saved, name).stdout == explanation.why(name, "bands") + "\n"
@@ -571,7 +586,7 @@ def test_explain_writes_support_and_further_parents(sounds: SimpleNamespace, tmp
     assert found == explanation.consensus("bands", 0.9).to_dict() == explanation.consensus(least=0.9).to_dict()
     for option in (("--miner", "heymann"), ("--combine",), ("--similarity", "cosine"), ("--max-parents", "2")):
         refused = invoke("mine", tmp_path / "out", "--consensus", "0.9", *option)
-        assert_refused(refused, f"--consensus: takes the saved hierarchies; leave out {option[0]}")
+        assert_refused(refused, f"--consensus: uses the saved hierarchies; leave out {option[0]}")
 
 
 def test_a_consensus_needs_support(saved: Path) -> None:
@@ -603,7 +618,7 @@ def test_compare_says_what_moved(saved: Path, tmp_path: Path) -> None:
     assert text.startswith("bands -> bands: ")
     assert [line[2:] for line in text.splitlines()[1:]] == found["differences"]
     same = invoke("compare", saved, "--layer", "bands", "--layer", "bands").stdout
-    assert same.splitlines()[1:] == ["  no concept sits elsewhere"]
+    assert same.splitlines()[1:] == ["  no differences"]
 
 
 def test_compare_refuses(saved: Path) -> None:
@@ -626,7 +641,7 @@ def test_mine_refuses(saved: Path, tmp_path: Path) -> None:
     assert_refused(invoke("mine", saved, "--out", tmp_path / "file" / "tree.json"), "--out")
 
 
-def test_evaluate_gives_what_the_library_gives(saved: Path, sounds: SimpleNamespace) -> None:
+def test_evaluate_agrees_with_the_library(saved: Path, sounds: SimpleNamespace) -> None:
     parents = json.loads(Path(sounds.parents).read_text())
     expected = evaluate_hierarchy(Explanation.load(saved).hierarchies["bands"], parents)
     for given in ([], ["--reference", sounds.parents]):  # the first is what explain kept
@@ -648,7 +663,7 @@ def test_evaluate_refuses(saved: Path, tmp_path: Path) -> None:
     explanation = Explanation.load(saved)
     explanation.provenance["reference"] = None
     explanation.save(tmp_path / "none")
-    assert_refused(invoke("evaluate", tmp_path / "none"), "--reference is missing")
+    assert_refused(invoke("evaluate", tmp_path / "none"), "--reference: missing")
 
 
 def test_report_writes_the_page_anew_and_prints_its_path(saved: Path, tmp_path: Path) -> None:
@@ -674,13 +689,13 @@ def test_the_help_of_export_lists_the_formats() -> None:
     formats = invoke("export", "--help").stdout.split("Formats:\n")[1].splitlines()
     listed = dict(line.split(maxsplit=1) for line in formats)
     assert listed.keys() == registered("exporters").keys()
-    assert (listed["html"], listed["names"]) == ("built in", "of the plugin bands-by-hand")
+    assert (listed["html"], listed["names"]) == ("built in", "plugin bands-by-hand")
 
 
 def test_export_refuses(saved: Path, tmp_path: Path) -> None:
     path = tmp_path / "x"
     assert_refused(invoke("export", saved, "nams", path), "'nams'", "folder, html, names", "did you mean 'names'")
-    assert_refused(invoke("export", saved, "names", path, "--option", "end=;"), "--option 'end'", "it has ending")
+    assert_refused(invoke("export", saved, "names", path, "--option", "end=;"), "--option='end'", "it has ending")
     assert_refused(invoke("export", saved, "html", path, "--option", "limit_mb=much"), "limit_mb='much'", "float")
     assert_refused(invoke("export", tmp_path / "nowhere", "names", path), "explanation.json")
     (tmp_path / "file").write_text("")
@@ -707,12 +722,12 @@ def test_a_damaged_folder_is_refused(
         assert_refused(invoke(command, folder), "'here", "explain")
 
 
-def test_plugins_lists_who_provides_what() -> None:
+def test_plugins_lists_what_each_provides() -> None:
     rows = {row["name"]: row for row in json.loads(invoke("plugins", "--json").stdout)}
     assert rows["bands-by-hand"]["provides"] == {"backbones": ["bands", "carded", "many"], "exporters": ["names"]}
     assert "generality" in rows["builtin"]["provides"]["miners"]
     assert (
-        "bands-by-hand  (registered by hand)\n  backbones: bands, carded, many\n  exporters: names\n"
+        "bands-by-hand  (registered directly)\n  backbones: bands, carded, many\n  exporters: names\n"
         in invoke("plugins").stdout
     )
 
@@ -736,7 +751,7 @@ def test_values_of_options(text: str, value: object) -> None:
     assert cli_options.parse_options([text], "--option") == {"x": value}
 
 
-def test_values_that_are_no_json_are_text() -> None:
+def test_values_that_are_not_json_are_text() -> None:
     deep, long = "[" * 100_000, "9" * 5000
     assert cli_options.parse_options([f"x={deep}", f"y={long}"], "--option") == {"x": deep, "y": long}
 
@@ -783,7 +798,7 @@ def test_the_package_can_be_run_as_a_module(module: str) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends no SIGINT to one process")
-def test_ctrl_c_keeps_what_was_heard(sounds: SimpleNamespace, tmp_path: Path) -> None:
+def test_ctrl_c_keeps_computed_activations(sounds: SimpleNamespace, tmp_path: Path) -> None:
     store = tmp_path / "kept"
     arguments = ["extract", "--backbone", "bands", "--concepts", sounds.concepts, "--store", str(store), "-v"]
     arguments += ["--batch-size", "2", "--device", "cpu"]
@@ -793,20 +808,21 @@ def test_ctrl_c_keeps_what_was_heard(sounds: SimpleNamespace, tmp_path: Path) ->
     deadline = time.monotonic() + 120  # a busy machine takes long to import torch
     while not store.exists() and time.monotonic() < deadline:
         time.sleep(0.02)
-    time.sleep(0.9)  # of at least three seconds of listening
+    time.sleep(0.9)  # of a pass of at least three seconds
     running.send_signal(signal.SIGINT)
     out, err = running.communicate(timeout=20)
     assert (running.returncode, out) == (130, "")
     assert "Traceback" not in err
     assert err.splitlines()[-1] == (
-        f"captum-concepts: stopped; what was heard so far is kept in '{store}'; run again to go on"
+        f"captum-concepts: stopped; the activations computed so far are kept in '{store}'; "
+        "run the command again to continue"
     )
     again = json.loads(invoke(*arguments, "--json").stdout)["concepts"]
     assert 0 < again["computed"] < again["clips"] == 24
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no broken pipes of this kind")
-def test_a_reader_that_goes_away_is_no_fault() -> None:
+def test_closed_pipe_is_not_a_bug() -> None:
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run([*program(0), "plugins"], stdout=write, stderr=subprocess.PIPE, text=True)
@@ -814,7 +830,7 @@ def test_a_reader_that_goes_away_is_no_fault() -> None:
     assert (done.returncode, done.stderr) == (1, "")
 
 
-def test_output_in_an_encoding_without_the_letters(saved: Path) -> None:
+def test_output_in_ascii_encoding(saved: Path) -> None:
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run([*program(0), "mine", str(saved)], capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stderr) == (0, "")

@@ -1,4 +1,4 @@
-"""How the commands speak: one line for each error, progress, tables and JSON."""
+"""Error messages and exit codes, progress, tables and JSON of the commands."""
 
 from __future__ import annotations
 
@@ -49,19 +49,46 @@ def failing(group: click.Group, error: BaseException) -> click.testing.Result:
         (PermissionError(13, "Permission denied", "x\ny"), 2, "captum-concepts: 'x\\ny': Permission denied\n"),
     ],
 )
-def test_an_error_is_one_line_and_an_exit_code(group: click.Group, error: BaseException, code: int, text: str) -> None:
+def test_error_is_one_line_and_an_exit_code(group: click.Group, error: BaseException, code: int, text: str) -> None:
     result = failing(group, error)
     assert (result.exit_code, result.stderr, result.stdout) == (code, text, "")
 
 
-def test_a_fault_of_the_program_shows_where_it_is(group: click.Group) -> None:
+@pytest.mark.parametrize(
+    ("options", "message", "text"),
+    [
+        (["--target"], "target='Jazz': none; did you mean 'jazz'?", "--target=Jazz: none; did you mean 'jazz'?"),
+        (["--pool"], "pool='tim': unknown; use time", "--pool=tim: unknown; use time"),
+        (["--min-groups"], "min_groups=1: too few; give 2", "--min-groups=1: too few; give 2"),
+        (["--max-parents"], "max_parents = 0; give 1", "--max-parents=0; give 1"),
+        (["--nulls"], "n_nulls=9: too few; give 19", "--nulls=9: too few; give 19"),
+        (["--on-error", "--on-bad"], "on_error='x': unknown; use skip", "--on-error=x: unknown; use skip"),
+        (["--baselines"], "clips=[]: none; give some", "--baselines=[]: none; give some"),
+        (["--device"], "x: no GPU; use device='cpu'", "x: no GPU; use --device cpu"),
+        (["--target"], "target='two words': no class", "--target='two words': no class"),
+        (["--seed"], "target='Jazz': no such class", "target='Jazz': no such class"),
+        (["--pool"], "a sentence with pool='x' in it", "a sentence with pool='x' in it"),
+    ],
+)
+def test_error_names_the_option_not_the_argument(
+    group: click.Group, options: list[str], message: str, text: str
+) -> None:
+    @group.command()
+    @click.option(*options, "value")
+    def run(value: str | None) -> None:
+        raise InputError(message)
+
+    assert CliRunner().invoke(group, ["run"]).stderr == f"captum-concepts: {text}\n"
+
+
+def test_a_bug_shows_its_traceback(group: click.Group) -> None:
     result = failing(group, ZeroDivisionError("oops"))
     assert result.exit_code == 1
     assert "ZeroDivisionError: oops" in result.stderr
-    assert result.stderr.splitlines()[-1].startswith("captum-concepts: this is a fault of the program")
+    assert result.stderr.splitlines()[-1].startswith("captum-concepts: this is a bug in the program")
 
 
-def test_a_command_s_return_value_is_no_exit_code(group: click.Group) -> None:
+def test_return_value_is_not_an_exit_code(group: click.Group) -> None:
     @group.command()
     def run() -> int:
         return 7
@@ -78,7 +105,7 @@ def test_ctx_exit_keeps_its_code(group: click.Group) -> None:
     assert CliRunner().invoke(group, ["run"]).exit_code == 5
 
 
-def test_without_standing_alone_errors_are_raised(group: click.Group) -> None:
+def test_errors_are_raised_without_standalone_mode(group: click.Group) -> None:
     @group.command()
     def run() -> None:
         raise InputError("x")
@@ -88,33 +115,33 @@ def test_without_standing_alone_errors_are_raised(group: click.Group) -> None:
 
 
 def test_ctrl_c_says_what_is_kept() -> None:
-    with pytest.raises(console.Stopped, match="kept in 'store'; run again"), console.resumable(Path("store")):
+    with pytest.raises(console.Stopped, match="in 'store'; run the command again"), console.resumable(Path("store")):
         raise KeyboardInterrupt
     with pytest.raises(KeyboardInterrupt), console.resumable(None):
         raise KeyboardInterrupt
 
 
-def test_ctrl_c_in_a_training_says_whether_an_epoch_was_over(tmp_path: Path) -> None:
+def test_ctrl_c_in_training_says_what_is_kept(tmp_path: Path) -> None:
     for made, says in (
-        (None, "no epoch was over"),
-        ("last.ckpt", "every whole epoch"),
+        (None, "no epoch was finished"),
+        ("last.ckpt", "every finished epoch"),
         ("fold-1/model.safetensors", "every"),
     ):
         out = tmp_path / str(made).replace("/", "-")
         if made is not None:
             (out / made).parent.mkdir(parents=True)
             (out / made).touch()
-        message = f"stopped; {says}.*give the same command"
+        message = f"stopped; {says}.*run the same command"
         with pytest.raises(console.Stopped, match=message), console.resumable_training(out):
             raise KeyboardInterrupt
 
 
-def test_progress_without_a_terminal_is_one_line_a_stage(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_without_a_terminal_is_one_line_per_stage(capsys: pytest.CaptureFixture[str]) -> None:
     with console.progress_bars(quiet=False) as progress:
         for done in range(11):
-            progress("hearing", done, 10)
+            progress("extracting", done, 10)
             time.sleep(0.01)
-        progress("hearing", 10, 10)
+        progress("extracting", 10, 10)
         progress("kept", 4, 4)
         progress("cut short", 3, 9)
         time.sleep(0.1)
@@ -122,16 +149,16 @@ def test_progress_without_a_terminal_is_one_line_a_stage(capsys: pytest.CaptureF
     out, err = capsys.readouterr()
     assert out == ""
     first, second, third = err.splitlines()
-    assert first.startswith("hearing: 10/10 in ")
+    assert first.startswith("extracting: 10/10 in ")
     assert first.endswith("/s")
     assert second == "kept: 4/4 (4 already there)"
     assert third.startswith("cut short: 5/9 in ")
     assert third.endswith("/s (3 already there)")
 
 
-def test_quiet_progress_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_quiet_progress_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with console.progress_bars(quiet=True) as progress:
-        progress("hearing", 1, 1)
+        progress("extracting", 1, 1)
     assert capsys.readouterr() == ("", "")
 
 
@@ -140,33 +167,33 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_progress_on_a_terminal_draws_bars_with_throughput(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_on_a_terminal_shows_bars_and_throughput(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
     for name, value in (("TERM", "xterm"), ("COLUMNS", "80")):
         monkeypatch.setenv(name, value)
     with console.progress_bars(quiet=False) as progress:
         for done in range(5):
-            progress("hearing [red]", done, 4)
+            progress("extracting [red]", done, 4)
             time.sleep(0.01)
-    drawn = terminal.getvalue()
-    assert "hearing [red]" in drawn  # no markup in the names of stages
-    assert "4/4" in drawn
-    assert "/s" in drawn
-    assert "left" in drawn
+    text = terminal.getvalue()
+    assert "extracting [red]" in text  # no markup in the names of stages
+    assert "4/4" in text
+    assert "/s" in text
+    assert "left" in text
 
 
 def test_no_color_is_honoured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
     monkeypatch.setenv("TERM", "xterm-256color")
-    drawn = {}
+    texts = {}
     for no_color in ("", "1"):
         monkeypatch.setenv("NO_COLOR", no_color)
         with console.progress_bars(quiet=False) as progress:
-            progress("hearing", 4, 4)
-        drawn[no_color] = terminal.getvalue()
+            progress("extracting", 4, 4)
+        texts[no_color] = terminal.getvalue()
         terminal.truncate(0)
-    assert "\x1b[3" in drawn[""]
-    assert "\x1b[3" not in drawn["1"]
+    assert "\x1b[3" in texts[""]
+    assert "\x1b[3" not in texts["1"]
 
 
 def test_messages_of_the_library_are_one_line_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
@@ -185,7 +212,7 @@ def test_messages_of_the_library_are_one_line_on_stderr(capsys: pytest.CaptureFi
     assert found[True, False] == ""
 
 
-def test_a_table_holds_hostile_names_and_says_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_table_escapes_hostile_names_and_marks_missing_values(capsys: pytest.CaptureFixture[str]) -> None:
     table = pd.DataFrame(
         {"concept": pd.Series(["[bold]x", HOSTILE, "y" * 99], dtype=object), "score": [0.123456, math.nan, 1.0]}
     )
@@ -201,7 +228,7 @@ def test_a_table_holds_hostile_names_and_says_what_is_missing(capsys: pytest.Cap
     assert len(out.splitlines()) == len(table) + 5  # title, blank, head, rule, blank
 
 
-def test_a_tree_is_cut_and_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+def test_tree_is_shortened_and_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     console.print_tree("a\n└─ \x1b[2Jb\nc\nd", most=2)
     assert capsys.readouterr().out.splitlines() == [
         "a",
@@ -210,7 +237,7 @@ def test_a_tree_is_cut_and_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
-def test_long_labels_of_a_tree_are_cut_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_long_labels_of_a_tree_are_shortened(capsys: pytest.CaptureFixture[str]) -> None:
     fits, long, odd = "f" * 60, "x" * 10_000, "├─ " * 40
     edges = [(fits, long, 1.0), (fits, "b", 1.0), ("b", long, 1.0), (long, odd, 1.0)]
     tree = ConceptHierarchy.from_edges([fits, long, "b", odd], edges)
@@ -223,7 +250,7 @@ def test_long_labels_of_a_tree_are_cut_and_nothing_else(capsys: pytest.CaptureFi
     assert max(map(len, out)) < 100
 
 
-def test_json_has_null_for_what_is_no_number(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_has_null_for_nan_and_infinity(capsys: pytest.CaptureFixture[str]) -> None:
     console.print_json({"a": [math.nan, math.inf, 1.5, ("x", None)], 3: {"b": HOSTILE}})
     out = capsys.readouterr().out
     assert out.isascii()
