@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from scipy.ndimage import median_filter
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -12,12 +13,16 @@ KERNEL_HERTZ = 330.0  # of the median over frequency: 31 bins
 
 
 def _median(values: Tensor, size: int) -> Tensor:
-    """Running median along the last axis, edges repeated; one row at a time, as each is copied ``size`` times."""
-    rows = [
-        pad(row[None], (size // 2, size // 2), mode="replicate")[0].unfold(-1, size, 1).median(-1).values
-        for row in values
-    ]
-    return torch.stack(rows)
+    """Running median of an odd size along the last axis of (B, R, L), edges repeated.
+
+    On the CPU all rows are one line for scipy's filter, which is ten times as fast as `torch.median` there. On other
+    devices one sound is done at a time, as each value is copied ``size`` times.
+    """
+    padded = pad(values, (size // 2, size // 2), mode="replicate")
+    if values.device.type == "cpu":
+        line = median_filter(padded.numpy().ravel(), size=size)
+        return torch.from_numpy(line).reshape(padded.shape)[..., size // 2 : size // 2 + values.shape[-1]]
+    return torch.stack([row.unfold(-1, size, 1).median(-1).values for row in padded])
 
 
 def harmonic_percussive(waveforms: Tensor, sample_rate: int) -> tuple[Tensor, Tensor]:

@@ -60,8 +60,8 @@ class Shift(Intervention):
     unit: ClassVar[str] = "semitones"
     keeps: ClassVar[str] = "tempo, rhythm, intervals, level"
     changes: ClassVar[str] = "pitch and, with it, the place of resonances (timbre)"
-    low: ClassVar[float] = -12.0
-    high: ClassVar[float] = 12.0
+    low: ClassVar[float] = -6.0
+    high: ClassVar[float] = 6.0
     neutral: ClassVar[float | None] = 0.0
     usual: ClassVar[float] = 2.0
 

@@ -39,7 +39,8 @@ class Stretch(Intervention):
 
     The result is as long as the sound. Slower, its end is cut off; faster, the sound goes on from its start, joined by
     a cross-fade of 50 ms. The sham plays it slower and then faster again, by as much. The stretching is that of
-    :mod:`captum_concepts.interventions.wsola`.
+    :mod:`captum_concepts.interventions.wsola`, which weakens some very short attacks; the range ends where it
+    spoils too many.
 
     Example:
         >>> import torch
@@ -53,8 +54,8 @@ class Stretch(Intervention):
     unit: ClassVar[str] = "× tempo"
     keeps: ClassVar[str] = "pitch, timbre, level"
     changes: ClassVar[str] = "tempo, durations, the part of the sound that is in the patch"
-    low: ClassVar[float] = 0.5
-    high: ClassVar[float] = 2.0
+    low: ClassVar[float] = 0.7
+    high: ClassVar[float] = 1.43
     neutral: ClassVar[float | None] = 1.0
     usual: ClassVar[float] = 1.25
 

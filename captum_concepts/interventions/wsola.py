@@ -8,6 +8,9 @@ of the log-mel spectrogram, and of the logits of MSD-VGG (root mean square over 
     harmonic and percussive part apart 5.1 dB 0.25      this, 60 ms and 15 ms     1.9 dB  0.11
 
 Frames of 40 to 120 ms give 0.10 to 0.12 logits.
+
+Limits: of clicks of 10 ms, alone and under a chord, 4 % are lost or doubled at a rate of 0.8, 15 % at 0.67, 23 % at
+1.25 and 39 % at 1.5. Longer attacks fare better.
 """
 
 from __future__ import annotations
