@@ -1,4 +1,4 @@
-"""Clips through a backbone: decoded ahead in a thread, several in one batch, rows given back clip by clip."""
+"""Forward and backward passes over clips: decoded ahead in a thread, batched, results returned clip by clip."""
 
 from __future__ import annotations
 
@@ -7,27 +7,52 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from captum_concepts.audio.clips import AudioError, Clip
+from captum_concepts.audio.clips import AudioError, Clip, ClipError
 from captum_concepts.audio.patches import Patches
 from captum_concepts.backbones.protocol import Backbone
 from captum_concepts.errors import InputError
+from captum_concepts.text import short_repr
 
 READ_AHEAD = 8
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A clip that could not be used: its file, what kind of fault (see ``audio.AudioError``), and the full message."""
+    """A clip that could not be used.
+
+    Attributes:
+        path: its file.
+        status: the kind of fault, see ``audio.AudioError``; "refused" for a fault without a kind.
+        message: the full message.
+        reason: the message without the file's name; "" where it is not known apart.
+
+    Example:
+        >>> Problem("a.wav", "empty", "'a.wav': empty: no audio", "empty: no audio").moved("b.wav").message
+        "'b.wav': empty: no audio"
+    """
 
     path: str
     status: str
     message: str
+    reason: str = ""
+
+    def moved(self, path: str) -> Problem:
+        """The same fault in another file with the same bytes.
+
+        Args:
+            path: of the other file.
+
+        Returns:
+            the problem with that file's name in its message, where the message is known without the name.
+        """
+        message = f"{short_repr(path, 200)}: {self.reason}" if self.reason else self.message
+        return Problem(path, self.status, message, self.reason)
 
 
 @dataclass(frozen=True)
@@ -54,13 +79,15 @@ class ArrayNames:
 
 
 def problem_of(clip: Clip, error: InputError) -> Problem:
+    """What is reported of a clip that raised an error."""
     status = error.status if isinstance(error, AudioError) else "refused"
-    return Problem(clip.path, status, str(error))
+    reason = error.reason if isinstance(error, ClipError) and error.path == clip.path else ""
+    return Problem(clip.path, status, str(error), reason)
 
 
 @dataclass
-class _Hearing:
-    """A clip on its way through the model."""
+class _PartialRows:
+    """The rows of a clip that is not complete yet."""
 
     spans: list[dict[str, Tensor]] = field(default_factory=list)
     parts: list[dict[str, Tensor]] = field(default_factory=list)
@@ -76,7 +103,7 @@ def _joined(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def _append(parts: list[dict[str, Tensor]], part: dict[str, Tensor]) -> None:
-    """Append, and join neighbours of like size: n parts become about log2(n).
+    """Append, and join neighbours of similar size: n parts become about log2(n).
 
     Thousands of small tensors, each in the memory that a block of audio has just left, would keep the next block from
     using it again: a long file would take as much memory as all its patches.
@@ -97,7 +124,7 @@ def extracted(
 
     Patches of several clips share a batch; a clip that turns out bad halfway gives a problem and no rows.
     """
-    hearings: dict[int, _Hearing] = {}
+    pending: dict[int, _PartialRows] = {}
     blocks: deque[tuple[int, Tensor]] = deque()
 
     def run(size: int) -> Iterator[int]:
@@ -113,32 +140,32 @@ def extracted(
         start = 0
         for i, inputs in batch:
             end = start + len(inputs)
-            _append(hearings[i].parts, {name: values[start:end] for name, values in found.items()})
-            hearings[i].waiting -= len(inputs)
+            _append(pending[i].parts, {name: values[start:end] for name, values in found.items()})
+            pending[i].waiting -= len(inputs)
             start = end
         for i in dict.fromkeys(i for i, _ in batch):
-            if hearings[i].ended and not hearings[i].waiting:
+            if pending[i].ended and not pending[i].waiting:
                 yield i
 
     def result(i: int) -> tuple[int, dict[str, Tensor] | Problem]:
-        return i, _checked(clips[i], hearings.pop(i).rows())
+        return i, _checked(clips[i], pending.pop(i).rows())
 
-    with contextlib.closing(_read_ahead(backbone, clips, todo)) as extracted:
-        for i, item in extracted:
+    with contextlib.closing(_read_ahead(backbone, clips, todo)) as blocks_read:
+        for i, item in blocks_read:
             if isinstance(item, Patches):
-                hearing = hearings.setdefault(i, _Hearing())
-                hearing.waiting += len(item.inputs)
-                _append(hearing.spans, {"span": torch.from_numpy(np.stack([item.starts, item.ends], 1))})
+                partial = pending.setdefault(i, _PartialRows())
+                partial.waiting += len(item.inputs)
+                _append(partial.spans, {"span": torch.from_numpy(np.stack([item.starts, item.ends], 1))})
                 blocks.append((i, item.inputs))
                 while sum(len(inputs) for _, inputs in blocks) >= batch_size:
                     yield from map(result, run(batch_size))
             elif isinstance(item, Problem):
                 blocks = deque((j, inputs) for j, inputs in blocks if j != i)
-                hearings.pop(i, None)
+                pending.pop(i, None)
                 yield i, item
             else:
-                hearings[i].ended = True
-                if not hearings[i].waiting:
+                pending[i].ended = True
+                if not pending[i].waiting:
                     yield result(i)
     while blocks:
         yield from map(result, run(batch_size))
@@ -148,8 +175,8 @@ def _checked(clip: Clip, rows: dict[str, Tensor]) -> dict[str, Tensor] | Problem
     bad = [name for name, values in rows.items() if not torch.isfinite(values).all()]
     if not bad:
         return rows
-    message = f"{clip.path}: the model gave NaN or infinite values ({bad[0]}); check weights and audio"
-    return Problem(clip.path, "not finite", message)
+    error = ClipError(clip.path, f"the model gave NaN or infinite values ({bad[0]}); check weights and audio")
+    return replace(problem_of(clip, error), status="not finite")
 
 
 def _forward(backbone: Backbone, inputs: Tensor, names: ArrayNames) -> dict[str, Tensor]:
@@ -166,7 +193,7 @@ def _forward(backbone: Backbone, inputs: Tensor, names: ArrayNames) -> dict[str,
     return rows
 
 
-# What follows the last block of a clip.
+# Marks the end of a clip's blocks.
 _END = object()
 
 

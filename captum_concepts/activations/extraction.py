@@ -1,8 +1,8 @@
 """The one pass over audio: activations of all layers, or logits and gradients of all targets, clip by clip.
 
-With a store, what was computed before is reused: a clip is known by the hash of its file's bytes and its seconds, the
-model by ``Backbone.fingerprint``. What is computed is committed every ``COMMIT_CLIPS`` clips or
-``COMMIT_SECONDS``, and when a run is interrupted, so a killed run goes on where it was.
+With a store, earlier results are reused: a clip is identified by the hash of its file's bytes and its seconds, the
+model by ``Backbone.fingerprint``. Results are committed every ``COMMIT_CLIPS`` clips or ``COMMIT_SECONDS``, and when a
+run is interrupted, so that it can be resumed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,7 +36,7 @@ COMMIT_SECONDS = 10.0
 
 @dataclass
 class Extraction:
-    """What one pass gave.
+    """The results of one pass over audio.
 
     Attributes:
         clips: the clips that could be used, in the caller's order.
@@ -102,7 +102,7 @@ def extract(
         pool: "time", "none" or "time_freq".
         store: where results are kept and found again; None keeps nothing.
         batch_size: patches per pass. Results do not depend on it beyond float32 rounding.
-        on_error: "skip" leaves out clips that cannot be used and reports them in ``problems``; "refuse" stops at one.
+        on_error: "skip" leaves out clips that cannot be used and reports them in ``problems``; "refuse" raises.
         progress: called with (stage, clips done, clips in all).
         stage: name for ``progress``.
 
@@ -113,9 +113,9 @@ def extract(
         InputError: unknown layer, pooling or option; no usable clip; with ``on_error="refuse"`` the first bad clip.
     """
     if on_error not in ("skip", "refuse"):
-        raise InputError(f"on_error={short_repr(on_error)} is not known; use skip or refuse")
+        raise InputError(f"on_error={short_repr(on_error)}: is not known; use skip or refuse")
     if batch_size < 1:
-        raise InputError(f"batch_size={batch_size} must be at least 1")
+        raise InputError(f"batch_size={short_repr(batch_size)}: must be at least 1; give a positive whole number")
     check_pooling(pool)
     backbone.check_layers(layers)
     if not clips:
@@ -123,38 +123,22 @@ def extract(
     problems: dict[int, Problem] = {}
     digests, keys = _identify(clips, problems, on_error)
     names = ArrayNames(tuple(dict.fromkeys(layers)), tuple(dict.fromkeys(targets)), pool)
-    shelf = _Shelf(store, backbone.fingerprint() if store is not None else None, names)
-    wanted = [i for i in range(len(clips)) if i not in problems]
-    absent = shelf.absent([keys[i] for i in wanted])
-    # Clips of the same sound are heard once.
-    alike: dict[str, list[int]] = {}
-    for i in wanted:
-        if keys[i] in absent:
-            alike.setdefault(keys[i], []).append(i)
-    groups = {same[0]: same for same in alike.values()}
-    done = len(clips) - sum(map(len, groups.values()))
-    if progress is not None:
-        progress(stage, done, len(clips))
-    try:
-        with contextlib.closing(extracted(backbone, clips, list(groups), names, batch_size)) as results:
-            for i, result in results:
-                for j in groups[i]:
-                    if isinstance(result, Problem):
-                        _refuse_or_keep(problems, j, _moved(result, clips[j].path), on_error)
-                if not isinstance(result, Problem):
-                    shelf.add(keys[i], result)
-                done += len(groups[i])
-                if progress is not None:
-                    progress(stage, done, len(clips))
-    finally:
-        shelf.commit()
+    rows = _Rows(store, backbone.fingerprint() if store is not None else None, names)
+    identified = [i for i in range(len(clips)) if i not in problems]
+    groups = _same_sound(identified, keys, rows.absent([keys[i] for i in identified]))
+
+    def report(done: int) -> None:
+        if progress is not None:
+            progress(stage, done, len(clips))
+
+    _compute(backbone, clips, groups, names, batch_size, keys, rows, problems, on_error, report)
     for problem in problems.values():
         logger.info("left out: %s", problem.message)
-    usable = [i for i in wanted if i not in problems]
+    usable = [i for i in identified if i not in problems]
     if not usable:
         first = problems[min(problems)]
         raise InputError(f"clips: none of {len(clips)} could be used; the first: {first.message}")
-    arrays, counts = shelf.take([keys[i] for i in usable])
+    arrays, counts = rows.take([keys[i] for i in usable])
     return Extraction(
         clips=tuple(clips[i] for i in usable),
         kept=np.array(usable, dtype=np.int64),
@@ -169,8 +153,47 @@ def extract(
         problems=[problems[i] for i in sorted(problems)],
         short=_short(backbone, arrays["span"].numpy(), counts),
         digests=digests,
-        computed=sum(i not in problems for same in groups.values() for i in same),
+        computed=sum(i not in problems for same in groups for i in same),
     )
+
+
+def _same_sound(identified: Sequence[int], keys: Mapping[int, str], absent: set[str]) -> list[list[int]]:
+    """The clips that have to be computed, those of the same sound together: the first of them is computed."""
+    groups: dict[str, list[int]] = {}
+    for i in identified:
+        if keys[i] in absent:
+            groups.setdefault(keys[i], []).append(i)
+    return list(groups.values())
+
+
+def _compute(
+    backbone: Backbone,
+    clips: Sequence[Clip],
+    groups: Sequence[Sequence[int]],
+    names: ArrayNames,
+    batch_size: int,
+    keys: Mapping[int, str],
+    rows: _Rows,
+    problems: dict[int, Problem],
+    on_error: str,
+    report: Callable[[int], None],
+) -> None:
+    """Compute the rows of the first clip of each group, and note the problems of all of them."""
+    group_of = {same[0]: same for same in groups}
+    done = len(clips) - sum(map(len, groups))
+    report(done)
+    try:
+        with contextlib.closing(extracted(backbone, clips, list(group_of), names, batch_size)) as results:
+            for i, result in results:
+                for j in group_of[i]:
+                    if isinstance(result, Problem):
+                        _refuse_or_keep(problems, j, result.moved(clips[j].path), on_error)
+                if not isinstance(result, Problem):
+                    rows.add(keys[i], result)
+                done += len(group_of[i])
+                report(done)
+    finally:
+        rows.commit()
 
 
 def _short(backbone: Backbone, spans: np.ndarray, counts: np.ndarray) -> int:
@@ -183,11 +206,23 @@ def _short(backbone: Backbone, spans: np.ndarray, counts: np.ndarray) -> int:
 def shard_of(clips: Sequence[Clip], number: int, total: int) -> list[Clip]:
     """Every ``total``-th clip, beginning with the ``number``-th (counted from 1), of the clips in sorted order.
 
+    Args:
+        clips: all clips, in any order.
+        number: which shard, from 1.
+        total: number of shards.
+
+    Returns:
+        the shard's clips; the shards together hold each clip once.
+
     Raises:
         InputError: not 1 <= number <= total.
+
+    Example:
+        >>> [clip.path for clip in shard_of([Clip("c.wav"), Clip("a.wav"), Clip("b.wav")], 1, 2)]
+        ['a.wav', 'c.wav']
     """
     if not 1 <= number <= total:
-        raise InputError(f"shard={number}/{total}: the first number must be between 1 and the second")
+        raise InputError(f"shard={number}/{total}: is out of range; give a first number between 1 and the second")
     ordered = sorted(clips, key=lambda c: (c.path, c.start, np.inf if c.end is None else c.end, c.group))
     return ordered[number - 1 :: total]
 
@@ -216,7 +251,7 @@ def _identify(
     return digests, keys
 
 
-class _Shelf:
+class _Rows:
     """The rows of one call: in a store where there is one and the backbone has a fingerprint, else in memory."""
 
     def __init__(self, store: ActivationStore | None, namespace: str | None, names: ArrayNames):
@@ -258,11 +293,6 @@ class _Shelf:
             return arrays, np.array([len(self._rows[key]["span"]) for key in keys], dtype=np.int64)
         found = {name: self._store.get(self._namespace, name, keys) for name in self._names}
         return {name: values for name, (values, _) in found.items()}, np.asarray(found["span"][1], dtype=np.int64)
-
-
-def _moved(problem: Problem, path: str) -> Problem:
-    """The same fault in a file of the same content."""
-    return Problem(path, problem.status, problem.message.replace(problem.path, path))
 
 
 def _refuse_or_keep(problems: dict[int, Problem], i: int, problem: Problem, on_error: str) -> None:

@@ -1,7 +1,7 @@
 """Clips, files, decoding, patches and front-ends."""
 
 from captum_concepts.audio._torchaudio import load as load_torchaudio
-from captum_concepts.audio.clips import AudioError, Channels, Clip, Status
+from captum_concepts.audio.clips import AudioError, Channels, Clip, ClipError, Status
 from captum_concepts.audio.decoding import FORMATS, SILENCE, Source
 from captum_concepts.audio.files import as_clips, duration, file_digest, find_audio
 from captum_concepts.audio.frontends import PRESETS, Frontend, frontend
@@ -14,6 +14,7 @@ __all__ = [
     "AudioError",
     "Channels",
     "Clip",
+    "ClipError",
     "Frontend",
     "Patches",
     "Short",

@@ -1,4 +1,4 @@
-"""Clips, and what can go wrong when they are read."""
+"""Clips, and the errors of clips that cannot be read."""
 
 from __future__ import annotations
 
@@ -21,6 +21,10 @@ class Clip:
         start: seconds from the beginning of the file.
         end: seconds; None is the end of the file.
         group: the track, artist or recording it was cut from: the unit of resampling. Defaults to ``path``.
+
+    Example:
+        >>> Clip("music/song.wav", 30.0, 60.0).group
+        'music/song.wav'
     """
 
     path: str
@@ -34,10 +38,44 @@ class Clip:
             object.__setattr__(self, "group", self.path)
 
 
-class AudioError(InputError):
-    """Audio that cannot be used as it is: ``path`` says which, ``status`` what is wrong with it."""
+class ClipError(InputError):
+    """A clip that cannot be used.
+
+    Args:
+        path: the clip's file.
+        reason: the rest of the message, with the remedy after a semicolon.
+
+    Attributes:
+        path: the clip's file.
+        reason: the message without the file's name: it is true of every file with the same bytes.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        self.path = path
+        self.reason = reason
+        super().__init__(f"{short_repr(path, 200)}: {reason}")
+
+
+class AudioError(ClipError):
+    """Audio that cannot be used as it is.
+
+    Args:
+        path: the file.
+        status: the kind of fault.
+        what: the fault.
+        remedy: what the user can do.
+
+    Attributes:
+        path: the file.
+        status: the kind of fault.
+        reason: the message without the file's name.
+
+    Example:
+        >>> raise AudioError("a.wav", "empty", "the file has 0 bytes", "replace the file")
+        Traceback (most recent call last):
+        captum_concepts.audio.clips.AudioError: 'a.wav': empty: the file has 0 bytes; replace the file
+    """
 
     def __init__(self, path: str, status: Status, what: str, remedy: str) -> None:
-        self.path = path
         self.status: Status = status
-        super().__init__(f"{short_repr(path, 200)}: {status}: {what}; {remedy}")
+        super().__init__(path, f"{status}: {what}; {remedy}")

@@ -26,8 +26,7 @@ from torch import Tensor
 
 from captum_concepts.audio._containers import is_cut, mp3_frames_stated
 from captum_concepts.audio._torchaudio import load
-from captum_concepts.audio.clips import AudioError, Channels, Clip
-from captum_concepts.errors import InputError
+from captum_concepts.audio.clips import AudioError, Channels, Clip, ClipError
 from captum_concepts.text import short_repr
 
 SILENCE = 1e-4  # peak of the mono signal, or of the loudest channel where all are read; -80 dBFS
@@ -326,10 +325,10 @@ def _span(clip: Clip, frames: int, rate: int) -> tuple[int, int]:
     length = frames / rate
     end = length if clip.end is None else clip.end
     if not (0 <= clip.start < end <= length + END_TOLERANCE) or clip.start >= length:
-        raise InputError(
-            f"{short_repr(clip.path, 200)}: the clip from {short_repr(clip.start)} s to {short_repr(clip.end)} s is "
-            "not inside the "
-            f"file of {length:.3f} s: correct its start and end"
+        raise ClipError(
+            clip.path,
+            f"the clip from {short_repr(clip.start)} s to {short_repr(clip.end)} s is not inside the file of "
+            f"{length:.3f} s; correct its start and end",
         )
     first = round(clip.start * rate)
     last = frames if clip.end is None else min(round(end * rate), frames)
