@@ -119,22 +119,28 @@ def _test(values: Tensor, positives: Tensor, n_permutations: int, seed: int) -> 
     values = values / values.abs().amax(0).clamp_min(torch.finfo(values.dtype).tiny)
     sizes, size = torch.unique(positives.sum(0), return_inverse=True)
     observed = positives.double().T @ values
-    slack = TOLERANCE * positives.sum(0)[:, None]
-    above, below = torch.ones_like(observed), torch.ones_like(observed)
-    n_groups, n_classes = values.shape
+    slack = TOLERANCE * positives.sum(0)
+    orders = _orders(len(values), int(sizes[-1]), n_permutations, seed)
+    result = torch.empty_like(observed)
+    for c in range(values.shape[1]):
+        null = torch.cat([values[rows, c].cumsum(1)[:, sizes - 1].T for rows in orders], 1).sort(1).values
+        for s in range(len(sizes)):
+            own = size == s
+            sums = observed[own, c].contiguous()
+            above = n_permutations - torch.searchsorted(null[s], sums - slack[own])
+            below = torch.searchsorted(null[s], sums + slack[own], right=True)
+            result[own, c] = 2 * (1 + torch.minimum(above, below)).double() / (1 + n_permutations)
+    return result.clamp_max(1)
+
+
+def _orders(n_groups: int, most: int, n_permutations: int, seed: int) -> list[Tensor]:
+    """The first groups of each permutation: int (B, most), in blocks of bounded size."""
     rng = generator(seed, "permutation", n_groups)
-    per_permutation = max(len(sizes), len(size)) * n_classes + 2 * n_groups
-    chunk = max(1, VALUES // per_permutation)
-    for first in range(0, n_permutations, chunk):
-        count = min(chunk, n_permutations - first)
-        # Rank of each group in each permutation: a set of n groups is those of rank below n.
-        rank = torch.rand(count, n_groups, generator=rng, dtype=torch.float64).argsort(1).argsort(1)
-        block = torch.bucketize(rank, sizes, right=True)  # between which two sizes a group joins
-        parts = torch.stack([(block == i).double() @ values for i in range(len(sizes))])
-        null = parts.cumsum(0)[size]  # (K, B, C)
-        above += (null >= (observed - slack)[:, None]).sum(1)
-        below += (null <= (observed + slack)[:, None]).sum(1)
-    return (2 * torch.minimum(above, below) / (1 + n_permutations)).clamp_max(1)
+    chunk = max(1, VALUES // n_groups)
+    counts = [min(chunk, n_permutations - first) for first in range(0, n_permutations, chunk)]
+    return [
+        torch.rand(count, n_groups, generator=rng, dtype=torch.float64).argsort(1)[:, :most].clone() for count in counts
+    ]
 
 
 def _check(values: Tensor, positives: Tensor, negatives: Tensor, n_permutations: int) -> None:

@@ -29,7 +29,7 @@ def band(count: int, alpha: float = 0.05) -> tuple[float, float]:
 @pytest.mark.parametrize("skewed", [False, True])
 def test_false_positives_are_as_many_as_promised(skewed: bool) -> None:
     rng = np.random.default_rng(3)
-    sizes, n_groups, count = [2, 3, 4, 5, 10, 20, 50], 120, 3000
+    sizes, n_groups, count = [2, 3, 4, 5, 10, 20, 50], 120, 1500
     values = rng.exponential(size=(n_groups, count)) if skewed else rng.normal(size=(n_groups, count))
     # Means of groups of unequal size, the sizes at random.
     values = values / np.sqrt(rng.integers(1, 30, size=values.shape))
