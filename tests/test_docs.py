@@ -11,6 +11,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 from helpers.paths import ROOT
+from helpers.planted import planted_directions
 
 import captum_concepts as cc
 from captum_concepts.plugins import hookspecs
@@ -50,15 +51,6 @@ def registered(code: str) -> None:
     plugins.get_plugin_manager().register(module)
 
 
-def planted() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Activations (400, 6) that two concepts shift along two known directions (2, 6), and their labels (400, 2)."""
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.rand(400, 2, generator=generator) < 0.5
-    directions = torch.nn.functional.normalize(torch.randn(2, 6, generator=generator))
-    noise = 0.1 * torch.randn(400, 6, generator=generator)
-    return noise + labels.float() @ directions * 3, labels, directions
-
-
 @pytest.mark.parametrize("hook", HOOKS)
 def test_plugin_hooks_are_documented(hook):
     text = section(hook)
@@ -93,7 +85,7 @@ def test_snippets_of_hooks_are_valid_plugins(hook):
 
 def test_the_documented_plugin_works(only_builtins):
     registered(example(HOOKS_PAGE, "plugin"))
-    activations, labels, directions = planted()
+    activations, labels, directions = planted_directions(400, 6, 2)
     namespace = {"activations": activations, "labels": labels}
     exec(example(HOOKS_PAGE, "use"), namespace)
     found = namespace["bank"].directions.cpu()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from captum.concept._utils.classifier import DefaultClassifier
+from helpers.planted import planted_directions
 from sklearn.linear_model import SGDClassifier
 from torch.utils.data import DataLoader
 
@@ -15,14 +16,6 @@ from captum_concepts import InputError
 from captum_concepts.cavs.fit import fit_cavs
 from captum_concepts.cavs.sgd import fit_sgd
 from captum_concepts.tcav.captum_sgd import CaptumSGD
-
-
-def planted(concepts: int = 3):
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.rand(90, concepts, generator=generator) < 0.4
-    directions = torch.linalg.qr(torch.randn(12, concepts, generator=generator)).Q.T
-    rows = 0.3 * torch.randn(90, 12, generator=generator) + 3 * (labels.float() - 0.4) @ directions
-    return rows, labels, directions
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -42,14 +35,14 @@ def test_weights_are_captums_bit_by_bit(classes):
 
 
 def test_directions_that_were_planted_are_found_by_fit_cavs():
-    rows, labels, directions = planted()
+    rows, labels, directions = planted_directions(90, 12, 3)
     bank = fit_cavs(rows, labels, "sgd")
     assert (torch.nn.functional.cosine_similarity(bank.directions, directions) > 0.9).all()
     assert (bank.quality["auc"] > 0.99).all()
 
 
 def test_it_is_scikit_learns_with_captums_settings():
-    rows, labels, _ = planted()
+    rows, labels, _ = planted_directions(90, 12, 3)
     used = torch.rand(labels.shape, generator=torch.Generator().manual_seed(1)) < 0.9
     weights = torch.rand(90, generator=torch.Generator().manual_seed(2)) + 0.5
     found = fit_sgd(rows, labels & used, ~labels & used, weights, seed=3)
@@ -63,7 +56,7 @@ def test_it_is_scikit_learns_with_captums_settings():
 
 
 def test_seed_and_company():
-    rows, labels, _ = planted()
+    rows, labels, _ = planted_directions(90, 12, 3)
     ones = torch.ones(90)
     state = np.random.get_state()[1].copy()
     first = fit_sgd(rows, labels, ~labels, ones)
@@ -75,7 +68,7 @@ def test_seed_and_company():
 
 
 def test_bad_options():
-    rows, labels, _ = planted()
+    rows, labels, _ = planted_directions(90, 12, 3)
     with pytest.raises(InputError, match="alpha=0 must be positive"):
         fit_sgd(rows, labels, ~labels, torch.ones(90), alpha=0)
     with pytest.raises(InputError, match="cav_options"):
