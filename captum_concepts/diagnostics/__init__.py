@@ -1,4 +1,4 @@
-"""What to know about the concepts before their scores are believed."""
+"""Diagnostics of concepts and their CAVs: reproducibility, correlation, domain shift, position, leakage."""
 
 from captum_concepts.diagnostics.domain_shift import DomainCheck, check_domain
 from captum_concepts.diagnostics.layer_diagnostics import LayerChecks

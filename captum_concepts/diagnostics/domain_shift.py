@@ -1,4 +1,4 @@
-"""Whether concepts differ from their negatives by what they are, or by where all of them come from."""
+"""Domain shift: whether all concepts differ from the random pool in the same way."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ RANDOM_SETS = 20
 
 @dataclass(frozen=True)
 class DomainCheck:
-    """What sets the concepts as a whole apart from the pool that they are held against.
+    """The difference between all concepts together and the pool of negatives.
 
     Attributes:
         auc, low, high: held-out AUC of all concept clips together against the pool, with its 95 % interval.
-        random_sets: share of random sets of concept clips, drawn whatever they show, that are told from the pool on
-            held-out groups as surely as a concept must be.
+        random_sets: share of random sets of concept clips that pass the quality gate against the pool on held-out
+            groups.
         common: share of the squared distance between a concept's mean and the pool's that all concepts have in common:
             the mean inner product of the displacements of two concepts over that of one with itself, each between
             displacements measured on different groups.
@@ -38,7 +38,7 @@ class DomainCheck:
 
     @property
     def confounded(self) -> bool:
-        """Whether a CAV against this pool says where a clip comes from rather than what it shows."""
+        """Whether CAVs against this pool describe the source of the clips rather than the concepts."""
         return is_confounded(vars(self))
 
 
@@ -51,7 +51,7 @@ def check_domain(
     seed: int = 0,
     folds: int = 5,
 ) -> DomainCheck | None:
-    """Tell whether any set of the concepts' clips would be "found", whatever it shows.
+    """Check whether any set of the concepts' clips would be significant, whatever its concepts.
 
     Single notes against a pool of full mixes make every set of notes significant: their CAVs all say "a single note".
 
@@ -64,14 +64,14 @@ def check_domain(
         folds: of the held-out AUC.
 
     Returns:
-        None where there is nothing to check: concepts held against each other, fewer than two of them, or fewer than
-        10 groups of either side.
+        None where there is nothing to check: concepts with each other as negatives, fewer than two of them, or
+        fewer than 10 groups of either side.
     """
-    ours: np.ndarray = np.asarray(positives.any(axis=1))
+    own: np.ndarray = np.asarray(positives.any(axis=1))
     pool: np.ndarray = np.asarray(negatives.any(axis=1))
-    if positives.shape[1] < 2 or (ours & pool).any():
+    if positives.shape[1] < 2 or (own & pool).any():
         return None
-    rows = np.flatnonzero(ours | pool)
+    rows = np.flatnonzero(own | pool)
     shuffles = GroupSampler(groups[rows])
     marked = shuffles.marked(positives[rows])
     any_shown: np.ndarray = np.asarray(marked.any(axis=1))
@@ -86,7 +86,7 @@ def check_domain(
         order = shuffles.order(generator)
         drawn[order[any_shown[order]][:size], column] = True
     x = activations[torch.from_numpy(rows).to(activations.device)]
-    marked = drawn[shuffles.index] & ours[rows, None]
+    marked = drawn[shuffles.index] & own[rows, None]
     against = np.repeat((pool[rows] & ~any_shown[shuffles.index])[:, None], drawn.shape[1], axis=1)
     bank = fit_cavs(
         x, marked, method.fit, groups[rows], negatives=against, folds=folds, seed=seed, layer="", **method.options

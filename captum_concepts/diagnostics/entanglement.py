@@ -1,4 +1,4 @@
-"""Concepts that a layer does not keep apart: pairs whose CAVs point the same way, or whose examples are the same."""
+"""Correlated CAVs: pairs of concepts with similar CAVs, or with the same examples."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ BLOCK_VALUES = 2**24
 
 @dataclass(frozen=True)
 class CosineBand:
-    """Cosines between CAVs of random sets, by kind of concept.
+    """Cosines between CAVs of null concepts, by size class.
 
     Attributes:
-        mean, spread: float64 (C, C), of the cosines between random sets of two kinds.
+        mean, spread: float64 (C, C), of the cosines between null concepts of two size classes.
         sorted: float64 (n,), all of them in units of their spread from their mean, ascending.
     """
 
@@ -64,7 +64,7 @@ class CosineBand:
 
 
 def random_directions(method: CavMethod, activations: Tensor, sets: RandomSets) -> Iterator[Tensor]:
-    """Unit CAVs of random sets: (R, 2, C, D) for each batch of replicates."""
+    """Unit CAVs of null concepts: (R, 2, C, D) for each batch of replicates."""
     rows = activations[torch.from_numpy(sets.rows).to(activations.device)]
     for batch in sets.batches():
         shape = batch.positives.shape[1:]
@@ -73,21 +73,21 @@ def random_directions(method: CavMethod, activations: Tensor, sets: RandomSets) 
 
 
 def random_pair_cosines(directions: Tensor) -> np.ndarray:
-    """float64 (R, C, C): cosines between the first and the second random sets (R, 2, C, D) of every replicate."""
+    """float64 (R, C, C): cosines between the first and the second null concepts (R, 2, C, D) of every replicate."""
     exact = directions.double()
     return np.asarray((exact[:, 0] @ exact[:, 1].transpose(1, 2)).cpu().numpy())
 
 
 def correlated_pairs(directions: Tensor, band: CosineBand | None, kinds: np.ndarray) -> tuple[pd.DataFrame, int]:
-    """Pairs of CAVs that point the same way more than random sets do (Nicolson et al., arXiv 2404.03713).
+    """Pairs of CAVs that are more similar than those of null concepts (Nicolson et al., arXiv 2404.03713).
 
-    The family are all pairs, the correction is Benjamini-Hochberg's at 0.05. Works in blocks of rows, so that thousands
-    of concepts take memory for what is found only.
+    The family are all pairs, the correction is Benjamini-Hochberg's at 0.05. Works in blocks of rows, so that memory
+    grows only with the number of pairs found.
 
     Args:
         directions: (K, D), unit length.
-        band: of random sets; None finds nothing.
-        kinds: int (K,), the kind of each concept.
+        band: of null concepts; None finds nothing.
+        kinds: int (K,), the size class of each concept.
 
     Returns:
         the ``MAX_PAIRS`` strongest (columns first, second: numbers of concepts; cosine; chance, the upper end of the
@@ -128,7 +128,7 @@ def _blocks(directions: Tensor) -> Iterator[tuple[np.ndarray, np.ndarray, np.nda
 
 
 def overlapping(overlap: Overlap, share: float = SHARED) -> np.ndarray:
-    """int (P, 2): pairs whose shared groups are at least ``share`` of the groups that show either, most alike first."""
+    """int (P, 2): pairs that share at least ``share`` of the groups of either concept, largest share first."""
     jaccard = np.triu(overlap.group_jaccard, 1)
     first, second = np.nonzero(jaccard >= share)
     order = np.argsort(-jaccard[first, second], kind="stable")[:MAX_PAIRS]
@@ -143,17 +143,17 @@ def cross_auc(
     split: Halves,
     pairs: np.ndarray,
 ) -> np.ndarray:
-    """How well the CAV of one concept finds the other: 0.5 not at all, 1 as if it were the same concept.
+    """AUC of the CAV of one concept for the other concept: 0.5 is chance, 1 is perfect.
 
-    Each CAV is fitted on half the groups and ranks the other half: the other concept's groups, without those that show
-    the first, against the first one's negatives, without those that show the other. Mean of both ways round.
+    Each CAV is fitted on half the groups and ranks the other half: the other concept's groups without
+    those of the first, against the first one's negatives without those of the other. Mean over both halves.
 
     Args:
         activations: (N, D).
         positives, negatives: bool (N, K).
         shuffles: of the rows' groups.
         split: CAVs of the halves.
-        pairs: int (P, 2), whose CAV and what it is to find.
+        pairs: int (P, 2), the concept of the CAV and the concept to find.
 
     Returns:
         float64 (P,); NaN where no group is left.
@@ -173,7 +173,7 @@ def cross_auc(
             scores = activations @ split.directions[half][torch.from_numpy(own)].T
             marks = [torch.from_numpy(mask & held).to(activations.device) for mask in (theirs, against)]
             means = [group_means(scores, mark, index, shuffles.count) for mark in marks]
-            # A group is on one side only: it shows the other concept or it does not.
+            # A group is on one side only: it has the other concept or it does not.
             value = torch.where(torch.isfinite(means[0]), means[0], means[1])
             one, zero = torch.isfinite(means[0]), torch.isfinite(means[1]) & ~torch.isfinite(means[0])
             aucs.append(auc_with_interval(value, one, zero)[0].cpu())

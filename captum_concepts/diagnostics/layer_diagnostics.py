@@ -1,4 +1,4 @@
-"""What to know of concepts before their scores and hierarchy are believed: tables, and a line for each thing found."""
+"""All diagnostics of the concepts of one layer: tables, and a warning for each kind of finding."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from captum_concepts.diagnostics.entanglement import (
 )
 from captum_concepts.diagnostics.position import (
     SPLITS,
-    RandomPushes,
+    NullProfiles,
     axes_of,
     energy_profile,
     position_dependence,
@@ -45,7 +45,7 @@ class LayerChecks:
         rows: of the layer, with labels and groups.
         method: CAV method with its options.
         overlap: of the concepts' examples.
-        seed: of cuts and random sets. Same seed, same bytes.
+        seed: of splits and null concepts. Same seed, same bytes.
     """
 
     def __init__(self, rows: LabelledRows, method: CavMethod, overlap: Overlap, seed: int):
@@ -57,14 +57,14 @@ class LayerChecks:
     def check(
         self, bank: ConceptBank, shape: Mapping[str, int] | None = None
     ) -> tuple[dict[str, pd.DataFrame], list[str]]:
-        """Tables and warnings of one layer, of the concepts that can be told apart there.
+        """Tables and warnings of one layer, of the concepts that passed the quality gate.
 
         Args:
             bank: fitted on the rows.
             shape: sizes of the layer's axes if time and frequency are not pooled.
 
         Returns:
-            name -> rows of ``Diagnostics``, and one line for each kind of thing that was found.
+            name -> rows of ``Diagnostics``, and one warning for each kind of finding.
         """
         activations = self.rows.activations
         tables: dict[str, pd.DataFrame] = {}
@@ -75,11 +75,11 @@ class LayerChecks:
             part = _Part(bank, usable, bank.directions[usable].to(activations), positives, negatives)
             sets = RandomSets(positives, negatives, self.rows.groups, range(len(usable)), self.seed)
             tables["stability"] = self._stability(part, activations, sets, lines)
-            pushes = [RandomPushes.along(a, shape or {}, part.directions, sets.kind_of) for a in axes_of(shape)]
-            band = self._random(activations, sets, pushes)
+            profiles = [NullProfiles.along(a, shape or {}, part.directions, sets.kind_of) for a in axes_of(shape)]
+            band = self._random(activations, sets, profiles)
             tables["pairs"] = self._pairs(part, activations, band, sets.kind_of, lines)
-            if sets.count and pushes:
-                tables["positions"] = self._positions(part, activations, sets, pushes, lines)
+            if sets.count and profiles:
+                tables["positions"] = self._positions(part, activations, sets, profiles, lines)
         found = check_domain(
             self.method, activations, self.rows.positives, self.rows.negatives, self.rows.groups, self.seed
         )
@@ -89,12 +89,12 @@ class LayerChecks:
                 lines.append(_domain_line(bank.layer, found))
         return tables, lines
 
-    def _random(self, activations: Tensor, sets: RandomSets, pushes: list[RandomPushes]) -> CosineBand | None:
-        """The band of cosines of random sets; their directions go into ``pushes`` as well."""
+    def _random(self, activations: Tensor, sets: RandomSets, profiles: list[NullProfiles]) -> CosineBand | None:
+        """The band of cosines of null concepts; their directions are added to ``profiles`` as well."""
         cosines: list[np.ndarray] = []
         for directions in random_directions(self.method, activations, sets):
             cosines.append(random_pair_cosines(directions))
-            for along in pushes:
+            for along in profiles:
                 along.add(directions.flatten(0, 1))
         return CosineBand.of(np.concatenate(cosines)) if cosines else None
 
@@ -111,8 +111,8 @@ class LayerChecks:
             some = [f"{_name(r.concept)} (cosine {r.cosine:.2f}, chance up to {r.chance:.2f})" for r in _first(weak)]
             lines.append(
                 f"{short_repr(part.bank.layer)}: the CAVs of {pluralize(len(weak), 'concept')} are no more "
-                "repeatable between "
-                f"halves of the groups than those of random sets: {_listed(some, len(weak))}; give more examples"
+                f"reproducible between halves of the groups than those of null concepts: "
+                f"{_listed(some, len(weak))}; give more examples"
             )
         return table
 
@@ -125,8 +125,8 @@ class LayerChecks:
         beyond, total = correlated_pairs(part.directions, band, kinds)
         pairs = beyond[["first", "second"]].to_numpy(np.int64).reshape(-1, 2)
         known = set(map(tuple, pairs.tolist()))
-        alike = [pair for pair in overlapping(overlap).tolist() if tuple(pair) not in known]
-        pairs = np.concatenate([pairs, np.array(alike, dtype=np.int64).reshape(-1, 2)])
+        same = [pair for pair in overlapping(overlap).tolist() if tuple(pair) not in known]
+        pairs = np.concatenate([pairs, np.array(same, dtype=np.int64).reshape(-1, 2)])
         a, b = pairs.T
         directions = part.directions.double().cpu().numpy()
         cosines = np.einsum("pd,pd->p", directions[a], directions[b])
@@ -154,14 +154,14 @@ class LayerChecks:
                 for r in _first(table)
             ]
             lines.append(
-                f"{short_repr(part.bank.layer)}: the CAVs of {pluralize(total, 'pair')} of concepts point the same "
-                "way beyond "
-                f"chance, so that their scores and places in the hierarchy are not independent: {_listed(some, total)}"
+                f"{short_repr(part.bank.layer)}: the CAVs of {pluralize(total, 'pair')} of concepts are "
+                f"correlated beyond chance, so their scores and places in the hierarchy are not independent: "
+                f"{_listed(some, total)}"
             )
         return table
 
     def _cross_aucs(self, part: _Part, activations: Tensor, pairs: np.ndarray) -> np.ndarray:
-        """(2 P,): the first one's CAV on the second, then the other way round."""
+        """(2 P,): AUC of the first CAV for the second concept, then of the second CAV for the first."""
         pairs = np.concatenate([pairs, pairs[:, ::-1]])
         if not len(pairs):
             return np.zeros(0)
@@ -171,12 +171,12 @@ class LayerChecks:
         return cross_auc(activations, positives, negatives, self.shuffles, split, place.reshape(-1, 2))
 
     def _positions(
-        self, part: _Part, activations: Tensor, sets: RandomSets, pushes: list[RandomPushes], lines: list[str]
+        self, part: _Part, activations: Tensor, sets: RandomSets, profiles: list[NullProfiles], lines: list[str]
     ) -> pd.DataFrame:
         names = [part.bank.names[k] for k in part.usable]
         cosines = self.resampler.split_cosines(activations, part.positives, part.negatives, self.seed, SPLITS)
         tables = []
-        for along in pushes:
+        for along in profiles:
             profiles = energy_profile(part.directions, along.shape, along.axis)
             generator = self.shuffles.generator(self.seed, f"positions {along.axis}")
             found, chance = position_dependence(profiles, along, cosines, sets.shuffles.count, generator)
@@ -196,7 +196,7 @@ def _domain_line(layer: str, found: DomainCheck) -> str:
     return (
         f"{short_repr(layer)}: any set of the concepts' clips looks significant, as all differ from the random pool "
         f"(held-out AUC {found.auc:.2f}; so do {found.random_sets * RANDOM_SETS:.0f} of {RANDOM_SETS} random sets; "
-        f"{found.common:.0%} of what sets a concept apart is common to all); hold them against each other: "
+        f"{found.common:.0%} of the difference is common to all concepts); compare them with each other: "
         "--negatives in-domain (in Python concepts.with_negatives('in-domain'))"
     )
 
@@ -221,9 +221,9 @@ def _first(table: pd.DataFrame) -> Iterator[Any]:
 
 
 def _aucs(first: float, second: float) -> str:
-    """NaN, where one concept's clips are the other's too, is left out."""
+    """The AUCs as text; NaN, where the concepts have the same clips, is left out."""
     known = [f"{value:.2f}" for value in (first, second) if value == value]
-    return f"its CAV finds the other with AUC {' and '.join(known)}, " if known else ""
+    return f"AUC of one CAV for the other {' and '.join(known)}, " if known else ""
 
 
 def _listed(some: list[str], total: int) -> str:

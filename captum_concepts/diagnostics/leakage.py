@@ -1,4 +1,4 @@
-"""Clips and groups that are both examples of a concept and explained."""
+"""Leakage: clips and groups that are both examples of a concept and explained."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ SHARED = 0.5
 def shared_with_explained(
     concepts: ConceptSet, clips: Sequence[Clip], extracted: dict[str, str], explained: dict[str, str]
 ) -> pd.DataFrame:
-    """Explained clips of a group, or a file, that concept clips are of as well: their scores are not on unseen audio.
+    """Explained clips whose group or file also has concept clips, so that their scores are not on unseen audio.
 
     Args:
         concepts: the concepts.
         clips: the explained clips.
-        heard, explained: absolute path -> sha256 of the concepts' files and of the explained ones.
+        extracted, explained: absolute path -> sha256 of the concepts' files and of the explained ones.
 
     Returns:
-        one row per group of explained clips: group, explained_clips, concept_clips, and the concepts these show, most
+        one row per group of explained clips: group, explained_clips, concept_clips, and the concepts of these, most
         frequent first, as one text (the random pool is "random pool").
     """
     by_group: dict[str, list[int]] = {}

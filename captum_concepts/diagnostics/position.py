@@ -1,8 +1,8 @@
-"""Whether a CAV on an unpooled map encodes where in the patch its concept sounds.
+"""Position dependence: whether a CAV on an unpooled map depends on the position of its concept in the patch.
 
-The energy of a CAV at a position is the part of its squared length that lies there. Noise is part of every CAV and lies
-unevenly by chance, the more so the fewer the examples. So what counts as uneven is held against the same CAV made even,
-with as much noise as two halves of its groups say it has, in the directions of random sets.
+The energy of a CAV at a position is the part of its squared length there. Every CAV contains noise, which is uneven by
+chance, more so with fewer examples. So the unevenness is compared with that of the same CAV made even, plus noise: as
+much as two halves of its groups indicate, in the directions of null concepts.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from captum_concepts.backbones.layers import POSITION_AXES
 
-SPLITS = 16  # ways to cut the groups in two, from which the noise of a CAV is told
+SPLITS = 16  # ways to split the groups, from which the noise of a CAV is estimated
 # Of all concepts along one axis together. How strong a signal is, is itself an estimate, which makes false alarms more
 # frequent: of 600 families without fault, 30 at 0.05 and 20 at 0.04 (benchmarks/validity/concept_warnings.py).
 LEVEL = 0.04
@@ -37,7 +37,7 @@ def pieces(directions: Tensor, shape: Mapping[str, int], axis: str) -> Tensor:
 
 
 def energy_profile(directions: Tensor, shape: Mapping[str, int], axis: str) -> Tensor:
-    """Share of each unit direction's squared length that lies at each position of an axis.
+    """Share of each unit direction's squared length at each position of an axis.
 
     Args:
         directions, shape, axis: as in ``pieces``.
@@ -62,13 +62,13 @@ def unevenness(profiles: Tensor, usual: Tensor) -> Tensor:
 
 
 @dataclass
-class RandomPushes:
-    """What is kept of random directions along one axis, as they come: they themselves would fill the memory.
+class NullProfiles:
+    """Energy and products of null directions along one axis; the directions themselves would fill the memory.
 
     Attributes:
         profiles: (r, C, P) for each batch, their energy, see ``energy_profile``.
         products: (r, K, P) for each batch, their inner products with each CAV's part at each position, that part
-            brought to length 1; each CAV with the random directions of its kind.
+            brought to length 1; each CAV with the null directions of its size class.
     """
 
     axis: str
@@ -79,7 +79,7 @@ class RandomPushes:
     products: list[Tensor] = field(default_factory=list)
 
     @classmethod
-    def along(cls, axis: str, shape: Mapping[str, int], directions: Tensor, kinds: np.ndarray) -> RandomPushes:
+    def along(cls, axis: str, shape: Mapping[str, int], directions: Tensor, kinds: np.ndarray) -> NullProfiles:
         """Of CAVs.
 
         Args:
@@ -90,7 +90,7 @@ class RandomPushes:
         return cls(axis, shape, torch.nn.functional.normalize(pieces(directions, shape, axis), dim=-1), kinds)
 
     def add(self, random: Tensor) -> None:
-        """Take in random directions (r, C, D), unit length, by kind; those that are not finite are left out."""
+        """Add null directions (r, C, D), unit length, by size class; those that are not finite are left out."""
         random = random[torch.isfinite(random).all(-1).all(-1)]
         profiles, products = [], random.new_empty(len(random), *self.units.shape[:2], dtype=torch.float64)
         for kind in range(random.shape[1]):
@@ -103,36 +103,36 @@ class RandomPushes:
 
 
 def position_dependence(
-    profiles: Tensor, pushes: RandomPushes, cosines: Tensor, groups: int, generator: np.random.Generator
+    profiles: Tensor, nulls: NullProfiles, cosines: Tensor, groups: int, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """How unevenly CAVs lie along an axis, and how unevenly they would if the axis did not matter.
+    """Unevenness of CAVs along an axis, and its upper limit if the position does not matter.
 
     A CAV of unit length is a signal with the share s of its squared length, and noise. Two halves of the groups have
     the signal in common, so that their CAVs have the cosine c = s / (2 - s). Where position does not matter, the signal
     is spread as energy usually is. So the null is the CAV with the part at each position brought to its usual length,
-    times sqrt(s), plus the CAV of a random set times sqrt(1 - s). What is usual is the mean over random sets; it is
-    itself known from as many groups as they are drawn from only, and is varied with each null by as much.
+    times sqrt(s), plus the CAV of a null concept times sqrt(1 - s). The usual energy is the mean over null concepts; it
+    is an estimate from a limited number of groups, and is varied with each null by its standard error.
 
     Args:
         profiles: (K, P), see ``energy_profile``.
-        pushes: of random sets, against the same CAVs.
+        nulls: of null concepts, for the same CAVs.
         cosines: (S, K), between CAVs of the two halves of S cuts; each null takes the next one, as they are uncertain
             themselves. NaN counts as no signal.
-        groups: from which random sets were drawn.
-        generator: of the draw.
+        groups: number of groups from which null concepts were drawn.
+        generator: random numbers.
 
     Returns:
         (K,) unevenness, and (K,) the value that it exceeds for some concept of a family of this size in which position
         matters to none only one time in 20.
     """
-    random, products = torch.cat(pushes.profiles), torch.cat(pushes.products)
+    random, products = torch.cat(nulls.profiles), torch.cat(nulls.products)
     usual = random.mean((0, 1))
     count, k = products.shape[:2]
     cosine = torch.nan_to_num(cosines.double().to(random.device)).clamp(0, 1)
     share = (2 * cosine / (1 + cosine))[torch.arange(count, device=random.device) % len(cosine)][:, :, None]
     null = torch.empty(count, k, dtype=torch.float64)
-    for kind in np.unique(pushes.kinds):
-        own = torch.from_numpy(np.flatnonzero(pushes.kinds == kind)).to(random.device)
+    for kind in np.unique(nulls.kinds):
+        own = torch.from_numpy(np.flatnonzero(nulls.kinds == kind)).to(random.device)
         noise = random[:, int(kind)]
         known = np.atleast_2d(np.cov(noise.cpu().numpy(), rowvar=False)) / max(groups - 1, 1)
         reference = generator.multivariate_normal(usual.cpu().numpy(), known, size=count, method="eigh")

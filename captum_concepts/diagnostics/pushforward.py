@@ -1,4 +1,4 @@
-"""Whether the CAVs of one concept at two layers mean the same to the model."""
+"""Whether the CAVs of one concept at two layers represent the same thing in the model."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from captum_concepts.errors import InputError
 from captum_concepts.text import short_repr
 
 COLUMNS = ("layer", "next_layer", "concept", "cosine", "chance")
-RANDOM_PUSHES = 19
+RANDOM_DIRECTIONS = 19
 STEP = 0.02
 MAX_PATCHES = 64
 
@@ -43,7 +43,7 @@ def push_forward(
 ) -> pd.DataFrame:
     """Move a layer's activations along each of its CAVs and see whether the next layer moves along its own.
 
-    CAVs are fitted layer by layer and need not agree (Nicolson et al., arXiv 2404.03713). This listens once more, to
+    CAVs are fitted layer by layer and need not agree (Nicolson et al., arXiv 2404.03713). This needs passes over
     the given patches only: patches x (concepts + 20) forward passes for each layer but the last.
 
     Args:
@@ -68,25 +68,25 @@ def push_forward(
     if not isinstance(backbone, TorchBackbone):
         raise InputError(f"backbone={short_repr(backbone)}: push_forward moves layers of a TorchBackbone only")
     if len(banks) < 2:
-        raise InputError(f"banks: {len(banks)} layers; give the banks of at least two layers")
+        raise InputError(f"banks={len(banks)} layers: too few; give the banks of at least two layers")
     patches = _patches(backbone, inputs)
     layers = _running_order(backbone, patches[:2], list(banks))
     names = banks[layers[0]].names
     if any(banks[layer].names != names for layer in layers):
-        raise InputError("banks: layers with different concepts; give banks of the same concepts")
+        raise InputError("banks=...: layers with different concepts; give banks of the same concepts")
     generator = torch.Generator().manual_seed(seed)
     rows: list[tuple[object, ...]] = []
     for layer, following in pairwise(layers):
         own, later = banks[layer].directions, banks[following].directions
         both = (torch.isfinite(own).all(1) & torch.isfinite(later).all(1)).nonzero()[:, 0].tolist()
-        random = torch.randn(RANDOM_PUSHES, own.shape[1], generator=generator).to(own)
-        pushes = torch.cat([own[both], torch.nn.functional.normalize(random, dim=1)])
+        random = torch.randn(RANDOM_DIRECTIONS, own.shape[1], generator=generator).to(own)
+        moves = torch.cat([own[both], torch.nn.functional.normalize(random, dim=1)])
         before = backbone.activations(patches, [layer, following], pool)
         length = step * float(before[layer].norm(dim=1).mean())
         changes = []
-        for push in pushes:
+        for change in moves:
             parts = [
-                _moved(backbone, part, layer, following, push * length, pool) for part in patches.split(batch_size)
+                _moved(backbone, part, layer, following, change * length, pool) for part in patches.split(batch_size)
             ]
             changes.append((torch.cat(parts) - before[following]).double().mean(0))
         targets = torch.nn.functional.normalize(later[both].to(changes[0]), dim=1)
@@ -101,7 +101,7 @@ def _patches(backbone: TorchBackbone, inputs: Tensor | Sequence[Clip]) -> Tensor
     if not isinstance(inputs, Tensor):
         inputs = torch.cat([next(iter(backbone.read(clip))).inputs[:1] for clip in inputs] or [torch.zeros(0)])
     if not 0 < len(inputs) <= MAX_PATCHES:
-        raise InputError(f"inputs: {len(inputs)} patches; give 1 to {MAX_PATCHES}")
+        raise InputError(f"inputs={len(inputs)} patches: out of range; give 1 to {MAX_PATCHES}")
     return inputs
 
 
@@ -111,14 +111,14 @@ def _running_order(backbone: TorchBackbone, patches: Tensor, layers: list[str]) 
     return list(tap.tensors)
 
 
-def _moved(backbone: TorchBackbone, patches: Tensor, layer: str, following: str, push: Tensor, pool: str) -> Tensor:
-    """(B, D): pooled activations of ``following`` when those of ``layer`` move by ``push``."""
+def _moved(backbone: TorchBackbone, patches: Tensor, layer: str, following: str, change: Tensor, pool: str) -> Tensor:
+    """(B, D): pooled activations of ``following`` when those of ``layer`` move by ``change``."""
     index = output_index(layer)
 
     def move(_module: torch.nn.Module, _inputs: object, output: object) -> object:
         tensor = tensors_of(output)[index]
         axes = backbone.axes_of(layer, tensor, len(patches))
-        return replace_tensor(output, index, tensor + spread(push.to(tensor), tensor.shape, axes, pool))
+        return replace_tensor(output, index, tensor + spread(change.to(tensor), tensor.shape, axes, pool))
 
     handle = find_layer(backbone.model, layer).register_forward_hook(move)
     try:
@@ -127,11 +127,11 @@ def _moved(backbone: TorchBackbone, patches: Tensor, layer: str, following: str,
         handle.remove()
 
 
-def spread(push: Tensor, shape: Sequence[int], axes: str, pool: str) -> Tensor:
-    """A change of a layer's map that moves its pooled activation by ``push``: the same at all positions averaged over.
+def spread(change: Tensor, shape: Sequence[int], axes: str, pool: str) -> Tensor:
+    """A change of a layer's map that moves its pooled activation by ``change``, equal at all averaged positions.
 
     Args:
-        push: (D,), flattened as ``layers.pool_map`` does.
+        change: (D,), flattened as ``layers.pool_map`` does.
         shape: of the map, its axes named by ``axes``.
         axes: letters, see ``layers``.
         pool: how the map is pooled.
@@ -141,4 +141,4 @@ def spread(push: Tensor, shape: Sequence[int], axes: str, pool: str) -> Tensor:
     """
     sizes = {letter: 1 if letter in "B" + REDUCED[pool] else size for letter, size in zip(axes, shape, strict=True)}
     letters = [letter for letter in "BTFC" if letter in axes]
-    return push.reshape([sizes[letter] for letter in letters]).permute([letters.index(letter) for letter in axes])
+    return change.reshape([sizes[letter] for letter in letters]).permute([letters.index(letter) for letter in axes])

@@ -1,4 +1,4 @@
-"""Random sets of groups put through the procedure of the concepts: what checks of CAVs are held against."""
+"""Null concepts: random sets of groups put through the procedure of the concepts, for comparison."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from captum_concepts.cavs.methods import CavMethod
 from captum_concepts.seeding import random_key, without_common_folder
 
 MAX_KINDS = 16
-REPLICATES = 1024  # pairs of random sets over all kinds of concepts, at least 32 of each kind
+REPLICATES = 1024  # pairs of null concepts over all size classes, at least 32 of each
 FIT_VALUES = 2**25
 
 
@@ -76,14 +76,14 @@ class GroupSampler:
         return result
 
     def halves(self, positives: np.ndarray, negatives: np.ndarray, seed: int) -> np.ndarray:
-        """Cut the groups of each concept's positives, and of its negatives, in two halves, equal or off by one.
+        """Split the groups of each concept's positives, and of its negatives, into two halves, equal or off by one.
 
         Args:
             positives, negatives: bool (N, K).
-            seed: of the cut; it does not depend on the order of rows, nor on the other concepts.
+            seed: of the split; it does not depend on the order of rows, nor on the other concepts.
 
         Returns:
-            bool (N, K), True in the first half; meaningless for rows that are neither.
+            bool (N, K), True in the first half; undefined for rows that are neither.
         """
         order = self.order(self.generator(seed, "halves"))
         shows = self.marked(positives)[order]
@@ -96,7 +96,7 @@ class GroupSampler:
 
 @dataclass(frozen=True)
 class Replicates:
-    """Pseudo-concepts of R replicates, each of two for every kind.
+    """Null concepts of R replicates, two for every size class each.
 
     Attributes:
         positives, negatives: bool (rows, R, 2, C).
@@ -107,23 +107,23 @@ class Replicates:
 
 
 class RandomSets:
-    """Draws pseudo-concepts as large as the concepts from what these are held against.
+    """Draws null concepts of the sizes of the concepts.
 
-    Concepts that are held against each other (negatives "rest", named or in-domain ones): each set is drawn from all
-    groups, independently, as if labels said nothing. Concepts held against one pool: the pool is cut in three, two
-    parts to draw sets from and one that all sets are held against, since sharing negatives alone makes CAVs alike; sets
-    are then smaller by as much as the negatives are, so that the share of noise that they have in common stays.
+    Where concepts are each other's negatives ("rest", named or in-domain), each set is drawn from all groups,
+    independently of labels. With one pool of negatives, the pool is split in three: two parts to draw sets from, and
+    one as the negatives of all sets, since shared negatives alone make CAVs similar; sets are then smaller in
+    proportion to the negatives, so that the share of noise that they have in common stays the same.
 
     Args:
         positives, negatives: bool (N, K).
         groups: (N,) of str.
-        columns: the concepts to stand for; at most ``MAX_KINDS`` of them, evenly by size, give the kinds.
-        seed: with the set of group names it decides all draws.
+        columns: the concepts to match; at most ``MAX_KINDS`` of them, evenly by size, give the size classes.
+        seed: with the set of group names it determines all null concepts.
 
     Attributes:
-        rows: int (M,), the rows that are drawn from.
-        kinds: int (C,), the concepts that give the kinds.
-        kind_of: int (len(columns),), the kind nearest in size to each concept.
+        rows: int (M,), the rows to draw from.
+        kinds: int (C,), the concepts that give the size classes.
+        kind_of: int (len(columns),), the size class nearest to each concept.
         count: replicates to draw; 0 where there are too few groups.
     """
 
@@ -147,7 +147,7 @@ class RandomSets:
         self._plan(sizes[0][picked], sizes[1][picked], self.shuffles.count, in_pool)
 
     def _plan(self, marked: np.ndarray, against: np.ndarray, total: int, in_pool: bool) -> None:
-        """How many groups each pseudo-concept gets, and how many it is held against."""
+        """How many groups each null concept gets as positives and as negatives."""
         self._parts: tuple[int, int] | None = None
         if in_pool:
             ratio = (marked / against.clip(1)).clip(max=1.0)

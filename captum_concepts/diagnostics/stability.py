@@ -1,4 +1,4 @@
-"""Whether a CAV comes out again when the groups are drawn again."""
+"""Reproducibility of CAVs under resampling of groups."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from captum_concepts.cavs.methods import CavMethod
 from captum_concepts.diagnostics.random_sets import GroupSampler, RandomSets, fit_directions
 
 SPLITS = 4
-NULLS = 512  # random sets over all kinds, at least 24 of each
+NULLS = 512  # null concepts over all size classes, at least 24 of each
 
 
 @dataclass(frozen=True)
 class Halves:
-    """CAVs of two halves of the groups, fitted apart.
+    """CAVs of two halves of the groups, fitted separately.
 
     Attributes:
         first: bool (N, K), see ``GroupSampler.halves``.
@@ -48,7 +48,7 @@ class Resampler:
         Args:
             activations: (N, D).
             positives, negatives: bool (N, K).
-            seed: of the cut.
+            seed: of the split.
         """
         first = self.shuffles.halves(positives, negatives, seed)
         parts = [
@@ -60,32 +60,32 @@ class Resampler:
     def cosines(
         self, activations: Tensor, positives: np.ndarray, negatives: np.ndarray, seed: int = 0, splits: int = SPLITS
     ) -> Tensor:
-        """Mean cosine between the CAVs of two disjoint halves of the groups; random sets give about 0.
+        """Mean cosine between the CAVs of two disjoint halves of the groups; null concepts give about 0.
 
-        Disjoint, as refits that share examples are alike by what they share, for any set whatever.
+        The halves are disjoint, since refits that share examples are similar for any set of clips.
 
         Args:
             activations, positives, negatives, seed: as in ``halves``. Same seed, same bytes.
-            splits: how many cuts.
+            splits: how many splits.
 
         Returns:
-            (K,); NaN where half the groups do not make a CAV.
+            (K,); NaN where half the groups are too few for a CAV.
         """
         return self.split_cosines(activations, positives, negatives, seed, splits).mean(0)
 
     def split_cosines(
         self, activations: Tensor, positives: np.ndarray, negatives: np.ndarray, seed: int, splits: int
     ) -> Tensor:
-        """(splits, K): as ``cosines``, one row for each cut."""
+        """(splits, K): as ``cosines``, one row for each split."""
         found = [self.halves(activations, positives, negatives, seed + split).directions for split in range(splits)]
         return torch.stack([(pair[0] * pair[1]).sum(1) for pair in found])
 
 
 def random_cosines(method: CavMethod, activations: Tensor, sets: RandomSets, seed: int = 0) -> np.ndarray:
-    """``Resampler.cosines`` of random sets.
+    """``Resampler.cosines`` of null concepts.
 
     Returns:
-        float64 (R, C), one row per replicate, one column per kind of ``sets``.
+        float64 (R, C), one row per replicate, one column per size class of ``sets``.
     """
     rows = activations[torch.from_numpy(sets.rows).to(activations.device)]
     resampler = Resampler(method, sets.shuffles, sets.weights)

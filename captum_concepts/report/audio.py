@@ -51,9 +51,9 @@ def encode(clip: Clip, longest: float) -> Sound:
         end = min(duration(clip.path) if clip.end is None else clip.end, clip.start + longest)
         samples = read_clip(replace(clip, end=end), rate).numpy()
     except (OSError, RuntimeError) as error:  # soundfile's own errors are RuntimeErrors
-        raise InputError(f"cannot read {clip.path!r}: {error}") from error
+        raise InputError(f"clip={clip.path!r}: cannot be read; {error}") from error
     samples = np.clip(samples, -1.0, 1.0)
-    # A cut through a wave is heard as a click, which would be mistaken for part of the concept.
+    # A hard cut makes an audible click, which could be mistaken for part of the concept.
     ramp = np.linspace(0.0, 1.0, min(len(samples), round(FADE_SECONDS * rate)), dtype=np.float32)
     samples[: len(ramp)] *= ramp
     samples[len(samples) - len(ramp) :] *= ramp[::-1]
@@ -65,7 +65,7 @@ def encode(clip: Clip, longest: float) -> Sound:
 def encode_all(spans: Sequence[tuple[Clip, float]]) -> Iterator[Sound | None]:
     """Encode (clip, longest seconds) pairs in parallel, in order; None where one fails, and one logged warning for all.
 
-    A caller that stops listening stops the work after the batch at hand.
+    A caller that stops iterating stops the work after the current batch.
     """
 
     failures: list[InputError] = []

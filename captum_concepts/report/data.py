@@ -74,7 +74,7 @@ class PageData:
 
 
 def page_data(explanation: ExplanationData) -> PageData:
-    """Everything the page shows, without the sound itself.
+    """Everything that the page shows, without the sound.
 
     Raises:
         InputError: a hierarchy has a cycle.
@@ -148,13 +148,13 @@ def _summarised(value: Any) -> Any:
 
 
 def _tree(explanation: ExplanationData, layer: str, index: dict[str, int]) -> dict[str, Any]:
-    """Edges (parents before children, big branches first) and how many distinct concepts lie below each node."""
+    """Edges (parents before children, large subtrees first) and the number of distinct concepts below each node."""
     below = [0] * len(index)
     if layer not in explanation.hierarchies:
         return {"parent": [], "child": [], "weight": [], "support": [], "below": below, "members": []}
     graph: nx.DiGraph = explanation.hierarchies[layer].graph
     if not nx.is_directed_acyclic_graph(graph):
-        raise InputError(f"the hierarchy of layer {short_repr(layer)} has a cycle: mine it again or remove an edge")
+        raise InputError(f"layer={short_repr(layer)}: its hierarchy has a cycle; mine it again or remove an edge")
     reach: dict[int, int] = {}  # descendants as bits of one integer: exact in a DAG, fast at thousands of nodes
     for name in reversed(list(nx.topological_sort(graph))):
         node = index[str(name)]
@@ -177,7 +177,7 @@ def _tree(explanation: ExplanationData, layer: str, index: dict[str, int]) -> di
 
 
 def _shares(explanation: ExplanationData, names: list[str]) -> list[list[dict[str, Any] | None]]:
-    """[layer][target] -> what each node and its branch have in the class; None where nothing was shared out."""
+    """[layer][target] -> contributions of each node and its subtree to the class; None where there are none."""
     tables: dict[Any, Any] = {}
     if len(explanation.shares):
         tables = dict(iter(explanation.shares.groupby(["layer", "target"], sort=False)))
@@ -226,7 +226,7 @@ def _scores(explanation: ExplanationData, statuses: list[str]) -> list[list[dict
 
 
 def _quality(explanation: ExplanationData, layer: str, index: dict[str, int]) -> dict[str, Any]:
-    """How well each CAV tells its concept from the rest on held-out groups; columns that are missing stay out."""
+    """Quality of each CAV on held-out groups; missing columns are left out."""
     frame = getattr(explanation.banks.get(layer), "quality", None)
     if frame is None or not len(frame):
         return {}
@@ -255,11 +255,11 @@ def _kept(timelines: list[Timeline]) -> list[Timeline]:
 
 
 def _timeline(explanation: ExplanationData, page: PageData, line: Timeline) -> dict[str, Any]:
-    """Push and presence along one clip; (P, K) numbers as bytes, concept by concept, each push with its own scale."""
+    """Sensitivity and presence along one clip: (P, K) values as bytes, concept by concept; sensitivities are scaled."""
     push = np.nan_to_num(np.asarray(line.push, dtype=np.float64))
     scale = np.abs(push).max(axis=0, initial=0.0)
     steps = np.rint(push / np.where(scale > 0, scale, 1.0) * 127).astype(np.int8)
-    # Who asked for a timeline hears all of its track.
+    # A timeline that the user asked for comes with the sound of the whole track.
     longest = max(TIMELINE_SECONDS, float(line.ends[-1] - line.clip.start)) if line.close else TIMELINE_SECONDS
     presence = None if line.presence is None else np.rint(np.nan_to_num(line.presence) * 255).astype(np.uint8)
     return {

@@ -1,4 +1,4 @@
-"""What the page says of an explanation's diagnostics."""
+"""Diagnostics of an explanation as JSON for the page."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _number(value: float) -> float | None:
 
 
 def _rows(table: pd.DataFrame, columns: list[str], index: dict[str, int]) -> list[list[Any]]:
-    """The first rows; concepts as indices, numbers to four digits, None for what is not a number."""
+    """The first rows; concepts as indices, numbers to four digits, None for NaN."""
     rows = []
     for row in table[columns].head(MAX_ROWS).itertuples(index=False):
         cells: list[Any] = []

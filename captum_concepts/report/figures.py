@@ -1,4 +1,4 @@
-"""Pictures for print; matplotlib is the optional extra ``plots``."""
+"""Figures for print; matplotlib is the optional extra ``plots``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from captum_concepts.errors import InputError
 from captum_concepts.results.timeline import Timeline
-from captum_concepts.text import short_repr
+from captum_concepts.text import short_repr, suggest
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,7 +26,7 @@ def require_matplotlib() -> None:
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError:
-        raise InputError("figures need matplotlib: pip install 'captum-concepts[plots]'") from None
+        raise InputError("figures: matplotlib is not installed; pip install 'captum-concepts[plots]'") from None
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -44,13 +44,13 @@ def new_figure(width: float, height: float) -> Figure:
 def timeline_figure(
     line: Timeline, names: Sequence[str], concepts: Sequence[str] | None = None, *, most: int = MAX_CONCEPTS
 ) -> Figure:
-    """Presence and push of concepts along a track, a row per concept.
+    """Presence of concepts and sensitivity to them along a track, one row per concept.
 
     Args:
         line: with K concepts.
         names: the K concepts' names.
-        concepts: those to draw, in this order; default: the ``most`` that push hardest anywhere, for or against,
-            strongest on top.
+        concepts: those to draw, in this order; default: the ``most`` with the largest absolute sensitivity anywhere,
+            largest on top.
         most: how many, at most, of the default.
 
     Returns:
@@ -61,7 +61,7 @@ def timeline_figure(
     """
     columns = _columns(line, names, concepts, most)
     figure = new_figure(9.0, 1.8 + 0.5 * len(columns))
-    rows: list[tuple[np.ndarray, str, str, tuple[float, float] | None]] = [(line.push, "push", "RdBu", None)]
+    rows: list[tuple[np.ndarray, str, str, tuple[float, float] | None]] = [(line.push, "sensitivity", "RdBu", None)]
     if line.presence is not None:
         rows.insert(0, (line.presence, "presence", "Greys", (0.0, 1.0)))
     panels = figure.subplots(len(rows), 1, sharex=True, squeeze=False)[:, 0]
@@ -85,7 +85,7 @@ def timeline_figure(
 
 
 def borders(line: Timeline) -> np.ndarray:
-    """(P + 1,) seconds where one patch's value gives way to the next: half way between their centres."""
+    """(P + 1,) borders between patches in seconds, half way between their centres."""
     centres = (line.starts + line.ends) / 2
     return np.concatenate([line.starts[:1], (centres[1:] + centres[:-1]) / 2, line.ends[-1:]])
 
@@ -94,24 +94,26 @@ def _columns(line: Timeline, names: Sequence[str], concepts: Sequence[str] | Non
     if concepts is not None:
         for name in concepts:
             if name not in names:
-                raise InputError(f"concept {short_repr(name)} is not in this timeline; it has {', '.join(names[:20])}")
+                raise InputError(
+                    f"concepts={short_repr(name)}: not in this timeline; {suggest(name, names, 'concepts')}"
+                )
         chosen = [list(names).index(name) for name in concepts]
     else:
         strength = np.abs(line.push).max(axis=0, initial=0.0)
         chosen = [int(k) for k in np.argsort(-strength, kind="stable") if np.isfinite(strength[k])][:most]
     if not chosen:
-        raise InputError("concepts: none of them has a CAV at this layer, so there is nothing to draw")
+        raise InputError("concepts: none has a CAV at this layer, so there is nothing to plot; choose another layer")
     return chosen
 
 
 def _plain(text: str, limit: int = 40) -> str:
-    """A label matplotlib takes as it is: one line, and no dollar sign begins a formula."""
+    """A label for matplotlib: one line, with dollar signs escaped, as they would start a formula."""
     flat = " ".join(text.split()).replace("$", r"\$")
     return flat if len(flat) <= limit else f"{flat[: limit - 1]}…"
 
 
 def attribution_figure(found: Attributions, line: Timeline | None = None, names: Sequence[str] = ()) -> Figure:
-    """What the model heard and what each method says spoke for the class, over time; below, the push of concepts.
+    """The model's input and each method's attributions over time; below, the sensitivity to concepts.
 
     Args:
         found: attributions of one track.
@@ -119,16 +121,17 @@ def attribution_figure(found: Attributions, line: Timeline | None = None, names:
         names: the names of its concepts.
 
     Returns:
-        A matplotlib figure. Red speaks against the class, blue for it; each method has its own scale.
+        A matplotlib figure. Red lowers the class, blue raises it; each method has its own scale.
 
     Raises:
         InputError: matplotlib is not installed, or the timeline is of another track or class.
     """
     if line is not None and (Path(line.clip.path).name, line.target) != (Path(found.clip.path).name, found.target):
         raise InputError(
-            f"timeline: of {short_repr(line.clip.path, 200)} for {short_repr(line.target)}; give that of the same"
+            f"line={short_repr(line.clip.path, 200)}: another track or class ({short_repr(line.target)}); give the "
+            "timeline of the attributed track and class"
         )
-    maps = {"what the model gets": found.inputs, **found.values}
+    maps = {"model input": found.inputs, **found.values}
     rows = len(maps) + (line is not None)
     figure = new_figure(9.0, 1.0 + 1.6 * rows)
     panels = figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0]
@@ -141,17 +144,17 @@ def attribution_figure(found: Attributions, line: Timeline | None = None, names:
         axes.set_title(name.replace("_", " "), fontsize=9, loc="left")
         figure.colorbar(image, ax=axes, pad=0.01)
     if line is not None:
-        _draw_push(figure, panels[-1], line, names)
+        _plot_sensitivity(figure, panels[-1], line, names)
     panels[-1].set_xlabel("seconds")
     figure.suptitle(
-        f"{_plain(Path(found.clip.path).name, 60)}: what speaks for {_plain(found.target)}, held against "
-        f"{len(found.baselines)} real clips",
+        f"{_plain(Path(found.clip.path).name, 60)}: attributions of {_plain(found.target)}, "
+        f"{len(found.baselines)} real clips as baselines",
         fontsize=10,
     )
     return figure
 
 
-def _draw_push(figure: Figure, axes: Axes, line: Timeline, names: Sequence[str]) -> None:
+def _plot_sensitivity(figure: Figure, axes: Axes, line: Timeline, names: Sequence[str]) -> None:
     columns = _columns(line, names, None, 8)
     values = line.push[:, columns].T
     top = float(np.abs(values).max()) or 1.0
@@ -159,12 +162,12 @@ def _draw_push(figure: Figure, axes: Axes, line: Timeline, names: Sequence[str])
     mesh = axes.pcolormesh(borders(line), rows, values, cmap="RdBu", vmin=-top, vmax=top)
     axes.set_yticks(np.arange(len(columns)) + 0.5, [_plain(names[k]) for k in columns], fontsize=7)
     axes.invert_yaxis()
-    axes.set_title(f"push of concepts at {_plain(line.layer)}", fontsize=9, loc="left")
+    axes.set_title(f"sensitivity to concepts at {_plain(line.layer)}", fontsize=9, loc="left")
     figure.colorbar(mesh, ax=axes, pad=0.01)
 
 
 def _over_time(values: np.ndarray, axes: str) -> np.ndarray:
-    """(P, ...) to (bands, P x frames); what has no bands is one band."""
+    """(P, ...) to (bands, P x frames); without bands, one band."""
     letters = axes if len(axes) == values.ndim else "B" + "?" * (values.ndim - 2) + "T"
     moved = np.moveaxis(values, letters.index("T"), -1)
     rest = letters.replace("T", "")

@@ -51,8 +51,8 @@ def render(explanation: ExplanationData, *, limit_mb: float = REPORT_LIMIT_MB) -
 def write_report(explanation: ExplanationData, path: str | Path, *, limit_mb: float = REPORT_LIMIT_MB) -> Path:
     """Write the page to ``path`` and return it.
 
-    Up to ``limit_mb`` megabytes it is one self-contained file. Beyond, the sound lies beside it, each clip once, in
-    ``<stem>_audio/<content hash>.mp3``, and the page plays it from there: move both together.
+    Up to ``limit_mb`` megabytes it is one self-contained file. Beyond, the sound is stored beside it, each clip once,
+    in ``<stem>_audio/<content hash>.mp3``, and the page plays it from there: move both together.
 
     Raises:
         InputError: the limit is not positive, a hierarchy has a cycle, or the folder cannot be written.
@@ -72,19 +72,21 @@ def write_report(explanation: ExplanationData, path: str | Path, *, limit_mb: fl
             (folder / f"{sound.digest}.mp3").write_bytes(sound.data)
         path.write_text(parts.beside(folder.name), encoding="utf-8", newline="\n")
     except OSError as error:
-        raise InputError(f"cannot write the report to {short_repr(str(path))}: {error.strerror}") from error
+        raise InputError(
+            f"path={short_repr(str(path))}: cannot be written ({error.strerror}); give another path"
+        ) from error
     return path
 
 
 def _limit(limit_mb: float) -> float:
     if not limit_mb > 0:
-        raise InputError(f"limit_mb must be a positive number of megabytes, not {short_repr(limit_mb)}")
+        raise InputError(f"limit_mb={short_repr(limit_mb)}: not a size; give a positive number of megabytes")
     return limit_mb * MEGABYTE
 
 
 @dataclass
 class _Parts:
-    """The page before it is known where its sound lies; ``sounds`` are unique, ``content`` refers to them by index."""
+    """The parts of the page; ``sounds`` are unique, ``content`` refers to them by index."""
 
     content: dict[str, Any]
     sounds: list[Sound]

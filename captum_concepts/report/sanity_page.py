@@ -13,17 +13,16 @@ from captum_concepts.report.page import ASSETS
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 ABOUT = {
-    "randomised weights": "All weights of a copy of the model are drawn anew. What pushes which class must change with "
-    "them: scores that stay as they were do not come from the model (Adebayo et al., NeurIPS 2018). Effects stay "
-    "significant, though, and how many is said: concepts differ in sound, a random network hears that too, and a valid "
-    "test finds it.",
-    "randomised head": "The same with the last weights only, while the layers stay as they were.",
-    "permuted labels": "Which groups of clips show a concept is drawn at random. Such concepts mean nothing, so that "
-    "their p-values must be uniform.",
-    "added sound": "The concept's sound is mixed into the explained clips, other sound as loud into the same ones for "
-    "comparison. What is said to speak for a class must raise it.",
-    "second negative pool": "The clips that concepts are held against are cut in two halves. Both must rank the "
-    "concepts alike.",
+    "randomised weights": "All weights of a copy of the model are randomised. Effects of concepts on classes must "
+    "change: scores that stay the same do not depend on the model (Adebayo et al., NeurIPS 2018). Many effects remain "
+    "significant, and their share is given: concepts differ in sound, so activations of a random network differ too, "
+    "and a valid test detects that.",
+    "randomised head": "The same with random weights in the last layer only; the explained layers stay the same.",
+    "permuted labels": "The labels of groups are permuted at random. Such concepts have no meaning, so their p-values "
+    "must be uniform.",
+    "added sound": "The concept's sound is mixed into the explained clips, and other sound of the same loudness for "
+    "comparison. Concepts with a positive effect on a class must raise it.",
+    "second negative pool": "The negatives are split into two halves. Both must give similar ranks of the concepts.",
 }
 
 
@@ -128,6 +127,6 @@ def check_markdown(report: Mapping[str, Any]) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text from outside on one line, with nothing that Markdown or the HTML in it would read."""
+    """Untrusted text on one line, with special characters of Markdown and HTML escaped."""
     flat = " ".join(str(text).split())
     return "".join(f"\\{letter}" if letter in "|<>[]*_`#\\" else letter for letter in flat)

@@ -1,4 +1,4 @@
-"""Plain records and tables of what was found, and how they are written to files."""
+"""Records and tables of results, and their files."""
 
 from captum_concepts.results.diagnostics import Diagnostics
 from captum_concepts.results.explanation_data import ExplanationData

@@ -1,4 +1,4 @@
-"""Tables of what to know about the concepts."""
+"""Tables of diagnostics of the concepts."""
 
 from __future__ import annotations
 
@@ -42,18 +42,18 @@ def empty_table(name: str) -> pd.DataFrame:
 
 @dataclass(eq=False)
 class Diagnostics:
-    """Tables, each with the columns of ``COLUMNS``; ``chance`` is the upper end of what random sets give.
+    """Tables, each with the columns of ``COLUMNS``; ``chance`` is the upper limit for null concepts.
 
     Attributes:
-        stability: cosine between CAVs of disjoint halves of a concept's groups; at or below ``chance`` (one random set
-            in 20 is above) the direction is not repeatable.
-        pairs: concepts whose CAVs point the same way beyond chance (false discovery rate 0.05 over all pairs of a
-            layer; the 500 strongest), or that share half their groups or more. ``auc_first``: how well the first
-            one's CAV finds the second on held-out groups. ``overlap``: shared groups over groups that show either.
-        domain: a row per layer, see ``domain.DomainCheck``; no rows where concepts are held against each other.
-        positions: for layers that are not pooled, how unevenly each CAV's energy lies along time and frequency;
-            ``chance`` is exceeded, for some concept, in one family in 20 to which position does not matter.
-        shared: groups of explained clips that concept clips are of as well.
+        stability: cosine between CAVs of disjoint halves of a concept's groups; at or below ``chance`` (one null
+            concept in 20 is above) the CAV is not reproducible.
+        pairs: concepts whose CAVs are correlated beyond chance (false discovery rate 0.05 over all pairs of a
+            layer; the 500 strongest), or that share half their groups or more. ``auc_first``: AUC of the first
+            CAV for the second concept on held-out groups. ``overlap``: shared groups over groups of either.
+        domain: a row per layer, see ``diagnostics.DomainCheck``; no rows where concepts are each other's negatives.
+        positions: for layers that are not pooled, unevenness of each CAV's energy along time and frequency;
+            if position does not matter, some concept exceeds ``chance`` in one family in 20.
+        shared: groups of explained clips that also have concept clips.
         push_forward: see ``pushforward.push_forward``; empty unless asked for.
     """
 
@@ -66,7 +66,7 @@ class Diagnostics:
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Diagnostics) and all(
-            mine.equals(theirs) for (_, mine), (_, theirs) in zip(self.tables(), other.tables(), strict=True)
+            first.equals(second) for (_, first), (_, second) in zip(self.tables(), other.tables(), strict=True)
         )
 
     def tables(self) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -74,7 +74,7 @@ class Diagnostics:
         return ((part.name, getattr(self, part.name)) for part in fields(self))
 
     def summary(self) -> list[str]:
-        """How many things were found at each layer, one line per layer; nothing for layers without any."""
+        """Number of findings of each kind, one line per layer; no line for layers without findings."""
         found: dict[str, list[str]] = {}
 
         def count(rows: pd.DataFrame, one: str, many: str) -> None:
@@ -85,7 +85,11 @@ class Diagnostics:
             if is_confounded(row):
                 found.setdefault(row["layer"], []).append("any set of the concepts' clips differs from the random pool")
         count(self.stability[self.stability["cosine"] <= self.stability["chance"]], "unstable CAV", "unstable CAVs")
-        count(self.pairs[self.pairs["cosine"] > self.pairs["chance"]], "entangled pair", "entangled pairs")
+        count(
+            self.pairs[self.pairs["cosine"] > self.pairs["chance"]],
+            "pair of correlated CAVs",
+            "pairs of correlated CAVs",
+        )
         count(
             self.positions[self.positions["unevenness"] > self.positions["chance"]],
             "CAV that depends on its position",
@@ -93,8 +97,8 @@ class Diagnostics:
         )
         count(
             self.push_forward[self.push_forward["cosine"] <= self.push_forward["chance"]],
-            "CAV that does not lead to that of the next layer",
-            "CAVs that do not lead to those of the next layer",
+            "CAV that differs from that of the next layer",
+            "CAVs that differ from those of the next layer",
         )
         return [f"{short_repr(layer)}: {', '.join(parts)}" for layer, parts in found.items()]
 

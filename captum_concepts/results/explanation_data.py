@@ -1,4 +1,4 @@
-"""The record of an explanation: what is computed, saved and shown, without any method."""
+"""The record of an explanation: plain data without methods."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from captum_concepts.results.timeline import Timeline
 
 @dataclass
 class ExplanationData:
-    """Everything one explanation of one model says, as plain values.
+    """All results of one explanation of one model, as plain values.
 
     Attributes:
-        scores: one row per layer, target and concept, columns ``scoring.SCORE_COLUMNS``. A concept that could not be
-            tested has a ``status`` other than ``"ok"`` and NaN in the numeric columns it has no right to.
+        scores: one row per layer, target and concept, columns ``SCORE_COLUMNS``. A concept that could not be
+            tested has a ``status`` other than ``"ok"`` and NaN in the numeric columns that need a test.
         hierarchies: layer -> mined hierarchy.
         banks: layer -> concept bank (CAVs with quality).
-        supports: layer -> how much of its hierarchy is found again in resamples, where ``support`` was asked for.
+        supports: layer -> share of bootstrap samples with each link, if ``support`` was requested.
         similarities: layer -> (K, K) float32.
         sensitivities: layer -> (clips, targets, concepts) float32, mean over the patches of each clip.
         clips: the explained clips, in the order of ``sensitivities``.
-        examples: layer -> concept -> the concept's own clips that lie farthest along its CAV (best first, each cut to
+        examples: layer -> concept -> the concept's own clips farthest along its CAV (best first, each cut to
             its best patch).
-        timelines: for each layer and target, the explained clips with the highest logit; before them what
-            ``timeline.add_timelines`` heard for the user.
+        timelines: for each layer and target, the explained clips with the highest logit; before them those that
+            ``timeline.add_timelines`` added for the user.
         warnings: one line each.
-        diagnostics: what to know of the concepts before the rest is believed, see ``diagnostics.Diagnostics``.
-        shares: what each concept and each branch of a hierarchy has in each class, columns
-            ``completeness.SHARE_COLUMNS``; empty unless it was asked for.
+        diagnostics: diagnostics of the concepts, see ``diagnostics.Diagnostics``.
+        shares: contributions of each concept and subtree to each class, columns
+            ``SHARE_COLUMNS``; empty unless requested.
         provenance: versions, seeds, weight and clip hashes, options.
     """
 

@@ -1,4 +1,4 @@
-"""An explanation as files in a folder."""
+"""Save explanations to a folder and load them."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def save_explanation(explanation: ExplanationData, folder: Path) -> Path:
             }
         if layer in explanation.supports:
             support = explanation.supports[layer]
-            arrays[f"{i}.above"] = np.rint(support.above * support.samples).astype(np.int32)  # counts: shares round
+            arrays[f"{i}.above"] = np.rint(support.above * support.samples).astype(np.int32)  # counts, as shares round
             same = [round(support.stability[name] * support.samples) for name in support.hierarchy.names]
             content["supports"][layer] = {"samples": support.samples, "same": same}
         if layer in explanation.similarities:
@@ -105,7 +105,7 @@ def save_explanation(explanation: ExplanationData, folder: Path) -> Path:
         content["arrays_sha256"] = hashlib.sha256(packed).hexdigest()
         text = json.dumps(content, ensure_ascii=True, indent=1, allow_nan=False) + "\n"
         with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as made:
-            # All is written before anything that lay there is replaced or, being of another explanation, removed.
+            # Everything is written before files of an earlier explanation are replaced or removed.
             fresh = Path(made)
             (fresh / "arrays.safetensors").write_bytes(packed)
             (fresh / "explanation.json").write_text(text, encoding="utf-8")
@@ -134,13 +134,12 @@ def save_explanation(explanation: ExplanationData, folder: Path) -> Path:
 
 
 def load_explanation(folder: Path) -> ExplanationData:
-    """Read what ``save`` wrote; see ``Explanation.load``."""
+    """Read a saved explanation; see ``Explanation.load``."""
     content = _read_json(folder / "explanation.json")
     if content.get("schema") != SCHEMA:
         raise InputError(
             f"{short_repr(str(folder / 'explanation.json'))}: schema {short_repr(content.get('schema'))}, here "
-            f"{SCHEMA}; "
-            "explain again"
+            f"{SCHEMA}; explain again"
         )
     try:
         packed = (folder / "arrays.safetensors").read_bytes()
@@ -221,7 +220,7 @@ def _support(hierarchy: ConceptHierarchy, above: np.ndarray, about: dict[str, An
 
 
 def _diagnostics(content: dict[str, Any]) -> Diagnostics:
-    """Tables that are not there, as in explanations of before there were any, are empty."""
+    """Tables that are missing, as in explanations of older versions, are empty."""
     return Diagnostics(**{name: typed(name, content[name]) for name in COLUMNS if name in content})
 
 

@@ -1,4 +1,4 @@
-"""Values and versions as JSON can hold them."""
+"""Option values and package versions as JSON values."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ PACKAGES = ("captum-concepts", "torch", "torchaudio", "captum", "numpy", "scipy"
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide the numbers."""
+    """Versions of Python and of the packages that determine the numbers."""
     return {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
 
 
 def plain_value(value: object) -> Any:
-    """An option as JSON can hold it; functions and other objects by their name, infinite numbers as text."""
+    """An option as a JSON value; functions and other objects by their name, infinite numbers as text."""
     if isinstance(value, (Tensor, np.ndarray, np.generic)):
         return plain_value(value.tolist())
     if isinstance(value, dict):

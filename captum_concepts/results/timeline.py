@@ -11,12 +11,12 @@ from captum_concepts.audio.clips import Clip
 
 @dataclass
 class Timeline:
-    """Where each concept is heard along one clip, and how much it pushes one target there.
+    """Presence of each concept along one clip, and the sensitivity of one target to it.
 
     ``push`` has shape (P, K): the sensitivity of the target's logit along each unit CAV, patch by patch;
-    ``presence``, of the same shape, is the probability that the patch shows the concept, ``ConceptBank.presence`` (None
-    in explanations saved before there was one). NaN for concepts without a CAV. ``starts`` and ``ends`` are the
-    patches' seconds in the file, shape (P,). ``close``: the user asked for this track, heard with a hop of its own.
+    ``presence``, of the same shape, is the probability that the patch has the concept, ``ConceptBank.presence`` (None
+    in explanations of older versions). NaN for concepts without a CAV. ``starts`` and ``ends`` are the
+    patches' seconds in the file, shape (P,). ``close``: the user asked for this track, with its own hop.
     """
 
     layer: str

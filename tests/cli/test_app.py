@@ -226,7 +226,7 @@ def test_choices_are_those_of_the_library() -> None:
     assert layers.POOLINGS == POOLINGS
     assert concept_set.NEGATIVES == NEGATIVES
     assert tuple(corrections.CORRECTIONS) == CORRECTIONS
-    assert set(AGREEMENT) <= set(evaluate_hierarchy(tree, {"b": "a"}))
+    assert set(AGREEMENT) <= set(evaluate_hierarchy(tree, {"b": "a"}, {"a": "a", "b": "a"}))
 
 
 def test_help_does_not_wait_for_torch() -> None:
@@ -689,7 +689,7 @@ def test_the_help_of_export_lists_the_formats() -> None:
     formats = invoke("export", "--help").stdout.split("Formats:\n")[1].splitlines()
     listed = dict(line.split(maxsplit=1) for line in formats)
     assert listed.keys() == registered("exporters").keys()
-    assert (listed["html"], listed["names"]) == ("built in", "plugin bands-by-hand")
+    assert (listed["html"], listed["names"]) == ("built in", "from the plugin bands-by-hand")
 
 
 def test_export_refuses(saved: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Where along time and frequency a CAV's energy lies."""
+"""Position dependence of CAVs along time and frequency."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 import captum_concepts as cc
 from captum_concepts.backbones.inference import unpooled_shapes
 from captum_concepts.backbones.layers import pool_map
-from captum_concepts.diagnostics.position import LEVEL, RandomPushes, energy_profile, position_dependence, unevenness
+from captum_concepts.diagnostics.position import LEVEL, NullProfiles, energy_profile, position_dependence, unevenness
 
 SHAPE = {"T": 3, "F": 4, "C": 5}
 
@@ -37,7 +37,7 @@ def noise(rng, *lead, times=8, channels=6):
 
 
 def family(rng, count, share, early=(), times=8, channels=6):
-    """CAVs with a signal that lies evenly, but for those in ``early``, and noise; and cosines of halves of them."""
+    """CAVs with an even signal, but for those in ``early``, and noise; and cosines of halves of them."""
     signal = noise(rng, count, 1, times=1, channels=channels).expand(count, times, channels).clone() / times**0.5
     signal[list(early), times // 2 :] = 0
     signal = nn.functional.normalize(signal.flatten(1), dim=1)
@@ -47,11 +47,11 @@ def family(rng, count, share, early=(), times=8, channels=6):
 
 def dependence(directions, cosines, random, kinds, shape=None, seed=0, groups=60):
     shape = shape or {"T": 8, "C": 6}
-    pushes = RandomPushes.along("T", shape, directions, kinds)
+    nulls = NullProfiles.along("T", shape, directions, kinds)
     for batch in random.split(250):
-        pushes.add(batch)
+        nulls.add(batch)
     profiles = energy_profile(directions, shape, "T")
-    return position_dependence(profiles, pushes, cosines, groups, np.random.default_rng(seed))
+    return position_dependence(profiles, nulls, cosines, groups, np.random.default_rng(seed))
 
 
 KINDS = np.array([0, 1, 0, 1, 0, 1])
@@ -64,7 +64,7 @@ def test_only_a_cav_in_one_half_exceeds_what_even_ones_reach():
 
 
 def test_a_clear_concept_in_one_half_is_found_where_random_sets_alone_reach_further():
-    """Random sets, all noise, lie more unevenly by chance than this concept does by its signal."""
+    """Null concepts, all noise, are more uneven by chance than this concept by its signal."""
     rng = np.random.default_rng(0)
     random = noise(rng, 600, 2)
     own = energy_profile(random, {"T": 8, "C": 6}, "T").flatten(0, 1)
@@ -108,16 +108,16 @@ def test_the_products_are_those_of_the_pieces_and_come_by_kind():
     directions, random = noise(rng, 3), noise(rng, 5, 2)
     random[2, 1, 0] = torch.nan
     kinds = np.array([1, 0, 1])
-    pushes = RandomPushes.along("F", shape, directions, kinds)
-    pushes.add(random)
+    nulls = NullProfiles.along("F", shape, directions, kinds)
+    nulls.add(random)
     kept = [0, 1, 3, 4]
     for k in range(3):
         own = directions[k].reshape(2, 4, 6).numpy()
         for r, row in enumerate(kept):
             other = random[row, kinds[k]].reshape(2, 4, 6).numpy()
             wanted = [(own[:, f] * other[:, f]).sum() / np.sqrt((own[:, f] ** 2).sum()) for f in range(4)]
-            np.testing.assert_allclose(pushes.products[0][r, k], wanted, rtol=1e-12)
-    np.testing.assert_allclose(pushes.profiles[0], energy_profile(random[kept], shape, "F"))
+            np.testing.assert_allclose(nulls.products[0][r, k], wanted, rtol=1e-12)
+    np.testing.assert_allclose(nulls.profiles[0], energy_profile(random[kept], shape, "F"))
 
 
 def test_shapes_are_those_of_unpooled_maps_of_modules_only():

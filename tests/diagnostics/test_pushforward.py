@@ -102,10 +102,10 @@ def test_concepts_without_a_cav_are_left_out_and_the_seed_decides(linear, own):
 
 def test_bad_input_is_one_line(linear, own):
     one = {"0": bank("0", own)}
-    with pytest.raises(InputError, match="1 layers; give the banks of at least two"):
+    with pytest.raises(InputError, match="1 layers: too few; give the banks of at least two"):
         push_forward(linear, one, torch.randn(2, 60))
     both = {**one, "1": bank("1", torch.randn(3, 48))}
-    with pytest.raises(InputError, match="0 patches; give 1 to 64"):
+    with pytest.raises(InputError, match="0 patches: out of range; give 1 to 64"):
         push_forward(linear, both, [])
     with pytest.raises(InputError, match="TorchBackbone only"):
         push_forward(None, both, torch.randn(2, 60))

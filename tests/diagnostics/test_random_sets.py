@@ -1,4 +1,4 @@
-"""Random sets are as large as the concepts, drawn from what these are held against, the same for the same seed."""
+"""Null concepts have the sizes of the concepts and the same seed gives the same sets."""
 
 from __future__ import annotations
 

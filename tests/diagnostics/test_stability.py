@@ -1,4 +1,4 @@
-"""CAVs of disjoint halves: alike where there is a concept, unrelated where there is none."""
+"""CAVs of disjoint halves: similar for a concept, unrelated for a null concept."""
 
 from __future__ import annotations
 

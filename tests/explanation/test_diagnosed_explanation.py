@@ -73,7 +73,7 @@ def test_the_entangled_pair_is_named_in_table_warning_and_summary(explanation):
     assert [set(pair) for pair in strongest[["first", "second"]].to_numpy()] == [{"high", "alike"}] * 2
     named = [line for line in explanation.warnings if "point the same way" in line]
     assert len(named) == 2 and all("'high'" in line and "'alike'" in line for line in named)
-    assert any("entangled pair" in line for line in found.summary())
+    assert any("correlated pair" in line for line in found.summary())
     assert len(found.domain) == 2 and len(found.positions) == len(found.shared) == len(found.push_forward) == 0
 
 

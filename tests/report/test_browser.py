@@ -45,7 +45,7 @@ def large(count: int, children: int = 12) -> Explanation:
 
 def test_the_first_view_says_what_a_target_rests_on(visit: Visit) -> None:
     tab = visit(render(explain()))
-    assert tab.locator("#summary h2").inner_text() == "What jazz rests on"
+    assert tab.locator("#summary h2").inner_text() == "What jazz depends on"
     assert tab.locator("#model").inner_text() == "toy model"
     assert "8 concepts" in tab.locator(".lead").inner_text() and "1 not testable" in tab.locator(".lead").inner_text()
     liked = tab.locator(".for-side li .link").all_text_contents()
@@ -83,7 +83,7 @@ def test_target_layer_and_measure_change_every_number(visit: Visit) -> None:
     before = row(tab, "violin").locator(".fill").get_attribute("class")
     switches = tab.locator("#switches")
     switches.get_by_label("rock", exact=True).check()
-    assert tab.locator("#summary h2").inner_text() == "What rock rests on"
+    assert tab.locator("#summary h2").inner_text() == "What rock depends on"
     assert value() == pytest.approx(expected("high", "rock", "score"), abs=0.005)
     assert before != row(tab, "violin").locator(".fill").get_attribute("class")
     switches.get_by_label("Magnitude", exact=True).check()
@@ -147,8 +147,8 @@ def test_concepts_without_a_number_are_counted_by_their_reason(visit: Visit) -> 
     assert "no number" in tab.locator("#legend").inner_text()
     row(tab, "strings").locator(".name").click()
     verdict = tab.locator(".verdict").inner_text()
-    assert "No score: too few groups. There are too few independent examples" in verdict
-    assert "could not be trusted" not in verdict
+    assert "No score: too few groups. The concept or its negatives have too few independent examples" in verdict
+    assert "quality gate" not in verdict
 
 
 def test_details_give_every_number_and_relative(visit: Visit) -> None:
@@ -167,7 +167,7 @@ def test_details_give_every_number_and_relative(visit: Visit) -> None:
     assert tab.locator(".multiples button").count() == 4
     assert tab.locator(".relatives .link").all_text_contents() == ["saxophone", "clarinet", "wind"]
     assert tab.locator(".strength").all_text_contents() == ["0.5 · 0.6", "0.55 · 0.65", "0.7 · 0.8"]
-    assert "may be chance" in tab.locator(".verdict").inner_text()
+    assert "not significantly" in tab.locator(".verdict").inner_text()
     tab.locator(".multiples button").first.click()
     assert tab.locator("input[name=choice-Layer]:checked").get_attribute("value") == "0"
 
@@ -178,7 +178,7 @@ def test_a_concept_under_several_parents_is_shown_under_each(visit: Visit) -> No
     row(tab, "saxophone").locator(".name").click()
     assert tab.locator("#details .crumb").all_text_contents() == ["music", "wind", "reed"]
     row(tab, "reed").locator(".name").click()
-    assert tab.locator(".also-under").inner_text() == "also under strings"
+    assert tab.locator(".also-under").inner_text() == "other parents: strings"
     assert tab.locator(".relatives .link").all_text_contents()[-2:] == ["wind", "strings"]
     assert tab.locator(".cell .cell-name", has_text="reed").count() == 2
 
@@ -194,7 +194,7 @@ def test_sound_is_made_on_click_and_plays(visit: Visit, sounding: Explanation) -
     assert tab.locator("audio").count() == 1 and duration == pytest.approx(2.0, abs=0.1)
 
 
-def test_presence_stands_above_the_push(visit: Visit, sounding: Explanation) -> None:
+def test_presence_is_above_the_sensitivity(visit: Visit, sounding: Explanation) -> None:
     for line in sounding.timelines:
         line.presence = np.full(line.push.shape, 0.25)
         line.presence[3] = 0.75
@@ -205,7 +205,7 @@ def test_presence_stands_above_the_push(visit: Visit, sounding: Explanation) -> 
     assert bars.count() == len(sounding.timelines[0].starts)
     heights = [float(bars.nth(k).get_attribute("height")) for k in range(bars.count())]
     assert heights[3] == max(heights) == pytest.approx(3 * heights[0], rel=0.02)
-    assert "75 % at most" in tab.locator(".timeline").inner_text()
+    assert "at most 75 %" in tab.locator(".timeline").inner_text()
 
 
 def test_the_timeline_follows_the_sound(visit: Visit, sounding: Explanation) -> None:

@@ -55,26 +55,30 @@ def test_thousands_of_pairs_are_counted_and_cut(diagnosed: Explanation) -> None:
     assert len(found["pairs"]) == 50 and found["n_pairs"] == 400
 
 
-def test_the_lists_follow_the_layer_and_choose_concepts(visit: Visit, diagnosed: Explanation) -> None:
+def test_lists_follow_the_layer_and_select_concepts(visit: Visit, diagnosed: Explanation) -> None:
     tab = visit(render(diagnosed))
     checks = tab.locator(".checks")
     head = checks.locator("> summary").inner_text()
-    assert head == "Checks: another domain · hard to tell apart · not repeatable · heard before"
+    assert head == "Checks: domain shift · correlated cavs · not reproducible · leakage"
     checks.locator("> summary").click()
     text = checks.inner_text()
-    assert "held-out AUC 0.99" in text and "80 % of what sets a concept apart" in text and "<b>song" in text
+    assert (
+        "held-out AUC 0.99" in text
+        and "80 % of the difference between a concept and the pool" in text
+        and "<b>song" in text
+    )
     cells = checks.locator("tr", has_text="saxophone").locator("td").all_inner_texts()
     assert cells == ["saxophone", "clarinet", "0.81", "≤ 0.40", "0.93, –", "3 (25 %)"]
     checks.get_by_role("button", name="clarinet").click()
     assert tab.locator("#details h2").inner_text() == "clarinet"
     tab.locator("#switches").get_by_label("low", exact=True).check()
-    assert "hard to tell apart" not in tab.locator(".checks > summary").inner_text()
+    assert "correlated cavs" not in tab.locator(".checks > summary").inner_text()
 
 
-def test_nothing_found_is_said_and_no_diagnostics_say_nothing(visit: Visit) -> None:
+def test_checks_without_findings_and_without_diagnostics(visit: Visit) -> None:
     found = Diagnostics()
     row = {"layer": ["high"], "concept": ["wind"], "cosine": [0.9], "chance": [0.2]}
     found.append("stability", typed("stability", row))
     tab = visit(render(explain(diagnostics=found)))
-    assert tab.locator(".checks > summary").inner_text() == "Checks: nothing found in 1 concept"
+    assert tab.locator(".checks > summary").inner_text() == "Checks: no findings for 1 concept"
     assert visit(render(explain())).locator(".checks").count() == 0

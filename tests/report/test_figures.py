@@ -53,11 +53,11 @@ def test_borders_lie_between_the_centres_of_patches() -> None:
 
 def test_bad_arguments() -> None:
     pytest.importorskip("matplotlib")
-    with pytest.raises(cc.InputError, match="concept 'x' is not in this timeline"):
+    with pytest.raises(cc.InputError, match="concepts='x': not in this timeline"):
         timeline_figure(line(), NAMES, ["x"])
     empty = line()
     empty.push = np.full_like(empty.push, np.nan)
-    with pytest.raises(cc.InputError, match="none of them has a CAV"):
+    with pytest.raises(cc.InputError, match="none has a CAV"):
         timeline_figure(empty, NAMES)
 
 

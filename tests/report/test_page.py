@@ -104,5 +104,5 @@ def test_a_limit_must_be_positive(limit: float) -> None:
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot write the report"):
+    with pytest.raises(InputError, match="cannot be written"):
         write_report(explain(), tmp_path / "file" / "r.html")

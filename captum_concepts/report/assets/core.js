@@ -1,8 +1,8 @@
 // ---- core: data, names, numbers, colours, state -------------------------------------------------------------------
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const NAMES = DATA.names;
-const FOLD_BEYOND = 32; // people keep at most about 32 concepts in view (Ramaswamy et al., CVPR 2023)
-const FEW = "too few groups"; // a status: of the examples, where others say something of the model
+const FOLD_BEYOND = 32; // people can use at most about 32 concepts (Ramaswamy et al., CVPR 2023)
+const FEW = "too few groups"; // a status that is about the examples, not about the model
 const NARROW = matchMedia("(max-width: 1180px)");
 const state = {
   layer: Math.max(0, DATA.layers.length - 1), target: 0, measure: "score", order: "tree", query: "", open: new Set(), closed: new Set(), unfolded: false, selected: -1, focus: -1,
@@ -58,7 +58,7 @@ const seconds = (t) => `${Math.floor(t / 60)}:${String(Math.floor(t % 60)).padSt
 
 // ---- hierarchy of one layer
 const trees = [];
-/** children/edges/parents per node; `main` is the parent under which a node with several parents shows its branch. */
+/** children/edges/parents per node; `main` is the parent under which a node with several parents shows its subtree. */
 function tree(layer = state.layer) {
   if (trees[layer]) return trees[layer];
   const raw = DATA.trees[layer] ?? { parent: [], child: [], weight: [], support: [], below: [], members: [] };
@@ -73,7 +73,7 @@ function tree(layer = state.layer) {
   const members = new Set(raw.members);
   const nodes = NAMES.map((_, i) => i).filter((i) => i < DATA.scored || members.has(i));
   const below = NAMES.map((_, i) => raw.below[i] ?? 0);
-  // What could not be tested is in no hierarchy: it comes last, not between what has a number.
+  // Untestable concepts are in no hierarchy; they come last.
   const roots = nodes.filter((i) => !parents[i].length).sort((a, b) => members.has(b) - members.has(a) || below[b] - below[a] || a - b);
   return (trees[layer] = { edges, parents, main, nodes, below, roots });
 }
@@ -97,7 +97,7 @@ function scale(layer) {
   return scales.get(layer);
 }
 
-/** What is known of a concept: numbers when `ok`, else the `reason` there are none. `lean` is -1 (against) .. 1 (for). */
+/** Results of a concept: numbers when `ok`, else the `reason` why there are none. `lean` is -1 (lowers) .. 1 (raises). */
 function reading(i, layer = state.layer, target = state.target, measure = state.measure) {
   const table = DATA.scores[layer]?.[target];
   if (!table) return { ok: false, reason: "no score" };
@@ -117,7 +117,7 @@ const valueText = (r) => (state.measure === "score" ? r.score.toFixed(2) : signe
 const hasTargets = DATA.targets.length > 0 && DATA.layers.length > 0;
 const hasColumn = (key) => DATA.scores.some((row) => row.some((table) => table?.[key]?.some((x) => x != null)));
 
-/** Whether so many scores are 0 or 1 that they no longer tell concepts apart; the page then starts with the magnitude. */
+/** Whether so many scores are 0 or 1 that they no longer rank the concepts; the page then starts with the magnitude. */
 function saturated() {
   let all = 0, ends = 0;
   for (const table of DATA.scores.flat()) {
@@ -130,7 +130,7 @@ function saturated() {
   return ends > all / 4;
 }
 
-/** What a node has in the class: its own share and that of its branch, with their errors; null where unknown. */
+/** Contributions of a node and of its subtree to the class, with errors; null where unknown. */
 function shareOf(i, layer = state.layer, target = state.target) {
   const table = DATA.shares?.[layer]?.[target], branch = table?.branch?.[i];
   if (branch == null) return null;
@@ -145,7 +145,7 @@ function summaryLine(r) {
   return parts.filter(Boolean).join(", ");
 }
 
-/** A diverging bar: hollow when it may be chance; the whisker is the interval of the TCAV score. */
+/** A diverging bar: hollow when not significant; the whisker is the interval of the TCAV score. */
 function bar(r, measure = state.measure) {
   const box = el("span", { class: "bar", title: r.ok ? summaryLine(r) : null });
   if (!r.ok) return box;
@@ -161,7 +161,7 @@ function bar(r, measure = state.measure) {
   return box;
 }
 
-// ---- colours: blue for, orange against (told apart by all common kinds of colour blindness); text by contrast
+// ---- colours: blue raises, orange lowers (distinct in all common kinds of colour blindness); text by contrast
 let palette = null;
 function colours() {
   if (palette) return palette;

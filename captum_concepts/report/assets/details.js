@@ -1,19 +1,19 @@
-// ---- details: everything known of one concept ---------------------------------------------------------------------
-const verb = (lean) => (lean < 0 ? "down" : "up");
+// ---- details: everything about one concept ---------------------------------------------------------------------
+const verb = (lean) => (lean < 0 ? "lowers" : "raises");
 
-/** One sentence a newcomer can read. */
+/** The result in one sentence. */
 function verdict(r) {
   if (!hasTargets) return el("p", { class: "verdict" }, "The model was explained without class scores, so only its hierarchy is known.");
   if (!r.ok) {
-    if (r.reason === "group") return el("p", { class: "verdict" }, "A group found by the hierarchy; it has no examples of its own and so no score.");
-    const why = r.reason === FEW ? "There are too few independent examples of it, or of what it is held against, to judge." : "The direction of this concept could not be trusted, so no number is given.";
+    if (r.reason === "group") return el("p", { class: "verdict" }, "A group from the hierarchy without examples of its own, so it has no score.");
+    const why = r.reason === FEW ? "The concept or its negatives have too few independent examples." : "The CAV of this concept failed the quality gate, so no number is given.";
     return el("p", { class: "verdict warn" }, "No score: ", el("b", {}, named(r.reason, 200)), `. ${why}`);
   }
   const up = (r.score ?? (r.magnitude > 0 ? 1 : 0)) >= 0.5;
   const share = r.score == null ? null : up ? r.score : 1 - r.score;
-  const line = el("p", { class: "verdict" }, "More of this in the sound pushes ", el("b", {}, targetName()), " ",
-    el("b", { class: up ? "for-text" : "against-text" }, verb(up ? 1 : -1)), share == null ? "" : ` in ${percent(share)} of the clips`);
-  line.append(r.q == null ? "." : r.significant ? `; unlikely to be chance (q = ${short(r.q)}).` : `, but this may be chance (q = ${short(r.q)}).`);
+  const line = el("p", { class: "verdict" }, "More of this in the sound ",
+    el("b", { class: up ? "for-text" : "against-text" }, verb(up ? 1 : -1)), " ", el("b", {}, targetName()), share == null ? "" : ` in ${percent(share)} of the clips`);
+  line.append(r.q == null ? "." : r.significant ? `; significant (q = ${short(r.q)}).` : `, but not significantly (q = ${short(r.q)}).`);
   return line;
 }
 
@@ -27,23 +27,23 @@ function facts(i, r) {
   const list = el("dl", { class: "facts" });
   if (r.ok) {
     list.append(
-      fact("TCAV score", r.score == null ? "–" : r.score.toFixed(2), "Share of clips whose score for the target rises along the concept; 0.5 is neutral"),
+      fact("TCAV score", r.score == null ? "–" : r.score.toFixed(2), "Share of clips with a positive sensitivity of the target to the concept; 0.5 is neutral"),
       fact("95 % interval", r.low == null ? "–" : `${r.low.toFixed(2)}–${r.high.toFixed(2)}`),
-      fact("magnitude", r.magnitude == null ? "–" : signed(r.magnitude), "Mean change of the target's logit per unit step along the concept's direction"),
-      fact("p", short(r.p), "How often random sets of clips, put through the same procedure, push at least as hard"),
-      fact("q", short(r.q), "p corrected for testing many concepts"),
+      fact("magnitude", r.magnitude == null ? "–" : signed(r.magnitude), "Mean change of the target's logit per unit step along the CAV"),
+      fact("p", short(r.p), "Share of null concepts (random sets of clips, same procedure) with an effect at least as strong"),
+      fact("q", short(r.q), "p corrected for multiple tests"),
     );
   }
   const share = shareOf(i);
   if (share) {
-    const told = `All concepts together account for ${percent(share.whole)} of what the layer tells of the class; the layer tells ${percent(share.explained)} of its variance on held-out groups`;
+    const told = `All concepts together account for ${percent(share.whole)} of what the layer explains of the class; the layer explains ${percent(share.explained)} of its variance on held-out groups`;
     if (share.own != null) list.append(fact("own share", shareText(share.own, share.error), told));
-    list.append(fact("branch share", shareText(share.branch, share.branchError), told));
+    list.append(fact("subtree share", shareText(share.branch, share.branchError), told));
   }
   list.append(
-    fact("CAV AUC", auc == null ? "–" : el("span", {}, auc.toFixed(2), el("small", { class: "soft" }, range)), "How well the direction tells the concept's held-out clips from the others; 0.5 is chance"),
-    fact("concept groups", at("groups") == null ? "–" : thousands(at("groups")), "Independent recordings that show the concept"),
-    r.groups == null ? "" : fact("clip groups", thousands(r.groups), "Independent recordings among the explained clips"),
+    fact("CAV AUC", auc == null ? "–" : el("span", {}, auc.toFixed(2), el("small", { class: "soft" }, range)), "How well the CAV separates the concept's held-out clips from its negatives; 0.5 is chance"),
+    fact("concept groups", at("groups") == null ? "–" : thousands(at("groups")), "Independent groups of examples of the concept"),
+    r.groups == null ? "" : fact("clip groups", thousands(r.groups), "Independent groups of explained clips"),
   );
   return list;
 }
@@ -117,18 +117,18 @@ function chart(line, concept, goTo) {
   });
   const presence = presenceOf(line, concept), strip = presence && svg("svg", { viewBox: `0 0 ${W} ${P}`, preserveAspectRatio: "none", class: "presence", role: "img" });
   if (strip) {
-    strip.append(svg("title", {}, "How sure the layer is, moment by moment, that the concept is there: from 0 (empty) to 1 (full)"));
+    strip.append(svg("title", {}, "Probability over time that the concept is present: from 0 (empty) to 1 (full)"));
     presence.forEach((v, k) => strip.append(svg("rect", { x: x(edges[k]), width: Math.max(0, x(edges[k + 1]) - x(edges[k]) - 0.6), y: P * (1 - v), height: P * v })));
   }
-  const frame = el("div", { class: "chart-box" }, strip && el("p", { class: "soft presence-head" }, `is it there? ${percent(Math.max(...presence))} at most`), strip, el("p", { class: "soft presence-head" }, "does it push the target?"), el("div", { class: "push-box" }, picture,
-    el("span", { class: "soft y-top" }, `▲ ${short(top)}`), el("span", { class: "soft y-low" }, "▼ against")),
+  const frame = el("div", { class: "chart-box" }, strip && el("p", { class: "soft presence-head" }, `presence, at most ${percent(Math.max(...presence))}`), strip, el("p", { class: "soft presence-head" }, "sensitivity of the target"), el("div", { class: "push-box" }, picture,
+    el("span", { class: "soft y-top" }, `▲ ${short(top)}`), el("span", { class: "soft y-low" }, "▼ lowers")),
     el("div", { class: "x-axis soft" }, el("span", {}, seconds(from)), el("span", {}, seconds(to))));
   frame.moveTo = (time) => { for (const end of ["x1", "x2"]) cursor.setAttribute(end, x(clip.start + time)); };
   frame.patchAt = (time) => edges.findIndex((edge, k) => k < push.length && clip.start + time < edges[k + 1]);
   return frame;
 }
 
-/** The concepts that push hardest for and against in one patch, among those that could be tested. */
+/** The concepts with the largest and the smallest sensitivity in one patch, among testable ones. */
 function strongest(line, patch) {
   const patches = line.starts.length;
   pushOf(line, 0);
@@ -145,10 +145,10 @@ function strongest(line, patch) {
 function timelines(i) {
   const lines = DATA.timelines.filter((line) => line.layer === state.layer && line.target === state.target && line.starts.length);
   if (i >= DATA.scored || !lines.length) return null;
-  const box = el("div", {}), pick = el("select", { "aria-label": "Explained clip" }, ...lines.map((line, k) => el("option", { value: k }, cut(flat(DATA.clips[line.clip].name), 44) + (line.close ? " (heard closely)" : ""))));
+  const box = el("div", {}), pick = el("select", { "aria-label": "Explained clip" }, ...lines.map((line, k) => el("option", { value: k }, cut(flat(DATA.clips[line.clip].name), 44) + (line.close ? " (full timeline)" : ""))));
   const show = (line) => {
     let sound = null, last = -1;
-    const now = el("p", { class: "now soft" }, "Blue above the line: the concept pushes the target up at that moment; orange below: down.");
+    const now = el("p", { class: "now soft" }, "Blue above the line: the concept raises the target at that moment; orange below: it lowers it.");
     const picture = chart(line, i, DATA.clips[line.clip].sound == null ? null : (t) => sound.goTo(t));
     sound = player(DATA.clips[line.clip], { onTime: (t) => {
       picture.moveTo(t);
@@ -185,9 +185,9 @@ function drawDetails() {
   );
   const add = (...nodes) => box.append(...nodes.filter(Boolean));
   if (flat(full).length > 120) add(el("details", { class: "whole-name" }, el("summary", {}, `full name, ${thousands(full.length)} characters`), el("pre", { dir: "auto" }, full)));
-  if (others.length) add(el("p", { class: "also-under" }, "also under ", ...others.slice(0, 6).flatMap((edge, k) => [k ? ", " : "", el("button", { type: "button", class: "link", on: { click: () => go(edge.parent) } }, conceptName(edge.parent, 40))]), others.length > 6 ? ` and ${others.length - 6} more` : ""));
+  if (others.length) add(el("p", { class: "also-under" }, "other parents: ", ...others.slice(0, 6).flatMap((edge, k) => [k ? ", " : "", el("button", { type: "button", class: "link", on: { click: () => go(edge.parent) } }, conceptName(edge.parent, 40))]), others.length > 6 ? ` and ${others.length - 6} more` : ""));
   add(verdict(r));
-  if (r.ok) add(el("div", { class: "gauge" }, bar(r), el("div", { class: "gauge-ends soft" }, el("span", {}, "against"), el("span", {}, state.measure === "score" ? "0.5 = neutral" : "0"), el("span", {}, "for"))));
+  if (r.ok) add(el("div", { class: "gauge" }, bar(r), el("div", { class: "gauge-ends soft" }, el("span", {}, "lowers"), el("span", {}, state.measure === "score" ? "0.5 = neutral" : "0"), el("span", {}, "raises"))));
   add(facts(i, r), examples(i), timelines(i));
   if (hasTargets && i < DATA.scored && DATA.targets.length * DATA.layers.length > 1) {
     add(el("section", {}, el("h3", {}, "For all targets and layers", el("span", { class: "soft" }, state.measure === "score" ? " TCAV score" : " magnitude")), multiples(i)));

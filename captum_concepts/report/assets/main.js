@@ -1,4 +1,4 @@
-// ---- main: controls and the way changes reach the parts -----------------------------------------------------------
+// ---- main: controls, and how changes update the parts of the page -----------------------------------------------------------
 const PANELS = { summary: "Summary", outline: "Concepts", map: "Hierarchy", details: "Details" };
 
 /** One of several options: side by side when they fit, else a drop-down list. */
@@ -52,7 +52,7 @@ function drawAll() {
   drawDetails();
 }
 
-/** Shows a concept everywhere; `open` brings its details to the front where only one part fits. */
+/** Shows a concept everywhere; `open` shows its details where only one part fits. */
 function select(node, open = false) {
   state.selected = node;
   if (node >= 0) reveal(node); else drawRows(true);

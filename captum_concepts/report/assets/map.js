@@ -1,7 +1,7 @@
-// ---- map: an icicle of the focused branch, four levels, every name readable ---------------------------------------
+// ---- map: an icicle plot of the focused subtree, four levels, every name readable ---------------------------------------
 const LEVELS = 4, CELL = 23;
 let cells = []; // { node, level, top, height, more, reference }
-let screens = 3; // the map is at most this many screens high; "+n more" of the focused branch adds to it
+let screens = 3; // the map is at most this many screens high; "+n more" of the focused subtree adds to it
 
 function levelsBelow() { return NARROW.matches && innerWidth < 560 ? 2 : NARROW.matches && innerWidth < 720 ? 3 : LEVELS; }
 function childrenOf(node) {
@@ -10,13 +10,13 @@ function childrenOf(node) {
   return edges[node].map(({ child }) => ({ child, reference: main[child] !== node }));
 }
 
-/** How many lines a node wants so that each name `levels` below it has its own. */
+/** How many lines a node needs so that each name `levels` below it has its own. */
 function wanted(node, levels) {
   const children = levels > 0 ? childrenOf(node) : [];
   return children.reduce((sum, { child, reference }) => sum + (reference ? 1 : wanted(child, levels - 1)), 0) || 1;
 }
 
-/** Shares `lines` among children: all they want, or in proportion with one at least. */
+/** Distributes `lines` among children: all they need, or in proportion, at least one each. */
 function share(wants, lines) {
   const total = wants.reduce((a, b) => a + b, 0);
   if (total <= lines) return wants;
@@ -75,7 +75,7 @@ function cellElement(cell, unit, columns) {
   const share = shareOf(cell.node);
   if (share) {
     facts.push(`share ${shareText(share.branch, share.branchError)}`);
-    box.title = `This branch accounts for ${shareText(share.branch, share.branchError)} of what the layer tells of the class`;
+    box.title = `This subtree accounts for ${shareText(share.branch, share.branchError)} of what the layer explains of the class`;
   }
   if (below[cell.node]) facts.push(`${thousands(below[cell.node])} below`);
   if (cell.height * unit >= 40) box.append(el("span", { class: "cell-facts" }, facts.join(" · ")));

@@ -2,7 +2,7 @@
 const ROW = 28;
 let rows = [], active = 0, drawn = [-1, -1];
 
-/** Opens the biggest branches first, as long as no more than `limit` rows show. */
+/** Opens the largest subtrees first, as long as no more than `limit` rows show. */
 function foldToFit(limit = FOLD_BEYOND) {
   const { roots, edges, main, nodes } = tree();
   state.open.clear();
@@ -69,7 +69,7 @@ function markedName(i) {
   const text = cut(flat(NAMES[i]), 90), lower = text.toLowerCase(), query = state.query.trim().toLowerCase();
   const box = el("bdi", { title: cut(NAMES[i], 600) });
   let at = 0;
-  if (query && lower.length === text.length) { // some letters change length in lower case; then nothing is marked
+  if (query && lower.length === text.length) { // some characters change length in lower case; then nothing is marked
     const first = lower.indexOf(query);
     if (first > 16) { // a hit far into a long name would be hidden by the column's edge
       box.append("…");
@@ -95,12 +95,12 @@ function rowElement(row, n) {
   box.append(
     el("span", { class: `twist${row.branch ? (row.open ? " open" : " closed") : ""}`, "data-twist": row.branch }),
     el("span", { class: "name" }, markedName(row.node),
-      also && el("span", { class: "also", title: row.main ? `Under ${parents[row.node].length} parents` : "Also under another parent, where its branch is shown" }, row.main ? `×${parents[row.node].length}` : "↪"),
+      also && el("span", { class: "also", title: row.main ? `Under ${parents[row.node].length} parents` : "Also under another parent, which shows its subtree" }, row.main ? `×${parents[row.node].length}` : "↪"),
       row.flat && row.parent >= 0 && el("span", { class: "soft" }, " in ", conceptName(row.parent, 30))),
     el("span", { class: "count soft", title: `${plural(below[row.node], "concept")} below` }, below[row.node] ? thousands(below[row.node]) : ""),
   );
   if (!hasTargets) return box;
-  if (r.ok) box.append(bar(r), el("span", { class: "value" }, valueText(r)), el("span", { class: "sign", title: r.significant ? `q < ${DATA.alpha}` : "may be chance" }, r.significant ? "●" : ""));
+  if (r.ok) box.append(bar(r), el("span", { class: "value" }, valueText(r)), el("span", { class: "sign", title: r.significant ? `q < ${DATA.alpha}` : "not significant" }, r.significant ? "●" : ""));
   else box.append(el("span", { class: "reason soft", title: cut(r.reason, 300) }, r.reason === "group" ? "" : cut(flat(r.reason), 60)));
   return box;
 }
@@ -126,7 +126,7 @@ function drawOutline() {
   byId("bar-head").textContent = hasTargets ? (state.measure === "score" ? "against ◂ score ▸ for" : "◂ magnitude ▸") : "";
   active = Math.max(0, rows.findIndex((row) => before && row.node === before.node && row.parent === before.parent));
   drawRows(true);
-  if (!rows.length) byId("rows").replaceChildren(el("p", { class: "empty soft" }, hits ? "No concept has this in its name." : "No concepts."));
+  if (!rows.length) byId("rows").replaceChildren(el("p", { class: "empty soft" }, hits ? "No concept name contains this." : "No concepts."));
 }
 
 function scrollToActive() {
@@ -143,7 +143,7 @@ function unfoldAll() {
   drawOutline();
 }
 
-/** Opens the branches above a concept and moves to its row. */
+/** Opens the ancestors of a concept and moves to its row. */
 function reveal(node) {
   if (rows[active]?.node !== node) {
     if (!searchHits()) pathTo(node).slice(0, -1).forEach((i) => state.open.add(i));

@@ -1,5 +1,5 @@
 // ---- sound: players that create their <audio> on the first click --------------------------------------------------
-let sounds = null; // parsed on the first click: the page draws without touching megabytes of sound
+let sounds = null; // parsed on the first click: the page draws before megabytes of sound are parsed
 let playing = null;
 
 function source(index) {
@@ -15,7 +15,7 @@ function player(clip, { compact = false, label = clip.name, onTime = () => {} } 
       el("span", { class: "player-name" }, named(clip.name, 60)), el("span", { class: "soft" }, clip.missing ?? "No sound."));
   }
   let audio = null, frame = 0;
-  const button = el("button", { class: "play", type: "button", "aria-label": `Play ${cut(flat(label), 60)}`, title: compact ? "Hear an example" : "Play" });
+  const button = el("button", { class: "play", type: "button", "aria-label": `Play ${cut(flat(label), 60)}`, title: compact ? "Play an example" : "Play" });
   const seek = el("input", { type: "range", min: 0, max: clip.seconds, step: 0.01, value: 0, "aria-label": "Position in seconds" });
   const time = el("span", { class: "soft time" }, length(clip.seconds));
   const box = el("div", { class: compact ? "player compact" : "player" }, button);
