@@ -171,6 +171,12 @@ def print_within(found: Measurements, gradients: dict[str, Tensor], sets: dict[s
             print(f"| {layer}, {name} | {sum(crossed) / 2:.2f} | {same:.2f} | {best:.2f} |")
 
 
+def joint_coverage(first: Estimate, second: Estimate) -> float:
+    """Share of rows in which two independent estimates differ by no more than their intervals allow together."""
+    reach = ((first.high - first.effect) ** 2 + (second.high - second.effect) ** 2).sqrt()
+    return float(((first.effect - second.effect).abs() <= reach).double().mean())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", choices=sorted(BACKBONES), default="msd-vgg")
@@ -210,6 +216,11 @@ def main() -> None:
         gradients = host_gradients(backbone, patches, layers, range(len(classes)))
         print(f"\n## {n_mixtures} mixtures of each instrument, {found.n_passes} passes for the estimate")
         again = repeated(found)
+        covered = [f"measured {joint_coverage(measured_effects(found.logit_changes, found.plan), truth):.3f}"]
+        for layer in layers:
+            estimate = in_context_effects(found.shifts[layer], gradients[layer], found.plan)
+            covered.append(f"in context at {layer} {joint_coverage(estimate, truth):.3f}")
+        print("within the joint 95 % interval of the truth: " + ", ".join(covered))
         for layer in layers:
             estimates = [*estimates_of(layer, found, gradients[layer], notes), again]
             for name, columns in sets.items():
