@@ -168,10 +168,8 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
             *lost_warnings(concepts, extracted, min_groups),
             *(line for result in results.values() for line in result.warnings),
         ]
-        diagnostics, scores, shares, lines = Diagnostics(), empty_scores(), empty_shares(), []
+        scores, shares, lines = empty_scores(), empty_shares(), []
         if explained is not None:
-            shared = shared_with_explained(concepts, explained.clips, extracted.digests, explained.digests)
-            diagnostics.append("shared", shared)
             scores = pd.concat([result.scores for result in results.values()], ignore_index=True)
             lines = timelines(self.layers, tuple(targets.values()), tuple(targets), explained, banks)
             if self.options.hierarchy.shares:
@@ -181,9 +179,6 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
                 warnings += lost
         elif self.backbone.classes == ():
             warnings.append(f"{short_repr(self.backbone.name)} has no classes, so there are no scores")
-        for result in results.values():
-            for name, table in result.diagnostics.items():
-                diagnostics.append(name, table)
         return Explanation(
             backbone=self.backbone.name,
             layers=self.layers,
@@ -200,7 +195,7 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
             examples={layer: result.examples for layer, result in results.items()},
             timelines=lines,
             warnings=warnings,
-            diagnostics=diagnostics,
+            diagnostics=_diagnostics(results, concepts, extracted, explained),
             shares=shares,
             supports={layer: result.support for layer, result in results.items() if result.support is not None},
             provenance=provenance(
@@ -280,3 +275,17 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
             progress=self.progress,
             stage=stage,
         )
+
+
+def _diagnostics(
+    results: dict[str, LayerResult], concepts: ConceptSet, extracted: Extraction, explained: Extraction | None
+) -> Diagnostics:
+    """The tables of all layers, and the groups that are both examples and explained."""
+    diagnostics = Diagnostics()
+    if explained is not None:
+        shared = shared_with_explained(concepts, explained.clips, extracted.digests, explained.digests)
+        diagnostics.append("shared", shared)
+    for result in results.values():
+        for name, table in result.diagnostics.items():
+            diagnostics.append(name, table)
+    return diagnostics

@@ -358,7 +358,7 @@ def test_cheap_faults_are_found_before_audio_is_heard(backbone, concepts, sounds
         "captum_concepts.activations.extraction.extract", lambda *_, **__: pytest.fail("audio was heard")
     )
     made, clips = explainer(backbone), sounds / "explain"
-    with pytest.raises(cc.InputError, match="'jazz' is not a class"):
+    with pytest.raises(cc.InputError, match="target='jazz': is not a class"):
         made.explain(clips, concepts, ["deep", "jazz"])
     with pytest.raises(cc.InputError, match="target=2: is out of range"):
         made.explain(clips, concepts, 2)
@@ -376,7 +376,7 @@ def test_cheap_faults_are_found_before_audio_is_heard(backbone, concepts, sounds
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"layers": "bnds"}, "layer='bnds': is not in Ear; did you mean 'bands'. layers: bands"),
+        ({"layers": "bnds"}, "layer='bnds': is not in Ear; did you mean 'bands'? layers: bands"),
         ({"cav": "x"}, "unknown CAV method 'x'"),
         ({"miner": "x"}, "unknown miner 'x'"),
         ({"similarity": "x"}, "unknown similarity 'x'"),
