@@ -362,7 +362,7 @@ def test_cheap_faults_are_found_before_audio_is_heard(backbone, concepts, sounds
         made.explain(clips, concepts, ["deep", "jazz"])
     with pytest.raises(cc.InputError, match="target=2: is out of range"):
         made.explain(clips, concepts, 2)
-    with pytest.raises(cc.InputError, match=r"target=1\.0: give a class's name or number"):
+    with pytest.raises(cc.InputError, match=r"target=1\.0: is no class; give a class's name or number"):
         explainer(backbone).explain(sounds / "explain", concepts, targets=1.0)
     rest = cc.ConceptSet(["a"], concepts.clips, np.ones((56, 1), bool), negatives="rest")
     with pytest.raises(cc.InputError, match="1 of 1 concepts have none"):
