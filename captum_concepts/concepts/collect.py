@@ -1,4 +1,4 @@
-"""Clips and labels gathered from a folder, a table or playlists."""
+"""Clips and labels collected from a folder, a table or playlists."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class LabelledClips:
 
 @dataclass
 class Collected:
-    """Clips met so far, each once, and which of them show what."""
+    """Clips so far, each once, and which of them have which concept."""
 
     clips: dict[tuple[str, float, float | None], Clip] = field(default_factory=dict)
     place: dict[tuple[str, float, float | None], int] = field(default_factory=dict)
-    shows: dict[Any, set[int]] = field(default_factory=lambda: defaultdict(set))
+    members: dict[Any, set[int]] = field(default_factory=lambda: defaultdict(set))
     pool: set[int] = field(default_factory=set)
     skipped: list[Skipped] = field(default_factory=list)
 
@@ -51,21 +51,21 @@ class Collected:
         """The clips with a column of labels for each name.
 
         Args:
-            names: key of ``shows`` -> concept.
+            names: key of ``members`` -> concept.
             source: what the messages call the place that the clips come from.
 
         Raises:
             InputError: no clip has any of the concepts.
         """
-        if not any(self.shows[key] for key in names):
+        if not any(self.members[key] for key in names):
             reason = f" ({short_repr(self.skipped[0][0], 200)}: {self.skipped[0][2]})" if self.skipped else ""
             raise InputError(
-                f"{short_repr(source, 200)}: no clip shows a concept; {len(self.skipped)} rows or files skipped{reason}"
+                f"{short_repr(source, 200)}: no clip has a concept; {len(self.skipped)} rows or files skipped{reason}"
             )
         columns = {name: column for column, name in enumerate(dict.fromkeys(names.values()))}
         labels = np.zeros((len(self.clips), len(columns)), dtype=bool)
         for key, name in names.items():
-            labels[np.fromiter(self.shows[key], dtype=np.int64), columns[name]] = True
+            labels[np.fromiter(self.members[key], dtype=np.int64), columns[name]] = True
         pool = np.zeros(len(self.clips), dtype=bool)
         pool[np.fromiter(self.pool, dtype=np.int64)] = True
         clips = tuple(self.clips.values())

@@ -1,4 +1,4 @@
-"""Concepts: named sets of clips, what counts as their opposite, and which clips may not be parted."""
+"""Concepts as named sets of clips, with their negatives and the groups that are resampled as a whole."""
 
 from __future__ import annotations
 
@@ -6,51 +6,67 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
 
 from captum_concepts.audio.clips import Clip
-from captum_concepts.choices import NEGATIVES
 from captum_concepts.concepts.collect import LabelledClips
 from captum_concepts.concepts.folders import read_folders
 from captum_concepts.concepts.folds import stratified_parts
+from captum_concepts.concepts.groups import LabelledGroups
 from captum_concepts.concepts.matching import clip_properties, imbalance_lines, matched
 from captum_concepts.concepts.names import Skipped, concept_name
 from captum_concepts.concepts.overlap import Overlap, shared
 from captum_concepts.concepts.playlists import read_playlists
 from captum_concepts.concepts.reference import read_parents
+from captum_concepts.concepts.review import (
+    check_arguments,
+    columns_of,
+    dropped_lines,
+    known_negatives,
+    overlap_lines,
+    skipped_lines,
+    too_few_groups,
+)
 from captum_concepts.concepts.tables import read_table, table_columns
 from captum_concepts.errors import InputError
-from captum_concepts.text import pluralize, short_repr
-
-Negatives: TypeAlias = "Literal['random', 'rest', 'in-domain'] | dict[str, list[str]]"
-_NEGATIVES_REMEDY = "use 'random', 'rest', 'in-domain' or {concept: [concepts]}"
+from captum_concepts.text import short_repr
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ConceptSet:
+class ConceptSet(LabelledGroups):
     """K concepts over N clips.
 
-    A clip shows any number of the concepts. The *group* of a clip (track, artist, recording) is the unit of
-    resampling: groups are never cut by :meth:`folds` or :meth:`split`, and a clip is never a negative of a
-    concept that another clip of its group shows.
+    A clip is a positive of any number of concepts. The *group* of a clip (track, artist, recording) is the unit of
+    resampling: :meth:`folds` and :meth:`split` never divide a group, and a clip is never a negative of a concept that
+    another clip of its group has.
 
     Attributes:
         names: K distinct names, normalised by :func:`concept_name`. Any other text is kept as data.
         clips: N distinct clips.
-        labels: bool (N, K), clip shows concept.
-        pool: bool (N,), clips of the random pool: they show none of the concepts.
-        negatives: what each concept is held against: ``"random"``, the pool; ``"rest"``, every clip that does not
-            show it, the pool included; ``"in-domain"``, clips outside the pool that do not show it, as long and as
+        labels: bool (N, K), whether the clip has the concept.
+        pool: bool (N,), clips of the random pool: they have none of the concepts.
+        negatives: what each concept is compared with: ``"random"``, the pool; ``"rest"``, every clip that does not
+            have it, the pool included; ``"in-domain"``, clips outside the pool that do not have it, as long and as
             loud as those that do (their audio is read for that, see :mod:`captum_concepts.concepts.matching`); or
             ``{concept: [concepts]}``, the clips of the named concepts, where a concept without an entry gets the
             default. Default: ``"random"`` if there is a pool, else ``"rest"``.
-        parents: child -> parent (None for a root), a reference tree; for evaluation only, nothing else looks at it.
+        parents: child -> parent (None for a root), a reference tree that is used for evaluation only.
         skipped: (path, status, message) of every row or file that could not be used.
 
     Raises:
         InputError: names, clips, labels and pool do not fit together, or ``negatives`` names an unknown concept.
+
+    Example:
+        >>> clips = [Clip("a.wav"), Clip("b.wav"), Clip("c.wav")]
+        >>> concepts = ConceptSet(("flute", "saxophone"), clips, [[1, 0], [0, 1], [0, 0]], pool=[0, 0, 1])
+        >>> concepts.n_groups().tolist(), concepts.negatives
+        ([1, 1], 'random')
+        >>> concepts.subset(["saxophon"])
+        Traceback (most recent call last):
+        captum_concepts.errors.InputError: subset: no concept 'saxophon'; did you mean 'saxophone'? concepts: \
+saxophone, flute
     """
 
     names: tuple[str, ...]
@@ -66,53 +82,20 @@ class ConceptSet:
         clips = tuple(self.clips)
         labels = np.array(self.labels, dtype=bool)
         pool = np.zeros(len(clips), dtype=bool) if self.pool is None else np.array(self.pool, dtype=bool)
-        _check_names(names)
-        if not clips:
-            raise InputError("no clips: a set of concepts needs at least one")
-        if len({(clip.path, clip.start, clip.end) for clip in clips}) < len(clips):
-            raise InputError("clips: the same clip is given twice; give it one row of labels that has all its concepts")
-        if labels.shape != (len(clips), len(names)):
-            raise InputError(f"labels: shape {labels.shape}, but {len(clips)} clips x {len(names)} concepts are given")
-        if pool.shape != (len(clips),):
-            raise InputError(f"pool: shape {pool.shape}, but there are {len(clips)} clips")
+        check_arguments(names, clips, labels, pool)
         pool &= ~labels.any(axis=1)
         labels.flags.writeable = pool.flags.writeable = False
         for name, value in (("names", names), ("clips", clips), ("labels", labels), ("pool", pool)):
             object.__setattr__(self, name, value)
-        object.__setattr__(self, "negatives", self._known_negatives(self.negatives))
-
-    def _known_negatives(self, negatives: Any) -> Negatives:
-        if negatives is None:
-            return self._default_negatives
-        if negatives == "random" and not self.pool.any():
-            raise InputError("negatives='random': there is no random pool; add clips that show none of the concepts")
-        if isinstance(negatives, str):
-            if negatives not in NEGATIVES:
-                raise InputError(f"negatives={short_repr(negatives)}: {_NEGATIVES_REMEDY}")
-            return negatives  # type: ignore[return-value]
-        if not isinstance(negatives, Mapping):
-            raise InputError(f"negatives={short_repr(negatives)}: {_NEGATIVES_REMEDY}")
-        known: dict[str, list[str]] = {}
-        for concept, against in negatives.items():
-            if isinstance(against, str):
-                against = [against]
-            known[concept_name(concept)] = [concept_name(name) for name in against]
-        self._columns([*known, *(name for against in known.values() for name in against)], "negatives")
-        return known
+        negatives = known_negatives(self.negatives, self._default_negatives, bool(pool.any()), self._column_of)
+        object.__setattr__(self, "negatives", negatives)
 
     @property
     def _default_negatives(self) -> Literal["random", "rest"]:
         return "random" if self.pool.any() else "rest"
 
     def _columns(self, names: Iterable[str], argument: str) -> list[int]:
-        columns = []
-        for name in names:
-            if concept_name(name) not in self._column_of:
-                known = ", ".join(short_repr(other, 30) for other in self.names[:20])
-                more = "" if len(self.names) <= 20 else f" and {len(self.names) - 20} more"
-                raise InputError(f"{argument}: no concept {short_repr(name)}; there are {known}{more}")
-            columns.append(self._column_of[concept_name(name)])
-        return columns
+        return columns_of(names, self._column_of, argument)
 
     @cached_property
     def _column_of(self) -> dict[str, int]:
@@ -129,53 +112,21 @@ class ConceptSet:
             f"pool {int(self.pool.sum())}, negatives {negatives}, skipped {len(self.skipped)}: {few})"
         )
 
-    # Groups ---------------------------------------------------------------------------------------------------
-
-    @cached_property
-    def groups(self) -> np.ndarray:
-        """The group of each clip: (N,) of str (dtype object, as group names can be of any length)."""
-        groups = np.empty(len(self.clips), dtype=object)
-        groups[:] = [clip.group for clip in self.clips]
-        return groups
-
-    @cached_property
-    def group_names(self) -> tuple[str, ...]:
-        """The G distinct groups in the order in which they appear."""
-        return tuple(dict.fromkeys(clip.group for clip in self.clips))
-
-    @cached_property
-    def group_index(self) -> np.ndarray:
-        """int64 (N,), the place of each clip's group in :attr:`group_names`."""
-        place = {group: index for index, group in enumerate(self.group_names)}
-        return np.fromiter((place[clip.group] for clip in self.clips), dtype=np.int64, count=len(self.clips))
-
-    @cached_property
-    def group_labels(self) -> np.ndarray:
-        """bool (G, K), whether any clip of the group shows the concept."""
-        return self._by_group(self.labels)
-
-    def _by_group(self, mask: np.ndarray) -> np.ndarray:
-        result = np.zeros((len(self.group_names), mask.shape[1]), dtype=bool)
-        rows, columns = np.nonzero(mask)
-        result[self.group_index[rows], columns] = True
-        return result
-
-    def n_groups(self) -> np.ndarray:
-        """int64 (K,), in how many groups each concept is shown: its number of independent examples."""
-        return np.asarray(self.group_labels.sum(axis=0))
-
     # Positives and negatives ----------------------------------------------------------------------------------
 
     def positives(self) -> np.ndarray:
-        """bool (N, K), the clips that show each concept."""
+        """bool (N, K), the clips that have each concept."""
         return self.labels
 
     def negative_mask(self) -> np.ndarray:
-        """bool (N, K), the clips each concept is held against.
+        """The negatives of each concept.
 
-        A clip whose group shows the concept is never among them; :meth:`dropped_negatives` counts those left out.
-        With ``"in-domain"`` the clips are read at the first call, and a concept that no other clips are like has no
+        A clip whose group has the concept is never among them; :meth:`dropped_negatives` counts those left out.
+        With ``"in-domain"`` the clips are read at the first call, and a concept without similar clips has no
         negatives: :meth:`check` names it.
+
+        Returns:
+            bool (N, K).
 
         Raises:
             InputError: a concept (with ``"in-domain"``: every concept) has no negatives.
@@ -209,45 +160,50 @@ class ConceptSet:
         return matched(self.labels, self._allowed(), self.properties, keys)
 
     def dropped_negatives(self) -> np.ndarray:
-        """int64 (K,), clips that would be negatives but are of a group that shows the concept."""
+        """int64 (K,), clips that would be negatives but are of a group that has the concept."""
         mask = self._candidates(self.labels, self.pool)
         mask &= self.group_labels[self.group_index]
         mask &= ~self.labels
         return np.asarray(mask.sum(axis=0))
 
-    def _candidates(self, shows: np.ndarray, pool: np.ndarray) -> np.ndarray:
-        """For clips or for groups, given what they show: those a concept is held against unless they show it."""
+    def _candidates(self, labels: np.ndarray, pool: np.ndarray) -> np.ndarray:
+        """For clips or for groups: the negatives of each concept, before those that have it are left out."""
         default = self._default_negatives if isinstance(self.negatives, dict) else self.negatives
-        rows = pool if default == "random" else ~pool if default == "in-domain" else np.ones(len(shows), dtype=bool)
-        mask: np.ndarray = np.broadcast_to(rows[:, None], shows.shape).copy()
+        rows = pool if default == "random" else ~pool if default == "in-domain" else np.ones(len(labels), dtype=bool)
+        mask: np.ndarray = np.broadcast_to(rows[:, None], labels.shape).copy()
         if isinstance(self.negatives, dict):
             for concept, against in self.negatives.items():
                 columns = self._columns(against, "negatives")
-                mask[:, self._column_of[concept]] = shows[:, columns].any(axis=1)
+                mask[:, self._column_of[concept]] = labels[:, columns].any(axis=1)
         return mask
 
     def check(self, min_groups: int = 2) -> dict[str, str]:
-        """The concepts that cannot be judged: {name: why}, for fewer than ``min_groups`` groups on either side."""
+        """The concepts with too few groups.
+
+        Args:
+            min_groups: groups that positives and negatives need each.
+
+        Returns:
+            {name: reason}.
+        """
         group_pool = self._by_group(self.pool[:, None])[:, 0]
         if self.negatives == "in-domain":
-            against = self._by_group(self._matched).sum(axis=0)
+            negatives = self._by_group(self._matched).sum(axis=0)
         else:
-            against = (self._candidates(self.group_labels, group_pool) & ~self.group_labels).sum(axis=0)
-        problems = {}
-        for name, shows, opposite in zip(self.names, self.n_groups(), against, strict=True):
-            if shows < min_groups:
-                problems[name] = f"shown in {pluralize(int(shows), 'group')}, {min_groups} needed"
-            elif opposite < min_groups:
-                problems[name] = f"negatives in {pluralize(int(opposite), 'group')}, {min_groups} needed"
-        return problems
+            negatives = (self._candidates(self.group_labels, group_pool) & ~self.group_labels).sum(axis=0)
+        return too_few_groups(self.names, self.n_groups(), negatives, min_groups)
 
     # Splits ---------------------------------------------------------------------------------------------------
 
     def folds(self, k: int, seed: int = 0) -> np.ndarray:
-        """Cut the groups into ``k`` folds of like size in which every concept is spread as evenly as can be.
+        """Divide the groups into ``k`` folds of similar size, each concept spread as evenly as possible.
 
-        The same groups get the same folds in whatever order clips and concepts come, and wherever the data lies
+        The folds depend neither on the order of clips and concepts nor on the folder of the data
         (see :func:`captum_concepts.concepts.folds.stratified_parts`).
+
+        Args:
+            k: number of folds.
+            seed: decides between equally good folds.
 
         Returns:
             int64 (N,), the fold of each clip; clips of one group share it.
@@ -257,26 +213,35 @@ class ConceptSet:
         """
         if not 2 <= k <= len(self.group_names):
             raise InputError(
-                f"folds: k={short_repr(k)}, but it must be between 2 and the {len(self.group_names)} groups"
+                f"k={short_repr(k)}: folds are between 2 and the {len(self.group_names)} groups; give another number"
             )
         return self._parts([1 / k] * k, seed)
 
     def split(self, fraction: float, seed: int = 0) -> np.ndarray:
-        """Cut the groups in two: bool (N,), True for the clips of about ``fraction`` of the groups of each concept.
+        """Divide the groups into two parts.
+
+        Args:
+            fraction: of the groups of each concept that the first part gets, nearly.
+            seed: decides between equally good parts.
+
+        Returns:
+            bool (N,), True for the clips of the first part.
 
         Raises:
             InputError: ``fraction`` is not between 0 and 1, or there are fewer than 2 groups.
         """
         if not 0 < fraction < 1:
-            raise InputError(f"split: fraction={short_repr(fraction)}, but it must lie between 0 and 1")
+            raise InputError(
+                f"fraction={short_repr(fraction)}: a split needs a number between 0 and 1; give one, such as 0.8"
+            )
         if len(self.group_names) < 2:
-            raise InputError("split: all clips are of one group, which cannot be cut; give more groups")
+            raise InputError("split: all clips are of one group, which cannot be divided; give more groups")
         return np.asarray(self._parts([fraction, 1 - fraction], seed) == 0)
 
     def _parts(self, shares: list[float], seed: int) -> np.ndarray:
-        shows = np.concatenate([self.group_labels, self._by_group(self.pool[:, None])], axis=1)
+        labels = np.concatenate([self.group_labels, self._by_group(self.pool[:, None])], axis=1)
         # An empty name cannot be a concept's, so it stands for the pool.
-        parts = stratified_parts(self.group_names, shows, [*self.names, ""], shares, seed)
+        parts = stratified_parts(self.group_names, labels, [*self.names, ""], shares, seed)
         return np.asarray(parts[self.group_index])
 
     # What is shared -------------------------------------------------------------------------------------------
@@ -286,35 +251,19 @@ class ConceptSet:
         return Overlap(self.names, shared(self.labels), shared(self.group_labels))
 
     def warnings(self, share: float = 0.5) -> list[str]:
-        """One line for everything a reader of the results should know about the examples.
+        """One line for everything that a reader of the results should know about the examples.
 
-        Pairs of concepts are named, most alike first, when the groups they share are at least ``share`` of the
-        groups that show either (Jaccard): such concepts cannot be told apart by these examples.
+        Args:
+            share: pairs of concepts are named, largest overlap first, when the groups that they share are at least
+                this share of the groups that have either (Jaccard index): these examples cannot separate them.
+
+        Returns:
+            the lines.
         """
-        lines = []
-        if self.skipped:
-            path, status, message = self.skipped[0]
-            lines.append(
-                f"{len(self.skipped)} rows or files skipped, the first {short_repr(path)}: {status} ({message})"
-            )
-        dropped = self.dropped_negatives()
-        for column in np.flatnonzero(dropped):
-            lines.append(
-                f"{short_repr(self.names[column])}: {dropped[column]} negative clips left out, "
-                "because another clip of their group shows the concept"
-            )
+        lines = skipped_lines(self.skipped) + dropped_lines(self.names, self.dropped_negatives())
         if self.negatives == "in-domain":
             lines += imbalance_lines(self.names, self.labels, self._matched, self.properties)
-        overlap = self.overlap()
-        jaccard = np.triu(overlap.group_jaccard, 1)
-        firsts, seconds = np.nonzero(jaccard >= share)
-        for pair in np.argsort(-jaccard[firsts, seconds], kind="stable"):
-            i, j = firsts[pair], seconds[pair]
-            lines.append(
-                f"{short_repr(self.names[i])} and {short_repr(self.names[j])} share "
-                f"{pluralize(int(overlap.groups[i, j]), 'group')}, {jaccard[i, j]:.0%} of those that show either"
-            )
-        return lines
+        return lines + overlap_lines(self.overlap(), share)
 
     # Others like it -------------------------------------------------------------------------------------------
 
@@ -322,6 +271,12 @@ class ConceptSet:
         """The named concepts only, in that order, with the same positives and negatives as here.
 
         Clips that are neither for any of them are left out; with negatives ``"rest"`` and ``"in-domain"`` none are.
+
+        Args:
+            names: in the order wanted.
+
+        Returns:
+            a new set.
 
         Raises:
             InputError: an unknown name, or a named negative of a kept concept is not kept.
@@ -335,7 +290,7 @@ class ConceptSet:
                 lost = [name for name in against if name not in kept]
                 if lost:
                     raise InputError(
-                        f"subset: {short_repr(concept)} is held against {short_repr(lost[0])}; keep that one too"
+                        f"subset: {short_repr(concept)} is compared with {short_repr(lost[0])}; keep that one too"
                     )
         needed = (self._candidates(self.labels, self.pool)[:, columns] | self.labels[:, columns]).any(
             axis=1
@@ -352,7 +307,17 @@ class ConceptSet:
         )
 
     def with_negatives(self, negatives: Any) -> ConceptSet:
-        """The same concepts held against something else; see :class:`ConceptSet`."""
+        """The same concepts with other negatives.
+
+        Args:
+            negatives: see :class:`ConceptSet`.
+
+        Returns:
+            a new set.
+
+        Raises:
+            InputError: they are not known.
+        """
         return replace(self, negatives=negatives)
 
     # Where they come from -------------------------------------------------------------------------------------
@@ -369,12 +334,12 @@ class ConceptSet:
     ) -> ConceptSet:
         """One subfolder per concept, searched through all its folders for audio.
 
-        A file that lies in several of them (a link, or a copy under the same name) is one clip with several
+        A file that is in several of them (a link, or a copy under the same name) is one clip with several
         concepts.
 
         Args:
             root: the folder of the concepts' folders.
-            pool: a further folder of clips that show none of the concepts, by path or as a subfolder of ``root``.
+            pool: a further folder of clips that have none of the concepts, by path or as a subfolder of ``root``.
                 A subfolder called ``random`` is always such a pool.
             negatives: see :class:`ConceptSet`.
             group: ``"file"``, every file its own group; ``"folder"``, the files of one folder (an album) are one;
@@ -403,17 +368,17 @@ class ConceptSet:
         """A table of clips: csv, tsv, or parquet where pyarrow is installed.
 
         Args:
-            path: the table. Text is UTF-8, with or without a byte order mark, its columns parted by ``,``, ``;``
+            path: the table. Text is UTF-8, with or without a byte order mark, its columns separated by ``,``, ``;``
                 or a tab, whichever the header has most of. Files are relative to the table's folder.
-            column: the column or columns that hold concepts. A clip shows what its rows name in any of them; a clip
-                with nothing in all of them is of the random pool. The same value in several columns is one concept
-                if it marks the same clips there; if not, it becomes several, each called ``column=value``.
+            column: the column or columns that hold concepts. A clip has the concepts that its rows name in any of
+                them; a clip with nothing in all of them is of the random pool. The same value in several columns is
+                one concept if it marks the same clips there; if not, several, each called ``column=value``.
             group: the column with the track, artist or recording each clip was cut from. Default, and where the
                 cell is empty: the file.
             file: the column of the files; default: the first of file, path, filename, audio that is there.
             start, end: the columns with seconds; default: ``start`` and ``end`` if they are there. An empty cell is
                 the beginning or the end of the file.
-            separator: parts several concepts in one cell; None where names hold it as a character.
+            separator: separates several concepts in one cell; None where names hold it as a character.
             negatives: see :class:`ConceptSet`.
             parents: see :func:`captum_concepts.concepts.reference.read_parents`.
 
@@ -436,6 +401,15 @@ class ConceptSet:
 
         Paths of files that are not there are skipped; Clips are taken as they are.
 
+        Args:
+            playlists: concept -> paths or Clips.
+            pool: paths or Clips that have none of the concepts.
+            negatives: see :class:`ConceptSet`.
+            parents: see :func:`captum_concepts.concepts.reference.read_parents`.
+
+        Returns:
+            the set.
+
         Raises:
             InputError: no playlist has a track that is there.
         """
@@ -450,7 +424,13 @@ class ConceptSet:
     def from_spec(cls, text: str | Path, *, column: str | Sequence[str] | None = None, **options: Any) -> ConceptSet:
         """What ``--concepts`` takes: a folder with one subfolder per concept, or a table with ``column``.
 
-        ``options`` go to :meth:`from_folders` or :meth:`from_table`; those that are None are left out.
+        Args:
+            text: path of the folder or table.
+            column: see :meth:`from_table`.
+            options: of :meth:`from_folders` or :meth:`from_table`; those that are None are left out.
+
+        Returns:
+            the set.
 
         Raises:
             InputError: neither a folder nor a file, or a table without ``column``.
@@ -459,21 +439,10 @@ class ConceptSet:
         if Path(text).is_dir():
             return cls.from_folders(text, **options)
         if not Path(text).is_file():
-            raise InputError(f"concepts: {short_repr(str(text), 200)} is neither a folder nor a table; check the path")
+            raise InputError(f"concepts={short_repr(str(text), 200)}: is neither a folder nor a table; check the path")
         if not column:
             raise InputError(
-                f"{short_repr(str(text), 200)}: say which column holds concepts; there are {table_columns(text)}"
+                f"column=None: {short_repr(str(text), 200)} is a table; say which column holds concepts; there are "
+                f"{table_columns(text)}"
             )
         return cls.from_table(text, column=column, **options)
-
-
-def _check_names(names: tuple[str, ...]) -> None:
-    if not names:
-        raise InputError("no concepts: give at least one name")
-    seen = set()
-    for name in names:
-        if not name:
-            raise InputError("names: a concept has an empty name; give it one")
-        if name in seen:
-            raise InputError(f"names: {short_repr(name)} is given twice; join the two columns of labels")
-        seen.add(name)

@@ -52,7 +52,7 @@ def read_folders(
             collected.pool |= rows
         elif rows:
             names[name] = name
-            collected.shows[name] |= rows
+            collected.members[name] |= rows
     return collected.labelled(names, str(root))
 
 
@@ -75,7 +75,7 @@ def _grouped(path: str, group: str | Callable[[str], str]) -> Clip:
 
 
 def _one_path_per_sound() -> Callable[[str], str]:
-    """A function that gives links to one file, and copies of it under the same file name, the path seen first.
+    """A function that maps links to one file, and copies of it under the same file name, to the first path.
 
     Only files of the same name and size are compared, as everything else would mean reading all audio.
     """
@@ -85,13 +85,13 @@ def _one_path_per_sound() -> Callable[[str], str]:
 
     def same_bytes(path: str) -> str:
         name = os.path.basename(path)
-        alike = lone.setdefault((name, os.path.getsize(path)), path)
-        if alike == path:
+        first = lone.setdefault((name, os.path.getsize(path)), path)
+        if first == path:
             return path
         try:
-            first_of_bytes.setdefault((name, file_digest(alike)), alike)
+            first_of_bytes.setdefault((name, file_digest(first)), first)
             return first_of_bytes.setdefault((name, file_digest(path)), path)
-        except AudioError:  # what cannot be read is reported when it is to be heard
+        except AudioError:  # what cannot be read is reported when its activations are extracted
             return path
 
     def merged(path: str) -> str:

@@ -1,4 +1,4 @@
-"""How much the examples of concepts are the same examples."""
+"""How many clips and groups concepts have in common."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from scipy import sparse
 
 @dataclass(frozen=True, eq=False)
 class Overlap:
-    """How many clips and groups every two concepts share; the diagonals hold the sizes.
+    """How many clips and groups every two concepts share; the diagonals hold the numbers of each concept alone.
 
     Attributes:
         names: the K concepts.
-        clips: int (K, K), clips that show both.
+        clips: int (K, K), clips that have both.
         groups: int (K, K), groups that have a clip of one and a clip of the other.
     """
 
@@ -24,12 +24,12 @@ class Overlap:
 
     @property
     def clip_jaccard(self) -> np.ndarray:
-        """float (K, K): shared clips / clips that show either; 0 where neither has any."""
+        """float (K, K): shared clips / clips that have either; 0 where neither has any."""
         return _jaccard(self.clips)
 
     @property
     def group_jaccard(self) -> np.ndarray:
-        """float (K, K): shared groups / groups that show either; 0 where neither has any."""
+        """float (K, K): shared groups / groups that have either; 0 where neither has any."""
         return _jaccard(self.groups)
 
 
@@ -39,8 +39,8 @@ def _jaccard(shared: np.ndarray) -> np.ndarray:
     return np.asarray(shared / np.maximum(either, 1))
 
 
-def shared(shows: np.ndarray) -> np.ndarray:
-    """bool (N, K) -> int64 (K, K), how many rows show both."""
-    # Sparse, as clips show few of the concepts: the dense product of 100,000 x 3,000 takes a minute, this a second.
-    matrix = sparse.csr_array(shows, dtype=np.int64)
+def shared(labels: np.ndarray) -> np.ndarray:
+    """bool (N, K) -> int64 (K, K), how many rows have both."""
+    # Sparse, as clips have few of the concepts: the dense product of 100,000 x 3,000 takes a minute, this a second.
+    matrix = sparse.csr_array(labels, dtype=np.int64)
     return np.asarray((matrix.T @ matrix).todense())

@@ -40,6 +40,6 @@ def read_playlists(
             collected.skipped.append((str(given), "empty", "no track of this playlist can be used"))
             continue
         names[name] = name
-        collected.shows[name] |= rows
+        collected.members[name] |= rows
     collected.pool |= rows_of(pool)
     return collected.labelled(names, "playlists")

@@ -47,7 +47,7 @@ def read_table(
     collected = Collected()
     rows = list(_clips_of_rows(table, Path(path).parent, file, group, start, end, collected))
     _note_concepts(table, columns, separator, rows, collected)
-    return collected.labelled(_names_of_columns(columns, collected.shows), str(path))
+    return collected.labelled(_names_of_columns(columns, collected.members), str(path))
 
 
 def _clips_of_rows(
@@ -104,7 +104,7 @@ def _note_concepts(
             if cell not in known:
                 known[cell] = _names_in(cell, separator)
             for name in known[cell]:
-                collected.shows[(column, name)].add(row)
+                collected.members[(column, name)].add(row)
                 named[index] = True
     collected.pool |= {row for row, has_name in zip(rows, named, strict=True) if row is not None and not has_name}
 
@@ -115,14 +115,16 @@ def _names_in(cell: Any, separator: str | None) -> list[str]:
     return [name for name in map(concept_name, cell) if name]
 
 
-def _names_of_columns(columns: list[str], shows: Mapping[tuple[str, str], set[int]]) -> dict[tuple[str, str], str]:
+def _names_of_columns(columns: list[str], members: Mapping[tuple[str, str], set[int]]) -> dict[tuple[str, str], str]:
     """(column, value) -> concept, in order of column, then value."""
-    keys = sorted(shows, key=lambda key: (columns.index(key[0]), key[1]))
-    alike: dict[str, list[set[int]]] = defaultdict(list)
+    keys = sorted(members, key=lambda key: (columns.index(key[0]), key[1]))
+    same_value: dict[str, list[set[int]]] = defaultdict(list)
     for column, value in keys:
-        alike[value].append(shows[(column, value)])
+        same_value[value].append(members[(column, value)])
     return {
-        (column, value): value if all(clips == alike[value][0] for clips in alike[value]) else f"{column}={value}"
+        (column, value): value
+        if all(clips == same_value[value][0] for clips in same_value[value])
+        else f"{column}={value}"
         for column, value in keys
     }
 
@@ -131,8 +133,11 @@ def read_clip_table(path: str | Path, group: str | None = None) -> list[Clip]:
     """The clips of a table: a column of files (file, path, filename or audio), start and end seconds where it has them.
 
     Args:
-        path: csv, tsv or parquet; files are relative to its folder. Whether they exist is seen when they are heard.
+        path: csv, tsv or parquet; files are relative to its folder. Whether they exist is checked when they are read.
         group: the column that names each clip's group; default: each file is its own.
+
+    Returns:
+        the clips, each once, in the table's order.
 
     Raises:
         InputError: no column of files, an unknown group column, a time that is no number, no rows.

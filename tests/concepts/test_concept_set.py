@@ -168,9 +168,9 @@ def test_subset_keeps_positives_and_negatives(negatives: object) -> None:
 
 def test_subset_refuses_to_lose_the_negatives() -> None:
     concepts = random_set(5).with_negatives({"c5": ["c1"]})
-    with pytest.raises(InputError, match="'c5' is held against 'c1'"):
+    with pytest.raises(InputError, match="'c5' is compared with 'c1'"):
         concepts.subset(["c5", "c2"])
-    with pytest.raises(InputError, match="no concept 'nothing'; there are 'c0', "):
+    with pytest.raises(InputError, match="no concept 'nothing'; concepts: c0, "):
         concepts.subset(["nothing"])
 
 
@@ -179,7 +179,7 @@ def test_check_names_what_cannot_be_judged() -> None:
     labels[:2, 0] = labels[:5, 1] = labels[:9, 2] = True
     concepts = ConceptSet(("few", "good", "all"), tuple(Clip(str(i)) for i in range(10)), labels)
     assert concepts.check(3) == {
-        "few": "shown in 2 groups, 3 needed",
+        "few": "positives in 2 groups, 3 needed",
         "all": "negatives in 1 group, 3 needed",
     }
     assert concepts.check(1) == {}
@@ -210,7 +210,7 @@ def test_hostile_names_are_data() -> None:
         ({"negatives": "other"}, "negatives='other'"),
         ({"negatives": 3}, "negatives=3"),
         ({"negatives": "random"}, "no random pool"),
-        ({"negatives": {"a": ["z"]}}, "negatives: no concept 'z'; there are 'a', 'b'"),
+        ({"negatives": {"a": ["z"]}}, "negatives: no concept 'z'; concepts: a, b"),
     ],
 )
 def test_bad_sets_are_refused_in_one_line(change: dict[str, object], message: str) -> None:
@@ -307,7 +307,7 @@ def test_folders_that_are_not(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such folder"):
         ConceptSet.from_folders(tmp_path / "none")
     (tmp_path / "x").mkdir()
-    with pytest.raises(InputError, match="no clip shows a concept; 1 rows or files skipped"):
+    with pytest.raises(InputError, match="no clip has a concept; 1 rows or files skipped"):
         ConceptSet.from_folders(tmp_path)
 
 
@@ -426,7 +426,7 @@ def test_group_file_is_the_file_itself_whatever_its_column_is_called(tmp_path: P
     ("data", "message"),
     [
         (b"", "empty"),
-        (b"file,tag\n", "no clip shows a concept"),
+        (b"file,tag\n", "no clip has a concept"),
         (b"file,tag\ngone.wav,x\n", "1 rows or files skipped .*no such file"),
         (b"file,tag\n1.wav,\xff\xfe\n", "not UTF-8"),
         (b'file,tag\n1.wav,"x\n', "cannot read the table"),
@@ -462,7 +462,7 @@ def test_playlists(tmp_path: Path) -> None:
     assert [status for _, status, _ in concepts.skipped] == ["missing", "empty"]
     with pytest.raises(InputError, match="one track"):
         ConceptSet.from_playlists({"jazz": "1.wav"})
-    with pytest.raises(InputError, match="no clip shows"):
+    with pytest.raises(InputError, match="no clip has"):
         ConceptSet.from_playlists({})
 
 
