@@ -1,8 +1,8 @@
 """Register: pitch without tempo.
 
 Chosen by measurement, as in :mod:`captum_concepts.interventions.wsola`. Two semitones down and up again change the
-log-mel spectrogram and the logits of MSD-VGG by 2.1 dB and 0.10 here, by 5.8 dB and 0.18 with Rubber Band (pedalboard),
-by 8.5 dB and 0.38 with the phase vocoder (torchaudio).
+log-mel spectrogram and the logits of MSD-VGG by 2.3 dB and 0.11 here, by 6.0 dB and 0.25 with Rubber Band (pedalboard),
+by 8.4 dB and 0.41 with the phase vocoder (torchaudio).
 """
 
 from __future__ import annotations

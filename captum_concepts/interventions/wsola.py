@@ -1,13 +1,14 @@
 """Time stretching by overlap-add of aligned frames (WSOLA, Verhelst and Roelands 1993), in batches on the device.
 
-Chosen by measurement: the middle patches (3 s at 16 kHz) of ten GTZAN tracks, stretched by 0.8 and then by 1.25. Change
-of the log-mel spectrogram, and of the logits of MSD-VGG (root mean square over 50 tags of the mean over tracks):
+Chosen by measurement (``benchmarks/validity/interventions.py``): the middle patches (3 s at 16 kHz) of ten GTZAN
+tracks, stretched by 0.8 and then by 1.25. Change of the log-mel spectrogram, and of the logits of MSD-VGG (root mean
+square over 50 tags of the mean over tracks):
 
-    phase vocoder (torchaudio, 2048)  7.4 dB  0.41      Rubber Band (pedalboard)  2.4 dB  0.16
-    phase vocoder (torchaudio, 1024)  7.6 dB  0.40      Signalsmith Stretch       1.8 dB  0.13
-    harmonic and percussive part apart 5.1 dB 0.25      this, 60 ms and 15 ms     1.9 dB  0.11
+    phase vocoder (torchaudio, 2048)  7.2 dB  0.40      Rubber Band (pedalboard)  2.4 dB  0.23
+    phase vocoder (torchaudio, 1024)  7.4 dB  0.43      Signalsmith Stretch       1.8 dB  0.16
+                                                        this                      1.9 dB  0.10
 
-Frames of 40 to 120 ms give 0.10 to 0.12 logits.
+On ten other tracks frames of 40 to 120 ms gave 0.10 to 0.12 logits.
 
 Limits: of clicks of 10 ms, alone and under a chord, 4 % are lost or doubled at a rate of 0.8, 15 % at 0.67, 23 % at
 1.25 and 39 % at 1.5. Longer attacks fare better.
