@@ -18,9 +18,8 @@ def captum_concepts_interventions() -> Factories:
 @hookimpl
 def captum_concepts_cav_methods() -> Factories:
     from captum_concepts.cavs.builtin import CAV_METHODS
-    from captum_concepts.cavs.sgd import fit_sgd
 
-    return {**CAV_METHODS, "sgd": fit_sgd}
+    return dict(CAV_METHODS)
 
 
 @hookimpl

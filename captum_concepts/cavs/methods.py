@@ -11,6 +11,7 @@ from torch import Tensor
 
 from captum_concepts.cavs.directions import Fit
 from captum_concepts.errors import InputError
+from captum_concepts.plugins.registry import lookup
 from captum_concepts.text import short_repr
 
 FitFunction = Callable[..., Fit]
@@ -45,8 +46,6 @@ def resolve_method(method: str | FitFunction) -> FitFunction:
     """The fit function of a registered name; a callable is returned as it is."""
     if callable(method):
         return method
-    from captum_concepts.plugins.registry import lookup
-
     return lookup("cav_methods", method).factory
 
 

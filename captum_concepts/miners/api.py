@@ -17,6 +17,7 @@ from captum_concepts.errors import InputError
 from captum_concepts.hierarchy.concept_hierarchy import ConceptHierarchy
 from captum_concepts.miners.matrix import MAX_SIMILARITY
 from captum_concepts.miners.several_parents import add_parents, check_parent_options
+from captum_concepts.plugins.registry import lookup
 from captum_concepts.text import short_repr
 
 Miner = Callable[..., ConceptHierarchy]
@@ -72,8 +73,6 @@ def mine(
 def _miner(miner: str | Miner) -> Miner:
     if callable(miner):
         return miner
-    from captum_concepts.plugins.registry import lookup
-
     found: Miner = lookup("miners", miner).factory
     return found
 

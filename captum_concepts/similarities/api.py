@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from captum_concepts.errors import InputError
+from captum_concepts.plugins.registry import lookup
 from captum_concepts.similarities.measure import ROWS, Bank, Measure
 from captum_concepts.text import short_repr
 
@@ -73,8 +74,6 @@ def find_measure(measure: str | Measure | Callable[..., Tensor]) -> Measure:
         return measure
     if callable(measure):
         return Measure(measure, symmetric=False)
-    from captum_concepts.plugins.registry import lookup
-
     factory = lookup("similarities", measure).factory
     if isinstance(factory, Measure):
         return factory
