@@ -2,8 +2,8 @@
 
 What the processing alone does to a model is the effect of the sham. On ten GTZAN tracks and MSD-VGG (root mean square
 over 50 tags, in logits; ``benchmarks/validity/interventions.py``) it is 0.10 for ``stretch`` at 1.25, where the effect
-is 0.26, and 0.11 for ``shift`` by 2 semitones, where the effect is 0.15: compare these with their sham, or take half the
-difference of the opposites. For all others at their usual strength it is 0.00, where the effects are 0.39 to 1.06.
+is 0.26, and 0.11 for ``shift`` by 2 semitones, where the effect is 0.15: compare these with their sham, or take half
+the difference of the opposites. For all others at their usual strength it is 0.00, where the effects are 0.39 to 1.06.
 """
 
 from __future__ import annotations
