@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from captum_concepts.audio import AudioError, Clip, Patches
-from captum_concepts.backbones import Gradients, TorchBackbone, check_pooling, resolve_device
+from captum_concepts.backbones import BackboneBase, Gradients, TorchBackbone, check_pooling, resolve_device
 from captum_concepts.errors import InputError
 from captum_concepts.text import short_repr
 from captum_concepts_deezer.checkpoints import load_msd_vgg
@@ -37,13 +37,13 @@ def msd_vgg(weights: str | PathLike[str] | None, device: str = "auto", **options
     """
     for option in options:
         if option not in OPTIONS:
-            raise InputError(f"option {short_repr(option)} is not one of msd-vgg; it has {', '.join(OPTIONS)}")
+            raise InputError(f"option={short_repr(option)}: is not one of msd-vgg; it has {', '.join(OPTIONS)}")
     options.setdefault("layers", ("pool3", "pool4", "pool5"))
     model = load_msd_vgg(weights)
     return TorchBackbone(model, frontend="musicnn", classes=CLASSES, name="msd-vgg", device=device, **options)
 
 
-class DeezerEmbeddings:
+class DeezerEmbeddings(BackboneBase):
     """The backbone ``deezer-embeddings``: reads the published ``.tensor`` files, 29 rows of 128 numbers per track.
 
     The rows are spread evenly over the track's 30 s. There is no head, so concepts can be related but no decision
@@ -53,7 +53,6 @@ class DeezerEmbeddings:
     name = "deezer-embeddings"
     layers: Sequence[str] = ("embedding",)
     classes: Sequence[str] = ()
-    sample_rate = None
 
     def __init__(self, device: str = "auto") -> None:
         self.device = resolve_device(device)
@@ -66,7 +65,7 @@ class DeezerEmbeddings:
         """Raise InputError unless every layer is "embedding"."""
         for layer in layers:
             if layer not in self.layers:
-                raise InputError(f"layer {short_repr(layer)} is not in {self.name}; its only layer is: embedding")
+                raise InputError(f"layer={short_repr(layer)}: is not in {self.name}; its only layer is: embedding")
 
     def read(self, clip: Clip) -> Iterator[Patches]:
         """The rows of a ``.tensor`` file that begin and end within the clip: inputs (P, 128).
@@ -94,7 +93,7 @@ class DeezerEmbeddings:
 
     def gradients(self, inputs: Tensor, layers: Sequence[str], targets: Sequence[int], pool: str = "time") -> Gradients:
         """Raises InputError: there is no head to differentiate."""
-        raise InputError(f"backbone {self.name} has no head, so nothing to explain: give no target")
+        raise InputError(f"backbone={short_repr(self.name)}: has no head, so nothing to explain; give no target")
 
 
 def deezer_embeddings(weights: str | PathLike[str] | None = None, device: str = "auto") -> DeezerEmbeddings:

@@ -89,7 +89,7 @@ def load_published_cavs(path: str | PathLike[str], layer: int | str) -> ConceptB
     published = read_published_cavs(path)
     if isinstance(index, bool) or index not in published.weights:
         known = ", ".join(f"{number} ({LAYERS[number]})" for number in sorted(published.weights))
-        raise InputError(f"layer={short_repr(layer)} is not in {short_repr(str(path), 200)}; it has {known}")
+        raise InputError(f"layer={short_repr(layer)}: is not in {short_repr(str(path), 200)}; it has {known}")
     weights = torch.tensor(published.weights[index], dtype=torch.float64)
     biases = torch.tensor(published.biases[index], dtype=torch.float64)
     scales = weights.norm(dim=0)

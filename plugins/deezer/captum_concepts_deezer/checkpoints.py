@@ -32,12 +32,12 @@ def load_msd_vgg(path: str | PathLike[str] | None) -> MSDVGG:
     """
     if path is None:
         raise InputError(
-            f"backbone msd-vgg needs its weights: give the path of {WEIGHTS_FILE}, published in {WEIGHTS_ORIGIN} "
+            f"weights=None: msd-vgg needs its weights; give the path of {WEIGHTS_FILE}, published in {WEIGHTS_ORIGIN} "
             "(it is not downloaded for you)"
         )
     import h5py
 
-    where = f"weights {short_repr(str(path), 200)}"
+    where = f"weights={short_repr(str(path), 200)}"
     try:
         with h5py.File(path, "r") as file:
             arrays = _read_arrays(file, where)

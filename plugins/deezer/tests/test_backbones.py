@@ -72,7 +72,7 @@ def test_msd_vgg_options(arrays, write_h5):
     backbone = msd_vgg(path, device="cpu", layers=["pool5"], hop_seconds=1.5)
     assert tuple(backbone.layers) == ("pool5",)
     assert backbone.hop_samples == 24000
-    with pytest.raises(InputError, match="'frontend' is not one of"):
+    with pytest.raises(InputError, match="'frontend': is not one of"):
         msd_vgg(path, device="cpu", frontend="gtzan")
     with pytest.raises(InputError, match=r"pool3.*pool4"):
         msd_vgg(path, device="cpu", layers=["conv9"])

@@ -50,7 +50,7 @@ class ImportedBackbone(TorchBackbone):
         nodes = {module.layers[name]: module.nodes[name] for name in module.order if name in behind}
         known = [module.layers[name] for name in computed(nodes.values())]
         if not layers:
-            raise InputError(f"layers is empty; choose from: {choices('', known)}")
+            raise InputError(f"layers=(): is empty; choose from: {choices('', known)}")
         for layer in layers:
             bare = layer if layer in nodes else split_reference(layer)[0]
             if bare in nodes and nodes[bare].op != "Const":
@@ -60,7 +60,7 @@ class ImportedBackbone(TorchBackbone):
                 reason = "is a constant"
             elif bare in module.layers.values():
                 reason = "is not before its output"
-            raise InputError(f"{self.name}: layer {short_repr(layer)} {reason}; layers are: {choices(layer, known)}")
+            raise InputError(f"{self.name}: layer={short_repr(layer)}: {reason}; layers are: {choices(layer, known)}")
 
 
 class Embedder(ImportedBackbone):
@@ -72,7 +72,9 @@ class Embedder(ImportedBackbone):
 
     def gradients(self, inputs: Tensor, layers: Sequence[str], targets: Sequence[int], pool: str = "time") -> Gradients:
         """Raises InputError: there is nothing to differentiate."""
-        raise InputError(f"backbone {self.name} has no predictions here, so nothing to explain; give head=")
+        raise InputError(
+            f"backbone={short_repr(self.name)}: has no predictions here, so nothing to explain; give head="
+        )
 
 
 def essentia_backbone(kind: str, weights: str | PathLike[str] | None, device: str = "auto", **options: Any) -> Backbone:
@@ -98,11 +100,11 @@ def essentia_backbone(kind: str, weights: str | PathLike[str] | None, device: st
     """
     for option in options:
         if option not in OPTIONS:
-            raise InputError(f"option {short_repr(option)} is not one of {kind}; it has {', '.join(OPTIONS)}")
+            raise InputError(f"option={short_repr(option)}: is not one of {kind}; it has {', '.join(OPTIONS)}")
     _check_types(options)
     gradients = options.pop("gradients", "auto")
     if gradients not in GRADIENTS:
-        raise InputError(f"gradients={short_repr(gradients)} is not known; use {', '.join(GRADIENTS)}")
+        raise InputError(f"gradients={short_repr(gradients)}: is not known; use {', '.join(GRADIENTS)}")
     layers = options.pop("layers", None) or ()
     patching: dict[str, Any] = {key: options.pop(key) for key in ("hop_seconds", "short") if key in options}
     model = read_model(kind, weights, **options)
@@ -129,7 +131,7 @@ def _check_types(options: Mapping[str, Any]) -> None:
         else:
             fits, expected = isinstance(value, str | PathLike | ModelCard), "text"
         if value is not None and not fits:
-            raise InputError(f"{option}={short_repr(value)} must be {expected}")
+            raise InputError(f"{option}={short_repr(value)}: must be {expected}")
 
 
 def _imported(kind: str, model: Model, layers: tuple[str, ...], device: str, patching: dict[str, Any]) -> TorchBackbone:

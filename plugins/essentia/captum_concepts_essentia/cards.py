@@ -113,7 +113,7 @@ def _card(card: dict[str, Any], where: str) -> ModelCard:
     inputs = [_node(entry, where) for entry in _optional(schema, "inputs", list, [], where)]
     rate = _optional(inference, "sample_rate", (int, float), None, where)
     if rate is not None and not 0 < rate < 2**31:
-        raise InputError(f"{where}: sample_rate={short_repr(rate)} must be a positive number of Hz")
+        raise InputError(f"{where}: sample_rate={short_repr(rate)}: must be a positive number of Hz")
     return ModelCard(
         name=_optional(card, "name", str, "", where),
         version=str(card.get("version", ""))[:100],

@@ -5,12 +5,12 @@ Each agrees with essentia's own ``TensorflowInput*`` (tests/test_frontends.py).
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from captum_concepts.audio import PRESETS, Frontend, frontend
+from captum_concepts.audio import PRESETS, Frontend, FrontendConfig, frontend
 from captum_concepts.errors import InputError
 from captum_concepts.text import short_repr
 
@@ -61,8 +61,8 @@ class SinetFrontend(_UncompressedFrontend):
     Essentia also scales each file to a peak of 1 by default. Patches do not know their file: normalise it before.
     """
 
-    def __init__(self, *args: Any, **numbers: Any) -> None:
-        super().__init__(*args, **numbers)
+    def __init__(self, config: FrontendConfig) -> None:
+        super().__init__(config)
         self.window.copy_(torch.hamming_window(self.window_samples))
 
     def forward(self, waveforms: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ def algorithm_frontend(algorithm: str, frames: int | None = None, hop: int | Non
         InputError: no such algorithm.
     """
     if algorithm not in PATCHES:
-        raise InputError(f"algorithm {short_repr(algorithm)} has no front-end here; there are {', '.join(PATCHES)}")
+        raise InputError(f"algorithm={short_repr(algorithm)}: has no front-end here; use one of {', '.join(PATCHES)}")
     default, between = PATCHES[algorithm]
     frames = frames or default
     if algorithm == "TensorflowPredictMAEST":
@@ -89,27 +89,47 @@ def algorithm_frontend(algorithm: str, frames: int | None = None, hop: int | Non
     between = hop or (between if frames in (default, *MAEST_HOPS) else frames)
     if algorithm == "TensorflowPredictVGGish":
         return frontend("vggish", patch_frames=frames, hop_samples=between * 160)
-    kind, numbers = _NUMBERS.get(algorithm, (Frontend, dict(PRESETS["musicnn"].keywords)))  # type: ignore[attr-defined]
-    return kind(**numbers | {"patch_frames": frames, "hop_samples": between * numbers["frame_hop"]})
+    kind, config = _CONFIGS.get(algorithm, (Frontend, PRESETS["musicnn"]))
+    return kind(replace(config, patch_frames=frames, hop_samples=between * config.frame_hop))
 
 
 #: Algorithm -> its front-end, where that is not MusiCNN's own.
-_NUMBERS: dict[str, tuple[type[Frontend], dict[str, Any]]] = {
-    "TensorflowPredictMAEST": (MaestFrontend, dict(PRESETS["musicnn"].keywords)),  # type: ignore[attr-defined]
+_CONFIGS: dict[str, tuple[type[Frontend], FrontendConfig]] = {
+    "TensorflowPredictMAEST": (MaestFrontend, PRESETS["musicnn"]),
     "TensorflowPredictTempoCNN": (
         TempoFrontend,
-        {
-            **{"sample_rate": 11025, "n_fft": 1024, "window_samples": 1024, "frame_hop": 512, "periodic": False},
-            **{"n_mels": 40, "f_min": 20.0, "f_max": 5000.0, "mel_scale": "slaney", "mel_norm": "slaney", "power": 1},
-            **{"compression": "dB", "centre": "clip"},
-        },
+        FrontendConfig(
+            sample_rate=11025,
+            n_fft=1024,
+            window_samples=1024,
+            frame_hop=512,
+            periodic=False,
+            n_mels=40,
+            f_min=20.0,
+            f_max=5000.0,
+            mel_scale="slaney",
+            mel_norm="slaney",
+            power=1,
+            compression="dB",
+            centre="clip",
+        ),
     ),
     "TensorflowPredictFSDSINet": (
         SinetFrontend,
-        {
-            **{"sample_rate": 22050, "n_fft": 2048, "window_samples": 660, "frame_hop": 220, "periodic": True},
-            **{"n_mels": 96, "f_min": 50.0, "f_max": 10500.0, "mel_scale": "slaney", "mel_norm": None, "power": 2},
-            **{"compression": "dB", "centre": "clip"},
-        },
+        FrontendConfig(
+            sample_rate=22050,
+            n_fft=2048,
+            window_samples=660,
+            frame_hop=220,
+            periodic=True,
+            n_mels=96,
+            f_min=50.0,
+            f_max=10500.0,
+            mel_scale="slaney",
+            mel_norm=None,
+            power=2,
+            compression="dB",
+            centre="clip",
+        ),
     ),
 }

@@ -107,7 +107,7 @@ def test_what_is_missing_is_said(models, tmp_path):
         FACTORIES["essentia"](str(tmp_path / "none.pb"))
     with pytest.raises(InputError, match="for TensorflowPredictMusiCNN, and essentia-maest for"):
         make(models, kind="essentia-maest")
-    with pytest.raises(InputError, match="'weight' is not one of"):
+    with pytest.raises(InputError, match="'weight': is not one of"):
         make(models, weight=1)
     with pytest.raises(InputError, match="gradients='some'"):
         make(models, gradients="some")
@@ -202,18 +202,18 @@ def test_a_head_whose_backbone_has_no_card(models, tone):
 def test_wrong_layers_list_the_nearest_and_no_constants(models):
     backbone = make(models)
     with pytest.raises(
-        InputError, match=r"layer 'model/dense/BiasAd' is not one .* are: model/dense/BiasAdd,"
+        InputError, match=r"layer='model/dense/BiasAd': is not one .* are: model/dense/BiasAdd,"
     ) as error:
         backbone.check_layers(["model/dense/BiasAd"])
     assert "weights/" not in str(error.value) and "\n" not in str(error.value)
-    with pytest.raises(InputError, match="'weights/dense' is a constant"):
+    with pytest.raises(InputError, match="'weights/dense': is a constant"):
         backbone.check_layers(["weights/dense"])
-    with pytest.raises(InputError, match="'model/dense:²' is not one of its layers"):
+    with pytest.raises(InputError, match="'model/dense:²': is not one of its layers"):
         backbone.check_layers(["model/dense:²"])
-    with pytest.raises(InputError, match="layers is empty; choose from: model/Sigmoid"):
+    with pytest.raises(InputError, match=r"layers=\(\): is empty; choose from: model/Sigmoid"):
         backbone.check_layers([])
     only = make(models, output=LAYER, card=None, classes="a, b, c, d")
-    with pytest.raises(InputError, match="'model/Sigmoid' is not before its output"):
+    with pytest.raises(InputError, match="'model/Sigmoid': is not before its output"):
         only.check_layers(["model/Sigmoid"])
 
 

@@ -1,4 +1,4 @@
-"""Change recordings in ways that leave their genre as it is.
+"""Augmentations of audio that keep its genre.
 
 Every change is a function of a waveform and explicit numbers, in torch operations that run where the waveform is;
 `Augmentation` draws the numbers. All draws come from the generator it is given, so that an example is changed in the

@@ -35,7 +35,7 @@ class FromLogMel(nn.Module):
 
 
 class NetworkBackbone(TorchBackbone):
-    """A network that hears waveforms; attributions are on its log-mel map."""
+    """A network that takes waveforms; attributions are on its log-mel map."""
 
     model: GenreModel
 
@@ -47,7 +47,7 @@ class NetworkBackbone(TorchBackbone):
 def network_backbone(
     model: GenreModel, classes: Sequence[str], device: str | None = "auto", **options: Any
 ) -> NetworkBackbone:
-    """A network as a backbone; ``.model`` is the network itself, which hears the waveform.
+    """A network as a backbone; ``.model`` is the network itself, which takes the waveform.
 
     Args:
         model: from `build_model` or `load_checkpoint`.
@@ -115,18 +115,18 @@ class SvmBackbone(EmbeddingBackbone):
     How the features come from the audio is a black box; from the features on, gradients are exact.
 
     Attributes:
-        model: the machine.
+        machine: the support vector machine.
     """
 
-    def __init__(self, model: SvmModel, device: str = "auto", **options: Any) -> None:
-        self.model = model
+    def __init__(self, machine: SvmModel, device: str = "auto", **options: Any) -> None:
+        self.machine = machine
         super().__init__(
             self._embed,
             SAMPLE_RATE,
-            model.seconds,
-            head=model,
-            classes=model.classes,
-            version=f"{model.version()} {features_version()}",
+            machine.seconds,
+            head=machine,
+            classes=machine.classes,
+            version=f"{machine.version()} {features_version()}",
             name="gtzan-svm",
             device=device,
             **options,
@@ -134,8 +134,8 @@ class SvmBackbone(EmbeddingBackbone):
 
     def _embed(self, waveforms: np.ndarray) -> Tensor:
         rows = [track_features(waveform) for waveform in waveforms]
-        values = np.array([[row[name] for name in self.model.features] for row in rows])
-        return self.model.standardise(values.reshape(len(rows), len(self.model.features)))
+        values = np.array([[row[name] for name in self.machine.features] for row in rows])
+        return self.machine.standardise(values.reshape(len(rows), len(self.machine.features)))
 
 
 def gtzan_svm(weights: str | PathLike[str] | None, device: str = "auto", **options: Any) -> SvmBackbone:
@@ -153,13 +153,15 @@ def gtzan_svm(weights: str | PathLike[str] | None, device: str = "auto", **optio
     """
     for option in options:
         if option not in ("hop_seconds", "short"):
-            raise InputError(f"option {short_repr(option)} is not one of gtzan-svm; it has hop_seconds, short")
+            raise InputError(f"option={short_repr(option)}: is not one of gtzan-svm; it has hop_seconds, short")
     if weights is None:
-        raise InputError("backbone gtzan-svm has no untrained form: give weights, from captum-concepts gtzan train svm")
+        raise InputError(
+            "weights=None: gtzan-svm has no untrained form; give weights, from captum-concepts gtzan train svm"
+        )
     model = SvmModel.load(weights)
     unknown = [name for name in model.features if name not in COLUMNS]
     if unknown:
         raise InputError(
-            f"weights {short_repr(str(weights), 200)}: {short_repr(unknown[0])} is not computed from audio here"
+            f"weights={short_repr(str(weights), 200)}: {short_repr(unknown[0])} is not computed from audio here"
         )
     return SvmBackbone(model, device, **options)

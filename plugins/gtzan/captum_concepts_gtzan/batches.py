@@ -1,4 +1,4 @@
-"""Recordings in memory, and the batches that are made of them."""
+"""Recordings in memory, and random training batches of them."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def read_recordings(
     for number, track in enumerate(tracks, 1):
         if track.genre not in place:
             raise InputError(
-                f"genre {short_repr(track.genre)} of {short_repr(track.path, 200)} is not one of {', '.join(classes)}"
+                f"genre={short_repr(track.genre)}: of {short_repr(track.path, 200)} is not one of {', '.join(classes)}"
             )
         try:
             waves.append(read_clip(Clip(track.path), sample_rate))

@@ -62,7 +62,7 @@ def load_checkpoint(
         InputError: no such file, a file of another network or format, one that asks for code to be run, options that
             contradict the file, values that are not finite, or no class names.
     """
-    where = f"weights {short_repr(str(path), 200)}"
+    where = f"weights={short_repr(str(path), 200)}"
     tensors, metadata = _read(path, where)
     if metadata:
         options = _stated(metadata, name, options, where)

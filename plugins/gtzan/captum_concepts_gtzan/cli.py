@@ -105,9 +105,9 @@ def gtzan() -> None:
 def train() -> None:
     """Train a classifier and test it on tracks it has not seen.
 
-    A run that was stopped or killed goes on when the same command is given again, and a finished one is only tested
-    again. --out gets model.safetensors (the best epoch), run.json (options, seed, versions, history), evaluation.json,
-    confusion.png, and logs/ for TensorBoard. Tracks that cannot be decoded are named and left out.
+    Repeat the command to resume a run that was stopped or killed; a finished one is only tested again. --out gets
+    model.safetensors (the best epoch), run.json (options, seed, versions, history), evaluation.json, confusion.png, and
+    logs/ for TensorBoard. Tracks that cannot be decoded are named and left out.
     """
 
 
@@ -159,12 +159,17 @@ def _training(given: dict[str, Any]) -> dict[str, Any]:
 
 def _train_network(short: str, given: dict[str, Any]) -> None:
     _set_up(given)
-    from captum_concepts_gtzan.experiments import Parting, train_and_test
+    from captum_concepts_gtzan.experiments import SplitOptions, train_and_test
 
-    parting = Parting(given["split"], given["folds"], given["fold"], given["seed"])
+    split_options = SplitOptions(given["split"], given["folds"], given["fold"], given["seed"])
     with console.progress_bars(given["quiet"]) as progress, console.resumable_training(given["out"]):
         found = train_and_test(
-            MODELS[short], given["data"], given["out"], parting=parting, progress=progress, **_training(given)
+            MODELS[short],
+            given["data"],
+            given["out"],
+            split_options=split_options,
+            progress=progress,
+            **_training(given),
         )
     _print_evaluation(found, given["as_json"], f"{short}, tested on {len(found.truth)} tracks")
     console.say(f"weights: {Path(given['out']) / 'model.safetensors'}", given["quiet"])
@@ -218,9 +223,9 @@ def train_svm(**given: Any) -> None:
 @_json
 @cli_options.terminal
 def cross_validate(model: str, **given: Any) -> None:
-    """Train and test a network once per fold, so that every track is tested by a network that has not heard it.
+    """Train and test a network once per fold, so that every track is tested by a network that was not trained on it.
 
-    Runs lie in OUT/fold-1, OUT/fold-2, ...; those that are finished are not trained again.
+    Runs are in OUT/fold-1, OUT/fold-2, ...; those that are finished are not trained again.
     """
     _set_up(given)
     from captum_concepts_gtzan.experiments import cross_validate as run
@@ -267,18 +272,18 @@ def evaluate(**given: Any) -> None:
     from captum_concepts_gtzan.dataset import find_tracks
     from captum_concepts_gtzan.evaluation import evaluate as run
     from captum_concepts_gtzan.evaluation import learnt_from, trained_with
-    from captum_concepts_gtzan.experiments import Parting
+    from captum_concepts_gtzan.experiments import SplitOptions
 
     classifier = _classifier(given)
     tracks = find_tracks(given["data"], classifier.classes)
-    parting = Parting.of_run(trained_with(given["weights"]))
-    part = given["part"] or ("all" if parting is None else "test")
+    split_options = SplitOptions.of_run(trained_with(given["weights"]))
+    part = given["part"] or ("all" if split_options is None else "test")
     if part == "all":
         chosen = tracks.tracks
-    elif parting is None:
-        raise InputError(f"--part {part}: the weights do not say how their data were parted; give --part all")
+    elif split_options is None:
+        raise InputError(f"--part {part}: the weights do not say how their data were split; give --part all")
     else:
-        chosen = getattr(parting.parts(tracks), part)
+        chosen = getattr(split_options.parts(tracks), part)
     for line in tracks.skipped:
         console.say(f"left out: {line}", given["quiet"])
     with console.progress_bars(given["quiet"]) as progress:
@@ -287,10 +292,10 @@ def evaluate(**given: Any) -> None:
         console.say(f"left out: {line}", given["quiet"])
     known = learnt_from(given["weights"])
     if classifier.name == "gtzan-svm":
-        _log.warning("gtzan-svm was fitted to all tracks of its table: of these the figures below are no test")
+        _log.warning("gtzan-svm was fitted to all tracks of its table: on these the figures below are no test")
     elif shared := sum(track.track_id in known for track in chosen):
         _log.warning(
-            "it learnt from %d of these %d tracks: of those the figures below are no test", shared, len(chosen)
+            "%d of these %d tracks were used in training: on them the figures below are no test", shared, len(chosen)
         )
     if given["out"]:
         cli_options.check_writable(given["out"], "--out")

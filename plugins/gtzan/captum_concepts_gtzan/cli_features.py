@@ -81,7 +81,9 @@ def shap(files: tuple[str, ...], table: str, quiet: bool, verbose: bool, **given
 
     model, background = SvmModel.load(given["weights"]), read_features(table)
     cli_options.check_writable(given["out"], "--out")
-    found = explain_features(model, files, background, given["target"], most=given["background"], seed=given["seed"])
+    found = explain_features(
+        model, files, background, given["target"], max_background=given["background"], seed=given["seed"]
+    )
     found.save(given["out"])
     for place, file in enumerate(found.tracks):
         order = sorted(range(len(found.features)), key=lambda k: -abs(found.values[place, k]))[:10]

@@ -15,7 +15,7 @@ from captum_concepts.errors import InputError
 from captum_concepts.text import short_repr
 
 GENRES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock")
-#: Where the genre folders lie below the folder a user has: the original and torchaudio's, Kaggle's, Kaggle's archive.
+#: Where the genre folders are below the folder a user has: the original and torchaudio's, Kaggle's, Kaggle's archive.
 _BELOW = ("genres", "genres_original", "Data/genres_original")
 
 
@@ -78,7 +78,7 @@ def find_tracks(folder: str | PathLike[str], genres: Sequence[str] | None = None
     ``[Data/]genres_original/<genre>/*.wav`` (Kaggle), FLAC copies of these, and any folder whose subfolders are genres,
     searched through all folders below them (as ISMIR2004 has artists and albums).
 
-    Only headers are read; damage further on in a file shows when it is heard. GTZAN's ``jazz.00054`` has a broken
+    Only headers are read; damage further on in a file is found when it is decoded. GTZAN's ``jazz.00054`` has a broken
     header in Kaggle's copy and is reported in ``skipped``.
 
     Args:

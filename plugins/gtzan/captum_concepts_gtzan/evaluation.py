@@ -1,4 +1,4 @@
-"""What a classifier says of whole files, and how often it is right."""
+"""Classify whole files, and measure accuracy."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from captum_concepts_gtzan.models import MODELS, GenreModel
 
 
 class Classifier(Protocol):
-    """A trained model that hears files."""
+    """A trained model that classifies files."""
 
     name: str
     classes: tuple[str, ...]
@@ -59,7 +59,7 @@ class NetworkClassifier:
         self._batch_size = batch_size
 
     def logits(self, path: str) -> tuple[np.ndarray, int]:
-        """See `Classifier`; a file is heard block by block, so that its length does not matter."""
+        """See `Classifier`; a file is read block by block, so that its length does not matter."""
         samples = self._model.patch_samples
         total, count = np.zeros(len(self.classes)), 0
         blocks = iter_patches(
@@ -110,21 +110,21 @@ def load_classifier(
     if told.get("format", "").startswith("captum-concepts-gtzan svm"):
         if model not in (None, "gtzan-svm"):
             raise InputError(
-                f"weights {short_repr(str(weights), 200)}: of gtzan-svm, not of {model}; leave out the model"
+                f"weights={short_repr(str(weights), 200)}: of gtzan-svm, not of {model}; leave out the model"
             )
         if seconds is not None:
             raise InputError(
-                f"seconds={short_repr(seconds)}: gtzan-svm hears pieces as long as its training tracks; leave it out"
+                f"seconds={short_repr(seconds)}: gtzan-svm takes pieces as long as its training tracks; leave it out"
             )
         return SvmClassifier(weights)
     if model == "gtzan-svm":
         raise InputError(
-            f"weights {short_repr(str(weights), 200)}: not of gtzan-svm; give the file that training it wrote"
+            f"weights={short_repr(str(weights), 200)}: not of gtzan-svm; give the file that training it wrote"
         )
     name = model or told.get("model", "")
     if name not in MODELS:
         raise InputError(
-            f"weights {short_repr(str(weights), 200)}: do not say of which network they are; give the model, one of "
+            f"weights={short_repr(str(weights), 200)}: do not say of which network they are; give the model, one of "
             f"{', '.join(MODELS)}"
         )
     options: dict[str, Any] = {} if seconds is None else {"seconds": seconds}
@@ -158,12 +158,12 @@ def _told(weights: str | PathLike[str]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a classifier says of one file.
+    """The prediction for one file.
 
     Attributes:
         path: the file.
         probabilities: (C,), softmax of the mean logits.
-        chunks: how many were heard.
+        chunks: how many were classified.
     """
 
     path: str
@@ -186,7 +186,7 @@ def predict(
         except InputError as error:  # what is too short for features, say
             skipped.append(f"{short_repr(path, 200)}: {error}")
         if progress is not None:
-            progress("hear", number, len(paths))
+            progress("classify", number, len(paths))
     return found, skipped
 
 
@@ -285,7 +285,7 @@ class Evaluation:
 
 
 def evaluate(classifier: Classifier, tracks: Sequence[Track], progress: Progress | None = None) -> Evaluation:
-    """Hear every track and compare.
+    """Classify every track and compare with its genre.
 
     Raises:
         InputError: a track's genre is not one of the classifier's classes, or no track can be used.
@@ -294,7 +294,7 @@ def evaluate(classifier: Classifier, tracks: Sequence[Track], progress: Progress
     for track in tracks:
         if track.genre not in place:
             raise InputError(
-                f"genre {short_repr(track.genre)} of {short_repr(track.path, 200)} is not one of "
+                f"genre={short_repr(track.genre)}: of {short_repr(track.path, 200)} is not one of "
                 f"{', '.join(classifier.classes)}"
             )
     found, skipped = predict(classifier, [track.path for track in tracks], progress)

@@ -33,15 +33,15 @@ FILTERED_TRACKS = 930  # in GTZAN's fault-filtered lists
 
 
 @dataclass(frozen=True)
-class Parting:
-    """How a data set is parted.
+class SplitOptions:
+    """How a data set is split into training, validation and test tracks.
 
     Attributes:
         split: "filtered" (GTZAN's fault-filtered, artist-separated parts), "stratified", a folder that holds
-            ``train_filtered.txt`` and its siblings, or "auto": "filtered" where nine tenths of its tracks are at hand,
+            ``train_filtered.txt`` and its siblings, or "auto": "filtered" where nine tenths of its tracks are present,
             else "stratified".
         folds, fold: cross-validation by track instead: of so many folds, which is tested (from 1).
-        seed: of the draw.
+        seed: of the random split.
     """
 
     split: str = "auto"
@@ -56,7 +56,7 @@ class Parting:
             InputError: see `captum_concepts_gtzan.splits`; or a fold without folds.
         """
         if (self.folds is None) != (self.fold is None):
-            raise InputError("folds and fold belong together: give both, e.g. folds=5 and fold=1, or neither")
+            raise InputError("folds, fold: belong together; give both, e.g. folds=5 and fold=1, or neither")
         if self.folds is not None and self.fold is not None:
             if not 1 <= self.fold <= self.folds:
                 raise InputError(f"fold={short_repr(self.fold)}: give 1 to {self.folds}")
@@ -80,7 +80,7 @@ class Parting:
         return {"split": self.split, "folds": self.folds, "fold": self.fold}
 
     @classmethod
-    def of_run(cls, options: Mapping[str, Any]) -> Parting | None:
+    def of_run(cls, options: Mapping[str, Any]) -> SplitOptions | None:
         """The one that a run was trained with; None where its options do not say."""
         try:
             return cls(str(options["split"]), options["folds"], options["fold"], int(options["seed"]))
@@ -96,7 +96,7 @@ def train_and_test(
     schedule: Schedule,
     options: TrainingOptions | None = None,
     model_options: Mapping[str, Any] | None = None,
-    parting: Parting | None = None,
+    split_options: SplitOptions | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Train a network on one part of a data set and test the weights of its best epoch on another.
@@ -107,12 +107,12 @@ def train_and_test(
     Args:
         name: one of ``models.MODELS``.
         data: folder with one subfolder per genre.
-        out: folder of the run; a killed run goes on, a finished one is only tested.
-        schedule: how long and where; its seed also parts the data.
+        out: folder of the run; a killed run resumes, a finished one is only tested.
+        schedule: how long and where; its seed also splits the data.
         options: how the network learns.
         model_options: of the network, e.g. ``seconds``.
-        parting: how the data are parted; with the seed of the schedule by default.
-        progress: called with the stages "read training", "read validation", "train" and "hear".
+        split_options: how the data are split; with the seed of the schedule by default.
+        progress: called with the stages "read training", "read validation", "train" and "classify".
 
     Raises:
         InputError: bad data, options or folder.
@@ -120,8 +120,8 @@ def train_and_test(
     from captum_concepts_gtzan.training import train_network
 
     tracks = find_tracks(data)
-    parting = parting or Parting(seed=schedule.seed)
-    split = parting.parts(tracks)
+    split_options = split_options or SplitOptions(seed=schedule.seed)
+    split = split_options.parts(tracks)
     for line in (*tracks.skipped, *split.notes):
         _log.warning("%s", line)
     rate = build_model(name, **{"n_classes": len(tracks.genres), **(model_options or {})}).sample_rate
@@ -139,7 +139,7 @@ def train_and_test(
         schedule=schedule,
         options=options,
         model_options=model_options,
-        described=parting.described(),
+        described=split_options.described(),
         progress=progress,
     )
     found = evaluate(load_classifier(weights, device=schedule.device), split.test, progress)
@@ -191,7 +191,7 @@ def cross_validate(
     found: list[Evaluation] = []
     for fold in range(1, folds + 1):
         shown_progress = None if progress is None else _of_fold(progress, fold, folds)
-        parting = Parting(folds=folds, fold=fold, seed=schedule.seed)
+        split_options = SplitOptions(folds=folds, fold=fold, seed=schedule.seed)
         found.append(
             train_and_test(
                 name,
@@ -200,7 +200,7 @@ def cross_validate(
                 schedule=schedule,
                 options=options,
                 model_options=model_options,
-                parting=parting,
+                split_options=split_options,
                 progress=shown_progress,
             )
         )
@@ -243,7 +243,7 @@ def train_support_vectors(
     jobs: int = 1,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Fit a support vector machine to all tracks, and say how well its way of being found does on unseen ones.
+    """Fit a support vector machine to all tracks, and say how accurate the whole procedure is on unseen ones.
 
     Writes ``model.safetensors``, ``run.json`` and, of ``data``, ``features.csv`` into ``out``; started again, it takes
     the features that are there, and does nothing more once it is finished.

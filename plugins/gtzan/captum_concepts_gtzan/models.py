@@ -1,6 +1,6 @@
 """The networks people train on GTZAN: waveform (batch, samples) at 22,050 Hz in, logits (batch, classes) out.
 
-Architectures and parameter counts are those of https://github.com/stusiojan/AudioConcept, written anew.
+Architectures and parameter counts are those of https://github.com/stusiojan/AudioConcept, reimplemented.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from captum_concepts.errors import InputError
 from captum_concepts.text import short_repr
 
 #: Seconds of a chunk.
-LONGEST = 600.0
+MAX_SECONDS = 600.0
 #: Options come out of files too: none may ask for more memory than there is.
 _LARGEST = {"n_classes": 10_000, "sample_rate": 192_000, "n_fft": 16_384, "n_mels": 1024, "channels": 1024}
 
@@ -59,8 +59,8 @@ class GenreModel(nn.Module):
     ) -> None:
         super().__init__()
         _require_whole(n_classes=n_classes, sample_rate=sample_rate, n_fft=n_fft, n_mels=n_mels)
-        if not 0 < seconds <= LONGEST:
-            raise InputError(f"seconds={short_repr(seconds)}: give more than 0 and at most {LONGEST:g}")
+        if not 0 < seconds <= MAX_SECONDS:
+            raise InputError(f"seconds={short_repr(seconds)}: give more than 0 and at most {MAX_SECONDS:g}")
         with torch.device("cpu"):  # filters are computed from values, which "meta" tensors lack
             self.frontend = frontend(
                 "gtzan",
@@ -100,7 +100,7 @@ class GenreModel(nn.Module):
     def log_mel(self, waveforms: Tensor) -> Tensor:
         """Waveforms (B, patch_samples) to dB (B, 1, n_mels, frames), always in full precision.
 
-        Half precision has no room for the energies of loud music.
+        Half precision overflows on the energies of loud music.
         """
         with torch.autocast(waveforms.device.type, enabled=False):
             return self.frontend(waveforms)
@@ -271,7 +271,7 @@ def build_model(name: str, seed: int = 0, **options: Any) -> GenreModel:
         InputError: unknown network or option.
     """
     if name not in MODELS:
-        raise InputError(f"model {short_repr(name)} is not known; give one of {', '.join(MODELS)}")
+        raise InputError(f"model={short_repr(name)}: is not known; give one of {', '.join(MODELS)}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:

@@ -21,7 +21,7 @@ BACKGROUND = 20
 
 
 @dataclass(frozen=True)
-class FeatureShares:
+class FeatureContributions:
     """What each feature adds to a class's log-probability for each of N tracks.
 
     Attributes:
@@ -32,7 +32,7 @@ class FeatureShares:
         values: (N, F), SHAP values; of a track of several pieces, their means.
         base: mean of the log-probability over the background; ``base + values.sum(1)`` is the tracks' own, that is the
             mean over their pieces.
-        background: number of tracks they are held against.
+        background: number of tracks they are compared with.
     """
 
     target: str
@@ -103,9 +103,9 @@ def explain_features(
     background: FeatureTable,
     target: str | None = None,
     *,
-    most: int = BACKGROUND,
+    max_background: int = BACKGROUND,
     seed: int = 0,
-) -> FeatureShares:
+) -> FeatureContributions:
     """SHAP values (permutation explainer; Lundberg & Lee, NIPS 2017) of the features of the chosen files.
 
     Tracks and background are given as they were measured, and one function standardises both: the machine's own.
@@ -114,10 +114,10 @@ def explain_features(
         model: the machine.
         files: audio to explain; features are computed here of pieces as long as the machine's training tracks, see
             `features.piece_features`.
-        background: tracks to compare with; ``most`` of them, drawn with ``seed``.
+        background: tracks to compare with; ``max_background`` of them, chosen at random by ``seed``.
         target: class; default: the most probable one of the first file.
-        most: background tracks at most.
-        seed: of that draw and of the permutations.
+        max_background: background tracks at most.
+        seed: of that choice and of the permutations.
 
     Raises:
         InputError: shap or librosa is not installed, no file, an unknown class, a table that lacks a feature, or audio
@@ -126,10 +126,10 @@ def explain_features(
     shap = _shap()
     if not files:
         raise InputError("files: none given; name the tracks to explain")
-    against = background.select(model.features)
-    if most < 1 or not len(against):
-        raise InputError(f"most={short_repr(most)}: give at least one background track")
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(against))[:most])
+    reference = background.select(model.features)
+    if max_background < 1 or not len(reference):
+        raise InputError(f"max_background={short_repr(max_background)}: give at least one background track")
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(reference))[:max_background])
     pieces = [piece_features(path, model.features, model.seconds) for path in files]
     rows, first = np.concatenate(pieces), np.cumsum([0, *map(len, pieces)])
 
@@ -140,10 +140,10 @@ def explain_features(
     name = model.classes[int(log_probabilities(pieces[0]).mean(0).argmax())] if target is None else target
     if name not in model.classes:
         raise InputError(
-            f"target {short_repr(name)} is not a class of the machine; its classes: {', '.join(model.classes)}"
+            f"target={short_repr(name)}: is not a class of the machine; its classes: {', '.join(model.classes)}"
         )
     column = list(model.classes).index(name)
-    masker = shap.maskers.Independent(against[chosen], max_samples=len(chosen))
+    masker = shap.maskers.Independent(reference[chosen], max_samples=len(chosen))
     explainer = shap.PermutationExplainer(lambda values: log_probabilities(values)[:, column], masker, seed=seed)
     explained = explainer(rows, max_evals=20 * (2 * len(model.features) + 1), silent=True)
     values = np.asarray(explained.values, dtype=np.float64)
@@ -151,7 +151,7 @@ def explain_features(
         raise InputError("shap gave NaN; check the table and the audio")
     base = float(np.ravel(explained.base_values)[0])
     rows, values = (np.stack([part.mean(0) for part in np.split(of, first[1:-1])]) for of in (rows, values))
-    return FeatureShares(name, tuple(model.features), tuple(map(str, files)), rows, values, base, len(chosen))
+    return FeatureContributions(name, tuple(model.features), tuple(map(str, files)), rows, values, base, len(chosen))
 
 
 def _shap() -> ModuleType:

@@ -1,4 +1,4 @@
-"""Parts of a data set for training, validation and test; a track is never cut."""
+"""Parts of a data set for training, validation and test; a track is never divided."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def filtered_split(tracks: Tracks) -> Split:
     B. Sturm, J. Larsen, arXiv 1507.04761; faults: B. Sturm, arXiv 1306.1461). The lists are torchaudio's.
 
     Raises:
-        InputError: a part has no track at hand, as in data sets that are not GTZAN.
+        InputError: a part has no track that is present, as in data sets that are not GTZAN.
     """
     from torchaudio.datasets import gtzan
 
@@ -48,13 +48,13 @@ def filtered_split(tracks: Tracks) -> Split:
 
 
 def file_split(tracks: Tracks, folder: str | PathLike[str], kind: str = "filtered") -> Split:
-    """Parts that lie beside the audio as ``train_<kind>.txt``, ``valid_<kind>.txt`` and ``test_<kind>.txt``.
+    """Parts listed beside the audio as ``train_<kind>.txt``, ``valid_<kind>.txt`` and ``test_<kind>.txt``.
 
     A line is ``blues/blues.00029.wav`` (with any ending or none), or a track's id.
 
     Raises:
         InputError: a file is missing or names a genre that the data set lacks, a track is in two of them, or a part
-            has no track at hand.
+            has no track that is present.
     """
     lists = {}
     for part in PARTS:
@@ -74,9 +74,9 @@ def stratified_split(tracks: Tracks, shares: Sequence[float] = (0.5, 0.25, 0.25)
     """Three parts in which every genre is spread as the shares say; the same ids and seed give the same parts.
 
     Args:
-        tracks: to be parted.
+        tracks: to be split.
         shares: of training, validation and test; positive, with sum 1.
-        seed: of the draw.
+        seed: of the random split.
 
     Raises:
         InputError: ``shares`` are not three positive numbers with sum 1, or a part would be empty.
@@ -91,9 +91,9 @@ def k_fold(tracks: Tracks, k: int = 5, seed: int = 0, validation: float = 0.25) 
     """``k`` splits whose test parts are disjoint and hold every track once, each genre spread evenly.
 
     Args:
-        tracks: to be parted.
+        tracks: to be split.
         k: number of folds.
-        seed: of the draw.
+        seed: of the random split.
         validation: share of what is not tested that is set aside for validation.
 
     Raises:
@@ -167,6 +167,6 @@ def _listed(tracks: Tracks, lists: Mapping[str, Sequence[str]]) -> Split:
 def _checked(parts: Sequence[tuple[Track, ...]], notes: tuple[str, ...] = ()) -> Split:
     for name, part in zip(("training", "validation", "test"), parts, strict=True):
         if not part:
-            raise InputError(f"split: no track at hand for {name}; use another split or give more tracks")
+            raise InputError(f"split: no track for {name}; use another split or give more tracks")
     train, validation, test = parts
     return Split(train, validation, test, notes)

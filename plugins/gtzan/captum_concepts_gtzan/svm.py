@@ -29,8 +29,8 @@ from captum_concepts.backbones import class_names
 from captum_concepts.errors import InputError
 from captum_concepts.storage import write_weights
 from captum_concepts.text import short_repr
-from captum_concepts_gtzan.features import FEATURES, SAMPLE_RATE, SHORTEST, FeatureTable
-from captum_concepts_gtzan.models import LONGEST
+from captum_concepts_gtzan.features import FEATURES, MIN_SECONDS, SAMPLE_RATE, FeatureTable
+from captum_concepts_gtzan.models import MAX_SECONDS
 
 FORMAT = "captum-concepts-gtzan svm 1"
 #: GTZAN's, for tables that do not tell.
@@ -47,8 +47,8 @@ class CorrelationFilter(TransformerMixin, BaseEstimator):
     """Keeps features that vary and say something new.
 
     From the largest variance to the smallest, a feature is kept unless it is constant or its correlation with one
-    already kept is above ``threshold`` in absolute value: of two alike, the one of lower variance goes. Equal
-    variances: the earlier column first.
+    already kept is above ``threshold`` in absolute value: of two correlated features, the one of lower variance is
+    dropped. Equal variances: the earlier column first.
 
     Attributes:
         kept_: int64, the kept columns in their order (after `fit`).
@@ -113,8 +113,8 @@ class SvmModel(nn.Module):
     ) -> None:
         super().__init__()
         self.seconds = float(seconds)
-        if not SHORTEST <= self.seconds <= LONGEST:
-            raise InputError(f"svm: seconds={short_repr(seconds)}: give {SHORTEST:g} to {LONGEST:g}")
+        if not MIN_SECONDS <= self.seconds <= MAX_SECONDS:
+            raise InputError(f"svm: seconds={short_repr(seconds)}: give {MIN_SECONDS:g} to {MAX_SECONDS:g}")
         self.features = tuple(map(str, features))
         self.classes = class_names(classes)
         self.gamma = None if gamma is None else float(gamma)
@@ -189,7 +189,7 @@ class SvmModel(nn.Module):
         Raises:
             InputError: no such file, another file, or one that was damaged.
         """
-        where = f"weights {short_repr(str(path), 200)}"
+        where = f"weights={short_repr(str(path), 200)}"
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
@@ -372,7 +372,7 @@ def _seconds(table: FeatureTable) -> float:
     if "length" not in table.names:
         return TRACK_SECONDS
     # The median is the length that most of GTZAN's tracks have; their mean is 10 ms above it, and they would be looped.
-    return float(np.clip(np.median(table.select(["length"])) / SAMPLE_RATE, SHORTEST, LONGEST))
+    return float(np.clip(np.median(table.select(["length"])) / SAMPLE_RATE, MIN_SECONDS, MAX_SECONDS))
 
 
 def _exported(fitted: Pipeline, features: Sequence[str], slope: float, seconds: float) -> SvmModel:

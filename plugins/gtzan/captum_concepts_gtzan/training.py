@@ -65,7 +65,7 @@ class TrainingOptions:
 
 
 class GenreTraining(LightningModule):
-    """Batches of `TrainingBatches` to losses; validation hears whole tracks, each as the mean of its chunks' logits.
+    """Batches of `TrainingBatches` to losses; validation takes whole tracks, each as the mean of its chunks' logits.
 
     Args:
         model: the network.
@@ -154,7 +154,7 @@ def train_network(
         schedule: how long and where.
         options: how the network learns.
         model_options: of the network, e.g. ``seconds``.
-        described: more that decides the result, such as the split; kept with the run and held against it.
+        described: more that decides the result, such as the split; kept with the run and compared with it on resuming.
         progress: called with ("train", batches done, batches in all).
 
     Returns:

@@ -14,11 +14,11 @@ SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
 
 @pytest.fixture(scope="session")
 def shared() -> Callable[[str], Path]:
-    """The path of real data; skips where it is not at hand."""
+    """The path of real data; skips where it is not available."""
 
     def path(name: str) -> Path:
         if not (SHARED / name).exists():
-            pytest.skip(f"the shared {name} is not at hand")
+            pytest.skip(f"the shared {name} is not available")
         return SHARED / name
 
     return path

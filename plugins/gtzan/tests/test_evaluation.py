@@ -24,7 +24,7 @@ from captum_concepts_gtzan.evaluation import (
     load_classifier,
     predict,
 )
-from captum_concepts_gtzan.experiments import Parting, pooled
+from captum_concepts_gtzan.experiments import SplitOptions, pooled
 from captum_concepts_gtzan.models import build_model
 from click.testing import CliRunner
 
@@ -54,7 +54,7 @@ def _random(rows: int = 40) -> Evaluation:
     return Evaluation(names, tuple(map(str, range(rows))), random.integers(0, 3, rows), probabilities)
 
 
-def test_a_track_is_the_softmax_of_the_mean_logits_of_all_its_chunks(tmp_path: Path) -> None:
+def test_probabilities_are_those_of_mean_logits(tmp_path: Path) -> None:
     model = build_model("gtzan-cnn", 4, n_classes=2, **SMALL)
     path = write_track(tmp_path / "a.wav", seconds=2.9)
     samples = torch.from_numpy(soundfile.read(path, dtype="float32")[0])
@@ -78,7 +78,7 @@ def test_a_track_shorter_than_a_chunk_is_repeated(tmp_path: Path, weights: Path)
 
 
 @pytest.mark.parametrize(("ending", "rate", "channels"), [(".flac", 44100, 2), (".mp3", 32000, 1), (".ogg", 16000, 2)])
-def test_any_format_rate_and_number_of_channels_is_heard(
+def test_any_format_rate_and_channels_are_classified(
     tmp_path: Path, weights: Path, ending: str, rate: int, channels: int
 ) -> None:
     time = np.arange(2 * rate) / rate
@@ -161,19 +161,21 @@ def test_folds_are_pooled_and_other_classes_refused() -> None:
 
 def test_a_genre_without_a_class_is_refused(tmp_path: Path, weights: Path, gtzan_like: Callable[..., Path]) -> None:
     tracks = find_tracks(gtzan_like(tmp_path, genres=("polka",))).tracks
-    with pytest.raises(InputError, match=r"genre 'polka' of .* is not one of blues, jazz"):
+    with pytest.raises(InputError, match=r"genre='polka': of .* is not one of blues, jazz"):
         evaluate(load_classifier(weights, device="cpu"), tracks)
 
 
-def test_a_parting_is_refused_where_it_makes_no_sense(tmp_path: Path, gtzan_like: Callable[..., Path]) -> None:
+def test_invalid_split_options_are_refused(tmp_path: Path, gtzan_like: Callable[..., Path]) -> None:
     tracks = find_tracks(gtzan_like(tmp_path, numbers=range(5)))
-    with pytest.raises(InputError, match="folds and fold belong together"):
-        Parting(folds=3).parts(tracks)
+    with pytest.raises(InputError, match="folds, fold: belong together"):
+        SplitOptions(folds=3).parts(tracks)
     with pytest.raises(InputError, match="fold=4: give 1 to 3"):
-        Parting(folds=3, fold=4).parts(tracks)
-    folds = [Parting(folds=3, fold=number).parts(tracks).test for number in (1, 2, 3)]
+        SplitOptions(folds=3, fold=4).parts(tracks)
+    folds = [SplitOptions(folds=3, fold=number).parts(tracks).test for number in (1, 2, 3)]
     assert sorted(track.track_id for fold in folds for track in fold) == [track.track_id for track in tracks.tracks]
-    assert Parting().parts(tracks) == Parting("stratified").parts(tracks)  # of two genres no list of GTZAN's is whole
+    assert SplitOptions().parts(tracks) == SplitOptions("stratified").parts(
+        tracks
+    )  # for two genres no list of GTZAN is complete
 
 
 # ---------------------------------------------------------------------- the command line
@@ -194,7 +196,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, gtzan_like: Callable[..., 
     return data, out
 
 
-def test_train_writes_all_it_promises_and_is_only_tested_again(trained: tuple[Path, Path]) -> None:
+def test_a_finished_run_is_only_tested_again(trained: tuple[Path, Path]) -> None:
     data, out = trained
     names = {path.name for path in out.iterdir()} - {".lock"}
     assert names == {"model.safetensors", "run.json", "evaluation.json", "confusion.png", "logs"}
@@ -220,7 +222,7 @@ def test_evaluate_takes_the_test_part_of_the_run(
     assert "no test" not in caplog.text
     everything = _run("evaluate", "--weights", weights, "--data", data, "--part", "all", "--json", "-q")
     assert len(json.loads(everything.stdout)["tracks"]) == 10
-    assert f"it learnt from {10 - len(expected['tracks'])} of these 10 tracks" in caplog.text
+    assert f"{10 - len(expected['tracks'])} of these 10 tracks were used in training" in caplog.text
     assert not learnt_from(weights) & {track["track"] for track in expected["tracks"]}
 
 
@@ -279,9 +281,7 @@ class _Bomb:
         return (Path.touch, (self.target,))
 
 
-def test_bad_weights_are_refused_in_one_line_and_nothing_is_executed(
-    tmp_path: Path, weights: Path, trained: tuple[Path, Path]
-) -> None:
+def test_bad_weights_are_refused_and_run_nothing(tmp_path: Path, weights: Path, trained: tuple[Path, Path]) -> None:
     data, _ = trained
     target = tmp_path / "executed"
     torch.save({"state_dict": _Bomb(target)}, tmp_path / "bomb.pt")
@@ -295,7 +295,7 @@ def test_bad_weights_are_refused_in_one_line_and_nothing_is_executed(
         (["--weights", tmp_path / "none", "--model", "cnn"], "cannot be opened"),
         (["--weights", weights, "--model", "cnn2"], "not of gtzan-cnn2"),
         (["--weights", weights, "--model", "svm"], "not of gtzan-svm"),
-        (["--weights", weights, "--part", "test"], "do not say how their data were parted"),
+        (["--weights", weights, "--part", "test"], "do not say how their data were split"),
     ]
     for arguments, message in cases:
         done = _run("evaluate", *arguments, "--data", data, "-q")
@@ -379,7 +379,7 @@ def _stop(*given: object, **more: object) -> None:
 
 
 def test_help_teaches() -> None:
-    """Each command has its help, and what a command does stands where it is looked for."""
+    """Each command has its help, and the description of the command is in it."""
     commands = {
         (): ("train", "cross-validate", "evaluate", "predict", "features", "shap"),
         ("train",): ("cnn", "vgg16", "cnn2", "svm"),

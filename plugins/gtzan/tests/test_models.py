@@ -94,7 +94,7 @@ def test_pools_shrink_only_as_far_as_needed(size: int, pools: list[int]) -> None
     assert fitting_pools(size, [3, 4, 5, 3, 4]) == pools
 
 
-def test_the_same_seed_gives_the_same_weights_and_leaves_the_global_state() -> None:
+def test_weights_depend_on_the_seed_alone() -> None:
     torch.manual_seed(5)
     state = torch.random.get_rng_state()
     first, second, other = (build_model("gtzan-cnn", seed=seed) for seed in (1, 1, 2))

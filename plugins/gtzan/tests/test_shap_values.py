@@ -50,7 +50,7 @@ def log_probability(model, rows: np.ndarray, target: str) -> np.ndarray:
 
 def test_values_add_up_from_the_background_to_the_chosen_file(world) -> None:
     model, table, files = world
-    found = explain_features(model, files, table, "jazz", most=10, seed=3)
+    found = explain_features(model, files, table, "jazz", max_background=10, seed=3)
     chosen = np.sort(np.random.default_rng(3).permutation(45)[:10])
     np.testing.assert_allclose(found.base, log_probability(model, table.values[chosen], "jazz").mean(), rtol=1e-6)
     own = log_probability(model, found.rows, "jazz")
@@ -58,9 +58,9 @@ def test_values_add_up_from_the_background_to_the_chosen_file(world) -> None:
 
 
 def test_values_are_shapleys_by_their_definition(world) -> None:
-    """All 8 coalitions, samples and background standardised alike."""
+    """All 8 coalitions, samples and background standardised in the same way."""
     model, table, files = world
-    found = explain_features(model, files[:1], table, "blues", most=8)
+    found = explain_features(model, files[:1], table, "blues", max_background=8)
     background = table.values[np.sort(np.random.default_rng(0).permutation(45)[:8])]
 
     def worth(coalition: tuple[int, ...]) -> float:
@@ -95,7 +95,7 @@ def test_the_chosen_file_is_explained_and_the_class_is_named(world, tmp_path: Pa
 
 
 def test_a_long_file_is_explained_as_it_is_classified_piece_by_piece(world, tmp_path: Path) -> None:
-    """A machine of 30 s pieces hears the same in them, whatever the length of the file; here they are of 1.2 s."""
+    """A machine of 30 s pieces classifies the same pieces, whatever the length of the file; here they are of 1.2 s."""
     model, table, files = world
     short = SvmModel(model.features, model.classes, model.state_dict(), model.gamma, seconds=1.2)
     short.save(tmp_path / "svm.safetensors")
@@ -117,10 +117,10 @@ def test_what_cannot_be_explained_is_one_line(world, tmp_path: Path, monkeypatch
     less = FeatureTable(table.ids, FEATURES[:2], table.values[:, :2], table.labels)
     for action, text in (
         (lambda: explain_features(model, [], table), "files: none given"),
-        (lambda: explain_features(model, files, table, "disco"), "'disco' is not a class"),
+        (lambda: explain_features(model, files, table, "disco"), "'disco': is not a class"),
         (lambda: explain_features(model, files, less), "zero_crossing_rate_mean"),
         (lambda: explain_features(model, [tmp_path / "no.wav"], table), "no.wav"),
-        (lambda: explain_features(model, files, table, most=0), "most=0"),
+        (lambda: explain_features(model, files, table, max_background=0), "max_background=0"),
     ):
         with pytest.raises(InputError, match=text) as caught:
             action()

@@ -36,7 +36,7 @@ def test_the_filtered_split_is_that_of_torchaudio() -> None:
 
 
 def test_the_filtered_split_of_other_data_is_refused() -> None:
-    with pytest.raises(InputError, match="no track at hand for training"):
+    with pytest.raises(InputError, match="no track for training"):
         filtered_split(made_up(("polka", "waltz")))
 
 
@@ -83,7 +83,7 @@ def test_wrong_lists_are_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="'polka' is not one of the genres blues, jazz"):
         file_split(tracks, tmp_path)
     write_lists(tmp_path, valid=[])
-    with pytest.raises(InputError, match="no track at hand for validation"):
+    with pytest.raises(InputError, match="no track for validation"):
         file_split(tracks, tmp_path)
     (tmp_path / "valid_filtered.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="cannot read this list"):

@@ -63,7 +63,7 @@ def test_margins_and_votes_are_those_of_scikit_learn(classes: int, options: dict
     assert votes.tolist() == reference.predict(unseen.values[:, :6]).tolist()
 
 
-def test_probabilities_are_the_pairwise_ones_and_say_more_than_votes() -> None:
+def test_probabilities_come_from_pairwise_margins() -> None:
     data, unseen = table(spread=1.0, rows=60), table(spread=1.0, rows=60, seed=0)
     half = np.arange(len(data.ids)) % 2 == 0
     seen = FeatureTable(data.ids, data.names, data.values[half], tuple(np.array(data.labels)[half]))
@@ -143,7 +143,7 @@ def test_the_search_takes_the_best_point() -> None:
     assert trained.model.features == data.names[:6]
 
 
-def test_a_machine_hears_pieces_as_long_as_its_training_tracks() -> None:
+def test_svm_pieces_are_as_long_as_its_training_tracks() -> None:
     data = table()
     assert train_svm(data, data.names, RBF).model.seconds == 30.0
     lengths = np.full(len(data.ids), 220_500.0)

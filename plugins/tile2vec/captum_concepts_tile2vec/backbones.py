@@ -67,7 +67,7 @@ class Tile2VecBackbone(TorchBackbone):
             self._classes = ()  # the numbers of an embedding are no classes
 
     def read(self, clip: Clip) -> Iterator[Patches]:
-        """The clip's patches at 16 kHz: (P, samples), or (P, channels, samples) where all channels are heard.
+        """The clip's patches at 16 kHz: (P, samples), or (P, channels, samples) where all channels are read.
 
         Raises:
             InputError: the file has another number of channels than the embedding takes.
@@ -111,7 +111,7 @@ def tile2vec(
     """
     if weights is None:
         raise InputError(
-            "backbone tile2vec needs weights: give the model.safetensors of `captum-concepts tile2vec train`"
+            "weights=None: tile2vec needs weights; give the model.safetensors of `captum-concepts tile2vec train`"
         )
     loaded = load_tile2vec(weights)
     on_top = None if head is None else load_head(head_path(head, weights), loaded)

@@ -1,4 +1,4 @@
-"""Trained embeddings as files: safetensors with everything in the metadata that is needed to hear with them."""
+"""Trained embeddings as files: safetensors with everything in the metadata that is needed to use them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LONGEST_TILE = 3600.0  # seconds
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides the shape and the hearing of an embedding.
+    """What decides the shape and the input of an embedding.
 
     Attributes:
         architecture: a key of `captum_concepts_tile2vec.models.BUILDERS`.

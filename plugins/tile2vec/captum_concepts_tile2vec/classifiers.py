@@ -1,4 +1,4 @@
-"""Small classifiers on frozen embeddings, judged by recordings that they have not seen."""
+"""Small classifiers on frozen embeddings, tested on held-out recordings."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def fit_classifier(rows: np.ndarray, labels: np.ndarray, kind: Kind = "logistic"
         InputError: unknown kind, or all labels are the same.
     """
     if kind not in KINDS:
-        raise InputError(f"classifier is {short_repr(kind)}: give logistic or dense")
+        raise InputError(f"classifier={short_repr(kind)}: give logistic or dense")
     if len(set(labels)) < 2:
         raise InputError(
             f"all recordings have the label {short_repr(str(labels[0]))}: a classifier needs two; give labels"
@@ -114,8 +114,8 @@ def predict_held_out(
         labels: (N,) of the tiles; tiles without a label ("") are left out.
         recordings: (N,) the recording of each tile.
         groups: (N,) the group of each.
-        held_out: bool (N,), the tiles to judge by, all others being learnt from; None cuts the groups into ``folds``
-            parts, each judged by a classifier of the others.
+        held_out: bool (N,), the tiles to test on, all others being for training; None divides the groups into
+            ``folds`` parts, each tested with a classifier of the others.
         kind: see `fit_classifier`.
         folds: 2 or more.
         seed: of the folds and the dense classifier.
@@ -123,7 +123,7 @@ def predict_held_out(
     Raises:
         InputError: too few labels, recordings or groups.
     """
-    parts = cut_parts(labels, groups, held_out, folds, seed)
+    parts = train_test_parts(labels, groups, held_out, folds, seed)
     known = labels != ""
     rows, labels, recordings, groups = rows[known], labels[known].astype(str), recordings[known], groups[known]
     classes = tuple(sorted(set(labels)))
@@ -146,10 +146,10 @@ def predict_held_out(
     )
 
 
-def cut_parts(
+def train_test_parts(
     labels: np.ndarray, groups: np.ndarray, held_out: np.ndarray | None, folds: int, seed: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The labelled tiles to learn from and to judge by, of every fold, counted without those that have no label.
+    """The labelled tiles to train and to test on, of every fold, counted without those that have no label.
 
     Args:
         labels, groups, held_out, folds, seed: see `predict_held_out`.
@@ -182,12 +182,11 @@ def _folds(labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> lis
     table = pd.DataFrame({"label": labels, "group": groups.astype(str)}).drop_duplicates()
     counts = table.groupby("label").size()
     if folds < 2:
-        raise InputError(f"folds is {short_repr(folds)}: give 2 or more")
+        raise InputError(f"folds={short_repr(folds)}: give 2 or more")
     if counts.min() < folds:
         raise InputError(
             f"{short_repr(str(counts.idxmin()))} has {counts.min()} recordings or sessions: {folds} folds need as "
-            "many; "
-            "give fewer folds or more recordings"
+            "many; give fewer folds or more recordings"
         )
     # By group and in the groups' order, so that neither the order of tiles nor their number decides.
     units = table.drop_duplicates("group").sort_values("group")
@@ -223,16 +222,16 @@ def score(predictions: Predictions, seed: int = 0) -> Scores:
     )
 
 
-def score_difference(ours: Predictions, theirs: Predictions, seed: int = 0) -> Scores:
-    """By how much ``ours`` are better than ``theirs``: the same groups drawn for both.
+def score_difference(first: Predictions, second: Predictions, seed: int = 0) -> Scores:
+    """By how much ``first`` is better than ``second``, with the same bootstrap samples of groups for both.
 
     Raises:
         InputError: they are of other recordings.
     """
-    if not np.array_equal(ours.recordings, theirs.recordings):
+    if not np.array_equal(first.recordings, second.recordings):
         raise InputError("the two predictions are of other recordings: judge both by the same")
-    (a, f), (b, g) = _resampled(ours, seed), _resampled(theirs, seed)
-    one, other = score(ours, seed), score(theirs, seed)
+    (a, f), (b, g) = _resampled(first, seed), _resampled(second, seed)
+    one, other = score(first, seed), score(second, seed)
     return Scores(one.accuracy - other.accuracy, *_interval(a - b), one.macro_f1 - other.macro_f1, *_interval(f - g))
 
 

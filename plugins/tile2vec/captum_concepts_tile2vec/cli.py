@@ -10,7 +10,13 @@ import click
 
 from captum_concepts.cli import console
 from captum_concepts.cli import options as cli_options
-from captum_concepts_tile2vec.cli_data import data_options, say_learnt, to_judge, to_learn_from, to_look_at
+from captum_concepts_tile2vec.cli_data import (
+    classification_parts,
+    data_options,
+    evaluation_recordings,
+    training_split,
+    warn_trained_on,
+)
 
 if TYPE_CHECKING:
     from captum_concepts.types import Progress
@@ -43,10 +49,10 @@ _model = click.option("--model", "weights", type=click.Path(), required=True, he
 
 @click.group(cls=console.Commands)
 def tile2vec() -> None:
-    """Embeddings learnt from unlabelled audio: train one, classify with it, look at it."""
+    """Embeddings learnt from unlabelled audio: train one, classify with it, evaluate it."""
 
 
-@tile2vec.command(short_help="Say how hard triplets are before anything is learnt.")
+@tile2vec.command(short_help="Say how hard triplets are, before training.")
 @data_options
 @click.option("--tile", "seconds", type=float, default=5.0, show_default=True, help="Seconds of a tile.")
 @click.option("--neighbourhood", type=float, default=5.0, show_default=True, help="Seconds from anchor to neighbour.")
@@ -68,8 +74,8 @@ def check(
 ) -> None:
     """Count triplets of the recordings to learn from: trivial, hard, and with one label for anchor and opposite.
 
-    Judged by what a network hears, without one: means and deviations over time of the log-mel, standardised and scaled
-    to length one as embeddings are. Many trivial triplets teach little; many that share a label teach the wrong thing.
+    Measured on the network's input alone: means and deviations over time of the log-mel, standardised and scaled to
+    length one as embeddings are. Many trivial triplets teach little; many that share a label teach the wrong thing.
     """
     console.set_up_logging(quiet, verbose)
     from captum_concepts.backbones import resolve_device
@@ -77,7 +83,7 @@ def check(
 
     where = resolve_device(device)
     with console.progress_bars(quiet) as progress:
-        tiles = _tiles(to_learn_from(data).train, {"seconds": seconds, "hop": data["hop"]}, progress, quiet)
+        tiles = _tiles(training_split(data).train, {"seconds": seconds, "hop": data["hop"]}, progress, quiet)
         figures = check_triplets(tiles, neighbourhood, margin, seed, device=where, progress=progress)
     if as_json:
         console.print_json(figures)
@@ -122,7 +128,7 @@ def check(
 def train(out: str, as_json: bool, quiet: bool, verbose: bool, **chosen: Any) -> None:
     """Learn an embedding: what is near in time should be near in it (Tile2Vec).
 
-    The same command in the same folder goes on with a run that was stopped. `tensorboard --logdir OUT` shows the
+    Repeat the command with the same folder to resume a run that was stopped. `tensorboard --logdir OUT` shows the
     losses, both distances and the share of triplets that still teach something.
     """
     console.set_up_logging(quiet, verbose)
@@ -141,11 +147,11 @@ def train(out: str, as_json: bool, quiet: bool, verbose: bool, **chosen: Any) ->
     options = TrainingOptions(
         **{name: chosen[name] for name in names}, l2=default_l2(chosen["architecture"]) if l2 is None else l2
     )
-    resolve_device(chosen["device"])  # before all recordings are listened to
+    resolve_device(chosen["device"])  # before all recordings are read
     if chosen["data_parallel"] and (count := torch.cuda.device_count()) < 2:
         console.say(f"warning: --data-parallel splits nothing: PyTorch sees {count} CUDA devices", quiet)
     with console.progress_bars(quiet) as progress, console.resumable_training(out):
-        split = to_learn_from(chosen)
+        split = training_split(chosen)
         cut = {"seconds": chosen["seconds"], "hop": chosen["hop"], "channels": chosen["channels"]}
         tiles, held_out = (_tiles(part, cut, progress, quiet) for part in (split.train, split.evaluate))
         settings = Settings(
@@ -197,9 +203,9 @@ def discriminants(
     verbose: bool,
     **data: Any,
 ) -> None:
-    """Part recordings as well as a linear map of statistics can (Fisher's discriminants of recordings).
+    """Separate recordings by a linear map of statistics (Fisher's discriminants of recordings).
 
-    For sets too small for `train`: nothing is drawn and no epoch is chosen. Learns from the recordings that are not
+    For sets too small for `train`: nothing is random and no epoch is chosen. Learns from the recordings that are not
     held out, and writes model.safetensors, which every other command takes.
     """
     console.set_up_logging(quiet, verbose)
@@ -209,7 +215,7 @@ def discriminants(
 
     settings = Settings(architecture, size=size, seconds=seconds)
     with console.progress_bars(quiet) as progress:
-        tiles = _tiles(to_learn_from(data).train, {"seconds": seconds, "hop": data["hop"]}, progress, quiet)
+        tiles = _tiles(training_split(data).train, {"seconds": seconds, "hop": data["hop"]}, progress, quiet)
         where = cache or str(Path(out) / "cache")
         model = fit_discriminants(tiles, settings, where, shrinkage=shrinkage, seed=seed, progress=progress)
     weights = Path(out) / "model.safetensors"
@@ -226,7 +232,7 @@ def discriminants(
 @click.option(
     "--test",
     type=click.Path(),
-    help="Recordings to judge by, after learning from all of --data; e.g. DCASE's evaluation set.",
+    help="Recordings to test on, after training on all of --data; e.g. DCASE's evaluation set.",
 )
 @_out
 @click.option("--classifier", "kind", type=click.Choice(["logistic", "dense"]), default="logistic", show_default=True)
@@ -235,7 +241,7 @@ def discriminants(
     type=click.IntRange(min=0),
     default=5,
     show_default=True,
-    help="Cross-validation; 0 learns from one part and judges by the other, as DCASE always does.",
+    help="Cross-validation; 0 trains on one part and tests on the other, as DCASE always does.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @_device
@@ -254,7 +260,7 @@ def classify(
     verbose: bool,
     **data: Any,
 ) -> None:
-    """Say how well the labels can be read from the embedding, from an untrained one and from what it hears.
+    """Compare how well labels are predicted from the embedding, an untrained one and pooled input features.
 
     Writes scores.csv (accuracy and macro F1 over recordings with 95 % intervals, and by how much the embedding is
     better than each baseline), classes.csv (per class) and classifier.safetensors, fitted to all of it.
@@ -265,8 +271,8 @@ def classify(
 
     with console.progress_bars(quiet) as progress:
         model = _load(weights, device)
-        recordings, judged = to_judge(data, folds, test)
-        say_learnt(model, judged or recordings, quiet)
+        recordings, judged = classification_parts(data, folds, test)
+        warn_trained_on(model, judged or recordings, quiet)
         tiles = _tiles([*recordings, *judged], _cut_as(model, data), progress, quiet)
         apart = {recording.path for recording in judged} if judged else None
         result = compare_embeddings(model, tiles, held_out=apart, kind=kind, folds=folds, seed=seed, progress=progress)
@@ -278,14 +284,14 @@ def classify(
         console.print_table(result.classes, "Classes, on the embedding")
 
 
-@tile2vec.command(short_help="Look at an embedding: clusters, distances, neighbours, a map.")
+@tile2vec.command(short_help="Describe an embedding: clusters, distances, neighbours, a map.")
 @_model
 @data_options
 @_out
 @click.option("--part", type=click.Choice(["held-out", "all"]), default="held-out", show_default=True)
 @click.option("--clusters", "k", type=click.IntRange(min=1), help="Of k-means.  [default: the number of labels, or 8]")
 @click.option("--map", "method", type=click.Choice(["tsne", "umap", "pca"]), default="tsne", show_default=True)
-@click.option("--sound/--no-sound", default=True, help="Put neighbours to listen to into the page.")
+@click.option("--sound/--no-sound", default=True, help="Put the audio of neighbours into the page.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @_device
 @_json
@@ -304,7 +310,7 @@ def evaluate(
     verbose: bool,
     **data: Any,
 ) -> None:
-    """Look at an embedding of the held-out recordings, or of all.
+    """Describe the embedding of the held-out recordings, or of all.
 
     Writes embedding.html, figures.json, centroid_distances.csv, projector/ (`tensorboard --logdir OUT/projector`), and
     clusters.safetensors: `explain --backbone tile2vec --option head=OUT/clusters.safetensors` then explains what each
@@ -316,9 +322,9 @@ def evaluate(
 
     with console.progress_bars(quiet) as progress:
         model = _load(weights, device)
-        recordings = to_look_at(data, part)
+        recordings = evaluation_recordings(data, part)
         if part == "held-out":
-            say_learnt(model, recordings, quiet)
+            warn_trained_on(model, recordings, quiet)
         tiles = _tiles(recordings, _cut_as(model, data), progress, quiet)
         figures = evaluate_embedding(model, tiles, out, k=k, method=method, sound=sound, seed=seed, progress=progress)
     if as_json:

@@ -1,4 +1,4 @@
-"""The options by which the commands are told of recordings, and which of them each command takes."""
+"""The options that name recordings, and which recordings each command takes."""
 
 from __future__ import annotations
 
@@ -72,34 +72,33 @@ def _all(data: dict[str, Any]) -> list[Recording]:
     return all_recordings(data["data"], data["layout"], data["fold"])
 
 
-def to_learn_from(data: dict[str, Any]) -> Split:
-    """Recordings to learn an embedding from, and those that are held out.
+def training_split(data: dict[str, Any]) -> Split:
+    """Recordings to train an embedding on, and those that are held out.
 
     Raises:
-        InputError: there is nothing to learn from.
+        InputError: there is nothing to train on.
     """
     split = _split(data)
     if not split.train:
         raise InputError(
-            f"--data {short_repr(data['data'], 200)}: is the evaluation set of DCASE 2018 task 5, which nothing is "
-            "learnt "
-            "from; give the development set"
+            f"--data {short_repr(data['data'], 200)}: is the evaluation set of DCASE 2018 task 5, which is not for "
+            "training; give the development set"
         )
     return split
 
 
-def to_look_at(data: dict[str, Any], part: str) -> list[Recording]:
+def evaluation_recordings(data: dict[str, Any], part: str) -> list[Recording]:
     """All recordings, or those that are held out."""
     return _all(data) if part == "all" else _split(data).evaluate
 
 
-def to_judge(data: dict[str, Any], folds: int, test: str | None) -> tuple[list[Recording], list[Recording]]:
-    """Recordings to learn a classifier from and to judge it by; none of the latter to cross-validate.
+def classification_parts(data: dict[str, Any], folds: int, test: str | None) -> tuple[list[Recording], list[Recording]]:
+    """Recordings to train and to test a classifier on; none of the latter for cross-validation.
 
     Args:
         data: what the data options were given.
-        folds: of the cross-validation; 0 learns from one part and judges by the other.
-        test: recordings to judge by, or None.
+        folds: of the cross-validation; 0 trains on one part and tests on the other.
+        test: recordings to test on, or None.
 
     Raises:
         InputError: see `all_recordings` and `recordings_from`; a recording is in both, or an option has no use.
@@ -107,11 +106,11 @@ def to_judge(data: dict[str, Any], folds: int, test: str | None) -> tuple[list[R
     from captum_concepts_tile2vec.data import all_recordings, layout_of
 
     if test is not None:
-        _refuse_given("folds", "with --test all of --data is learnt from")
+        _refuse_given("folds", "with --test all of --data is used for training")
         recordings, judged = _all(data), all_recordings(test)
         both = {os.path.realpath(r.path) for r in recordings} & {os.path.realpath(r.path) for r in judged}
         if both:
-            raise InputError(f"{short_repr(min(both), 200)} is in --data and in --test: judge by other recordings")
+            raise InputError(f"{short_repr(min(both), 200)} is in --data and in --test; test on other recordings")
         return recordings, judged
     if layout_of(data["data"], data["layout"]) != "dcase":
         if folds:
@@ -123,8 +122,7 @@ def to_judge(data: dict[str, Any], folds: int, test: str | None) -> tuple[list[R
     if not split.train:
         raise InputError(
             f"--data {short_repr(data['data'], 200)}: is the evaluation set of DCASE 2018 task 5; give it with "
-            "--test and "
-            "the development set with --data"
+            "--test and the development set with --data"
         )
     return split.train, split.evaluate
 
@@ -148,15 +146,15 @@ def _refuse_given(name: str, reason: str) -> None:
     raise InputError(f"{option} {short_repr(context.params[name])}: {reason}; leave it out")
 
 
-def say_learnt(model: Tile2Vec, recordings: Sequence[Recording], quiet: bool) -> None:
-    """Say how many of the recordings to judge by the embedding learnt from."""
+def warn_trained_on(model: Tile2Vec, recordings: Sequence[Recording], quiet: bool) -> None:
+    """Warn how many of the recordings to test on the embedding was trained on."""
     from captum_concepts_tile2vec.checkpoints import learnt_from
 
     known = learnt_from(model)
     shared = sum(recording.identity in known for recording in recordings)
     if shared:
         console.say(
-            f"warning: the embedding learnt, without labels, from {shared} of these {len(recordings)} recordings: of "
-            "new ones it may be worth less",
+            f"warning: the embedding was trained, without labels, on {shared} of these {len(recordings)} recordings: "
+            "on new ones it may do worse",
             quiet,
         )

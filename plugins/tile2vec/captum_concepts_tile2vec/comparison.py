@@ -1,4 +1,4 @@
-"""An embedding against what it must beat: the same network untrained, and what it hears without any network."""
+"""Compare an embedding with its baselines: the same network untrained, and pooled input features."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from captum_concepts_tile2vec.classifiers import (
     Kind,
     Predictions,
     as_module,
-    cut_parts,
     fit_classifier,
     predict_held_out,
     report,
     score,
     score_difference,
+    train_test_parts,
 )
 from captum_concepts_tile2vec.embedding import embed_side_by_side
 from captum_concepts_tile2vec.tiles import Tiles
@@ -81,12 +81,12 @@ def compare_embeddings(
     names = np.array([recording.name for recording in tiles.recordings], dtype=object)[tiles.owner]
     paths = np.array([recording.path for recording in tiles.recordings], dtype=object)[tiles.owner]
     apart = None if held_out is None else np.array([path in held_out for path in paths])
-    cut_parts(labels, groups, apart, folds, seed)  # what cannot be judged is known before it is listened to
+    train_test_parts(labels, groups, apart, folds, seed)  # unusable labels are found before audio is read
     device = next(model.network.parameters()).device
-    (ours, random), features = embed_side_by_side(
+    (trained, random), features = embed_side_by_side(
         [model, untrained(model.settings, seed, device)], tiles, progress=progress
     )
-    rows = {"embedding": ours, "untrained": random, "pooled features": features}
+    rows = {"embedding": trained, "untrained": random, "pooled features": features}
     predictions = {
         name: predict_held_out(these, labels, names, groups, held_out=apart, kind=kind, folds=folds, seed=seed)
         for name, these in rows.items()

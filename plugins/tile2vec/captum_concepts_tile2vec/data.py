@@ -1,4 +1,4 @@
-"""Recordings: where they lie, what they are called, and which are learnt from or judged by."""
+"""Recordings of a data set: files, names, labels, and the split into training and held-out parts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Recording:
     Attributes:
         path: the file.
         name: what people call it, unique among the recordings it comes with.
-        label: its class; "" where nobody said.
+        label: its class; "" where there is none.
         group: what it was cut from (track, session); an opposite is never of the anchor's group, and a split never
             parts a group.
     """
@@ -46,7 +46,7 @@ class Recording:
 def folder_recordings(root: str | os.PathLike[str]) -> list[Recording]:
     """All audio below a folder; where it has subfolders with audio, each is a class.
 
-    Files that lie beside the subfolders have no label. The group of a file is itself.
+    Files beside the subfolders have no label. The group of a file is itself.
 
     Raises:
         InputError: no folder, or no audio in it.
@@ -66,7 +66,7 @@ def folder_recordings(root: str | os.PathLike[str]) -> list[Recording]:
 class Split:
     """Recordings to learn from and others to judge by; no group is in both.
 
-    Of DCASE's evaluation set, which nothing is learnt from, ``train`` is empty.
+    Of DCASE's evaluation set, which is not for training, ``train`` is empty.
     """
 
     train: list[Recording]
@@ -189,7 +189,7 @@ def split_by_group(recordings: Sequence[Recording], share: float, seed: int) -> 
         InputError: fewer than two groups, or the share is out of range.
     """
     if not 0 < share < 1:
-        raise InputError(f"share is {short_repr(share)}: give a number between 0 and 1")
+        raise InputError(f"share={short_repr(share)}: give a number between 0 and 1")
     label_of = {recording.group: recording.label for recording in recordings}
     groups = sorted(label_of)
     if len(groups) < 2:
@@ -220,7 +220,7 @@ def gtzan_recordings(root: str | os.PathLike[str]) -> list[Recording]:
         from captum_concepts_gtzan.dataset import find_tracks
     except ModuleNotFoundError:
         raise InputError(
-            "layout gtzan needs the plugin captum-concepts-gtzan, which is not installed; install it, or give the "
+            "layout='gtzan': needs the plugin captum-concepts-gtzan, which is not installed; install it, or give the "
             "folder of genres with layout folder"
         ) from None
     found = find_tracks(root)
@@ -236,7 +236,7 @@ def layout_of(root: str | os.PathLike[str], layout: str = "auto") -> str:
         InputError: unknown layout, or DCASE data a folder deeper.
     """
     if layout not in LAYOUTS:
-        raise InputError(f"layout is {short_repr(layout)}: give {', '.join(LAYOUTS[:-1])} or {LAYOUTS[-1]}")
+        raise InputError(f"layout={short_repr(layout)}: give {', '.join(LAYOUTS[:-1])} or {LAYOUTS[-1]}")
     if layout != "auto":
         return layout
     if (Path(root) / "meta.txt").is_file() or (Path(root) / _SETUP).is_dir():

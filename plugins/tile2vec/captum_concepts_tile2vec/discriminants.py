@@ -13,7 +13,7 @@ from captum_concepts.seeding import generator, seeded
 from captum_concepts.text import short_repr
 from captum_concepts.types import Progress
 from captum_concepts_tile2vec.checkpoints import Settings, Tile2Vec
-from captum_concepts_tile2vec.features import KeptFeatures
+from captum_concepts_tile2vec.features import CachedFeatures
 from captum_concepts_tile2vec.tiles import Tiles
 
 _BLOCK = 64  # tiles read at a time
@@ -28,10 +28,10 @@ def fit_discriminants(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Tile2Vec:
-    """The linear embedding that parts recordings best for how much each varies within itself; no labels are used.
+    """The linear embedding that separates recordings best for how much each varies within itself; no labels are used.
 
-    Where triplets hold single tiles against each other, linear discriminant analysis (Fisher 1936) holds the scatter of
-    all tiles about their recording against that of the recordings, in one step and with nothing drawn. The directions
+    Triplets compare single tiles; linear discriminant analysis (Fisher 1936) compares the scatter of all tiles about
+    their recording with the scatter of the recordings, in one step and without random numbers. The directions
     are those of the greatest ratio; each is weighted by the share of its variance that is between recordings. They are
     turned at random, so that who standardises the embedding does not undo the weights.
 
@@ -48,16 +48,16 @@ def fit_discriminants(
         InputError: another architecture, too few recordings, or a shrinkage that is not positive.
     """
     if not 0 < shrinkage < float("inf"):
-        raise InputError(f"shrinkage is {short_repr(shrinkage)}: give a positive number")
+        raise InputError(f"shrinkage={short_repr(shrinkage)}: give a positive number")
     with seeded(seed, "weights"):  # none of these remain
         network = settings.make_network()
     fixed = network.take_fixed()
     if fixed is None:
-        raise InputError(f"architecture is {short_repr(settings.architecture)}: give StatisticsNet or ContrastNet")
+        raise InputError(f"architecture={short_repr(settings.architecture)}: give StatisticsNet or ContrastNet")
     names, groups = np.unique(tiles.groups.astype(str), return_inverse=True)
     if len(names) <= settings.size:
         raise InputError(f"{len(names)} recordings or sessions for an embedding of {settings.size} numbers: give more")
-    kept = KeptFeatures(tiles, settings.make_features(), cache, progress, fixed)
+    kept = CachedFeatures(tiles, settings.make_features(), cache, progress, fixed)
     blocks = [kept.read(range(first, min(first + _BLOCK, len(tiles)))) for first in range(0, len(tiles), _BLOCK)]
     rows = torch.cat(blocks).double()
     mean, variance = rows.mean(0), rows.var(0, correction=0)

@@ -32,7 +32,7 @@ def embed_tiles(
 def embed_side_by_side(
     models: Sequence[Tile2Vec], tiles: Tiles, *, batch_size: int = BATCH, progress: Progress | None = None
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """What `embed_tiles` gives for each of several models and `pooled_tiles` for what they hear, in one pass.
+    """What `embed_tiles` gives for each of several models and `pooled_tiles` for their input, in one pass.
 
     Args:
         models: of one front-end, on one device.
@@ -48,12 +48,12 @@ def embed_side_by_side(
     """
     for model in models:
         require_fit(model, tiles)
-    hear = models[0].features
+    extractor = models[0].features
     device = next(models[0].network.parameters()).device
     parts: list[tuple[Tensor, ...]] = []
     with torch.no_grad():
         for batch in _batches(tiles, batch_size, "embed", progress):
-            extracted = hear(batch.to(device))
+            extracted = extractor(batch.to(device))
             parts.append((*(model.embed(extracted, ready=True).cpu() for model in models), pooled(extracted).cpu()))
     *embeddings, features = (_rows(rows) for rows in zip(*parts, strict=True))
     return embeddings, features
@@ -62,7 +62,7 @@ def embed_side_by_side(
 def pooled_tiles(
     features: TileFeatures, tiles: Tiles, *, batch_size: int = BATCH, progress: Progress | None = None
 ) -> np.ndarray:
-    """What a network hears, without it: means and standard deviations over time of the features, (N, D) float32.
+    """Input features pooled over time, without a network: means and standard deviations, (N, D) float32.
 
     The features' device is used.
     """

@@ -1,4 +1,4 @@
-"""What an embedding learnt, in numbers and files: silhouette, centroids, clusters, neighbours, projector, map."""
+"""Descriptions of an embedding: silhouette, centroids, clusters, neighbours, projector, map."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def cluster(embeddings: np.ndarray, labels: np.ndarray, k: int | None = None, se
     if k is None:
         k = min(distinct if distinct > 1 else 8, len(embeddings))
     if not 1 <= k <= len(embeddings):
-        raise InputError(f"k is {short_repr(k)}: give a number between 1 and {len(embeddings)}, the number of tiles")
+        raise InputError(f"k={short_repr(k)}: give a number between 1 and {len(embeddings)}, the number of tiles")
     fitted = KMeans(k, n_init=10, random_state=seed % 2**32).fit(embeddings)
     order = np.argsort(-np.bincount(fitted.labels_, minlength=k), kind="stable")
     assigned = np.argsort(order)[fitted.labels_].astype(np.int64)
@@ -160,7 +160,7 @@ def _cell(text: str) -> str:
 
 
 def plane(embeddings: np.ndarray, method: MapMethod = "tsne", seed: int = 0) -> np.ndarray:
-    """Rows on a plane, float64 (N, 2), for looking at; distances in it mean little.
+    """Rows on a plane, float64 (N, 2), for a picture; distances in it mean little.
 
     Args:
         embeddings: float (N, D).
@@ -172,7 +172,7 @@ def plane(embeddings: np.ndarray, method: MapMethod = "tsne", seed: int = 0) -> 
         InputError: unknown method, or umap-learn is missing.
     """
     if method not in ("umap", "tsne", "pca"):
-        raise InputError(f"map is {short_repr(method)}: give tsne, umap or pca")
+        raise InputError(f"map={short_repr(method)}: give tsne, umap or pca")
     count = len(embeddings)
     components = _components(embeddings)
     spread = components[:, 0].std()
@@ -186,8 +186,8 @@ def plane(embeddings: np.ndarray, method: MapMethod = "tsne", seed: int = 0) -> 
         from umap import UMAP
     except ModuleNotFoundError as error:
         raise InputError(
-            f"map umap needs {error.name}, which is not installed: pip install 'captum-concepts-tile2vec[umap]', or "
-            "give tsne"
+            f"method='umap': needs {error.name}, which is not installed; pip install "
+            "'captum-concepts-tile2vec[umap]', or give tsne"
         ) from None
     start = "spectral" if count > 15 else "random"  # too few rows have too few eigenvectors
     umap = UMAP(n_neighbors=min(15, count - 1), init=start, random_state=seed % 2**32, n_jobs=1)

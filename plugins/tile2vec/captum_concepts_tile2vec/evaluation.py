@@ -1,4 +1,4 @@
-"""Look at an embedding from all sides and write down what is seen."""
+"""Evaluate an embedding: figures, page, clusters and projector files."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from captum_concepts_tile2vec.features import TileFeatures
 from captum_concepts_tile2vec.heads import CLUSTERS_FILE, cluster_head, save_clusters
 from captum_concepts_tile2vec.page import render_page
 from captum_concepts_tile2vec.tiles import Tiles
-from captum_concepts_tile2vec.triplets import TripletSampler, judge_triplets
+from captum_concepts_tile2vec.triplets import TripletSampler, count_triplets
 
 logger = logging.getLogger(__name__)
 
-TRIPLETS = 10_000  # judged at most
+TRIPLETS = 10_000  # counted at most
 MAX_DOTS = 4000  # on the map, drawn at random where there are more tiles
-MAX_CLUSTERS = 30  # whose neighbours can be listened to
+MAX_CLUSTERS = 30  # whose neighbours are on the page
 
 
 def evaluate_embedding(
@@ -55,11 +55,11 @@ def evaluate_embedding(
 
     Args:
         model: the embedding.
-        tiles: to look at; labels where there are any.
+        tiles: to evaluate; labels where there are any.
         out: folder.
         k: clusters, see `cluster`.
         method: of the map.
-        sound: put neighbours to listen to into the page.
+        sound: put the audio of neighbours into the page.
         seed: of triplets, clusters and map.
         progress: told of the tiles.
 
@@ -72,7 +72,7 @@ def evaluate_embedding(
     """
     embeddings = embed_tiles(model, tiles, progress=progress)
     if len(tiles) > 1 and not np.ptp(embeddings, axis=0).any():
-        logger.warning("all %d tiles have the same embedding: it tells nothing apart, train another", len(tiles))
+        logger.warning("all %d tiles have the same embedding: it separates nothing; train another", len(tiles))
     labels = tiles.labels
     clusters = cluster(embeddings, labels, k, seed)
     distances = centroid_distances(embeddings, labels)
@@ -126,7 +126,7 @@ def check_triplets(
     device: str | torch.device = "cpu",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """How hard triplets are for what a network hears: pooled log-mel, standardised, of length one.
+    """How hard triplets are on the input of the network: pooled log-mel, standardised, of length one.
 
     Returns:
         triplets, triplets_trivial, triplets_within_margin, triplets_hard and triplets_sharing_a_label (None without
@@ -164,7 +164,7 @@ def trained_with(model: Tile2Vec) -> tuple[float, float]:
 
 def _judged(rows: np.ndarray, tiles: Tiles, sampler: TripletSampler, margin: float) -> dict[str, Any]:
     drawn = np.array([sampler.triplet(0, index) for index in range(min(len(sampler), TRIPLETS))])
-    judged = judge_triplets(torch.from_numpy(rows), drawn, margin, tiles.labels)
+    judged = count_triplets(torch.from_numpy(rows), drawn, margin, tiles.labels)
     return {
         "triplets": judged.total,
         "triplets_trivial": judged.trivial,

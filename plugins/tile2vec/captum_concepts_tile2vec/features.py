@@ -1,4 +1,4 @@
-"""Tiles of waveform to what a network sees, in batches on the device; and tiles whose features are kept on disk."""
+"""Features of tiles, computed in batches on the device, and features cached on disk."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from captum_concepts.audio import Frontend, file_digest, load_torchaudio
+from captum_concepts.audio import Frontend, FrontendConfig, file_digest, load_torchaudio
 from captum_concepts.backbones import fingerprint
 from captum_concepts.errors import InputError
 from captum_concepts.storage import ActivationStore
@@ -53,7 +53,7 @@ class TileFeatures(nn.Module):
     def __init__(self, kind: Kind = "logmel", seconds: float = 5.0) -> None:
         super().__init__()
         if kind not in KINDS:
-            raise InputError(f"features are {short_repr(kind)}: give logmel, mfcc or raw")
+            raise InputError(f"features={short_repr(kind)}: give logmel, mfcc or raw")
         self.kind: Kind = kind
         self.seconds = seconds
         self.sample_rate = SAMPLE_RATE
@@ -62,20 +62,22 @@ class TileFeatures(nn.Module):
             self.frames, self.bands = self.patch_samples, 1
             return
         self.spectrogram = Frontend(
-            sample_rate=SAMPLE_RATE,
-            n_fft=1024,
-            window_samples=480,
-            frame_hop=160,
-            n_mels=128,
-            f_min=50.0,
-            f_max=8000.0,
-            mel_scale="htk",
-            mel_norm=None,
-            mel_triangles="mel",
-            power=1,
-            periodic=True,
-            compression="ln(x+0.000001)",
-            patch_samples=self.patch_samples,
+            FrontendConfig(
+                sample_rate=SAMPLE_RATE,
+                n_fft=1024,
+                window_samples=480,
+                frame_hop=160,
+                n_mels=128,
+                f_min=50.0,
+                f_max=8000.0,
+                mel_scale="htk",
+                mel_norm=None,
+                mel_triangles="mel",
+                power=1,
+                periodic=True,
+                compression="ln(x+0.000001)",
+                patch_samples=self.patch_samples,
+            )
         )
         self.frames, self.bands = self.spectrogram.patch_frames, 128
         if kind == "mfcc":
@@ -131,8 +133,8 @@ class Waveforms:
         return torch.stack([self.tiles.read(int(index)) for index in indices])
 
 
-class KeptFeatures:
-    """Tiles whose features were computed once and lie in an `ActivationStore`.
+class CachedFeatures:
+    """Tiles whose features were computed once and are in an `ActivationStore`.
 
     The store's rules are those of activations: a namespace that is the fingerprint of the features, a key that is the
     content of the file and the seconds of the tile, damage found and computed again.
@@ -162,10 +164,10 @@ class KeptFeatures:
         self.tiles = tiles
         self._shape = (tiles.channels, features.frames, features.bands) if then is None else (-1,)
         self._store = ActivationStore(Path(folder))
-        hear = features if then is None else nn.Sequential(features, then)
-        self._namespace = "tile2vec-" + _namespace(hear)
+        extractor = features if then is None else nn.Sequential(features, then)
+        self._namespace = "tile2vec-" + _namespace(extractor)
         self._keys = _tile_keys(tiles)
-        self._fill(hear, progress)
+        self._fill(extractor, progress)
 
     def read(self, indices: Sequence[int]) -> Tensor:
         """(len(indices), channels, frames, bands) float32, or (len(indices), numbers) of what was computed ``then``."""

@@ -1,4 +1,4 @@
-"""What can be put on an embedding to have targets: a trained classifier, or membership of clusters nobody named."""
+"""Heads on an embedding that give targets: a trained classifier, or membership of unlabelled clusters."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ ACTIVE = 1e-16  # a triplet with a loss above this is active
 class TripletLoss(NamedTuple):
     """Scalars: the loss, mean squared distances to neighbours and opposites, and the share of triplets with a loss.
 
-    Of mining "all" every anchor makes a triplet with each opposite that it is held against.
+    Of mining "all" every anchor makes a triplet with each opposite that it is compared with.
     """
 
     loss: Tensor
@@ -45,9 +45,9 @@ def triplet_loss(
         margin: how much further away an opposite should be.
         strategy: "all" is the mean over the batch, "active" the sum over the batch divided by the number of triplets
             with a loss above 1e-16 (0 where there is none).
-        mining: "none" takes the opposites as they come; "semi-hard" (Schroff et al. 2015, FaceNet) looks among all
+        mining: "none" takes the opposites as they come; "semi-hard" (Schroff et al. 2015, FaceNet) searches all
             opposites of the batch that are of another group for the nearest that is further away than the neighbour,
-            and where there is none takes the furthest; "all" holds each anchor against all of them (the "batch all" of
+            and where there is none takes the furthest; "all" compares each anchor with all of them (the "batch all" of
             Hermans et al. 2017, "In defense of the triplet loss"), so that a batch of B has up to B² triplets.
         groups: int64 (B, 2), numbers of the groups of anchors and opposites; mining needs them, as the nearest tile of
             the batch is likely to be of the anchor's own recording.
@@ -56,13 +56,11 @@ def triplet_loss(
         InputError: unknown strategy or mining, or mining without groups.
     """
     if strategy not in STRATEGIES:
-        raise InputError(f"strategy is {short_repr(strategy)}: give active or all")
+        raise InputError(f"strategy={short_repr(strategy)}: give active or all")
     if mining not in MININGS:
-        raise InputError(f"mining is {short_repr(mining)}: give {', '.join(MININGS)}")
+        raise InputError(f"mining={short_repr(mining)}: give {', '.join(MININGS)}")
     if mining != "none" and groups is None:
-        raise InputError(
-            f"mining is {short_repr(mining)} and groups are missing: give the groups of anchors and opposites"
-        )
+        raise InputError(f"mining={short_repr(mining)}: needs groups; give the groups of anchors and opposites")
     near = (anchors - neighbours).square().sum(1)
     if mining == "semi-hard" and groups is not None:
         opposites = opposites[_semi_hard(anchors, near, opposites, groups)]

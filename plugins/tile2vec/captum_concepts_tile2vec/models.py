@@ -37,7 +37,7 @@ class Shape:
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             if not isinstance(value, int) or value < 1:
-                raise InputError(f"{name} is {short_repr(value)}: give a positive whole number")
+                raise InputError(f"{name}={short_repr(value)}: give a positive whole number")
 
 
 class Network(nn.Module):
@@ -60,7 +60,7 @@ class Network(nn.Module):
         return nn.functional.normalize(embedding.float(), dim=1)
 
     def take_fixed(self) -> nn.Module | None:
-        """Take out the first layer, where all it does is tell statistics; the network then goes on from those."""
+        """Take out the first layer, where it only computes statistics; the network then starts from those."""
         if not isinstance(self.encoder, nn.Sequential) or not isinstance(self.encoder[0], _Statistics):
             return None
         fixed = self.encoder[0]
@@ -101,7 +101,7 @@ def _convolve(channels: int, filters: int, kernel: int, pool: int, stride: tuple
         _Same((kernel, kernel)),
         nn.Conv2d(channels, filters, kernel),
         nn.ReLU(),
-        _Same((pool, pool), stride),  # zeros are below nothing that comes out of a ReLU
+        _Same((pool, pool), stride),  # zeros are not above any output of a ReLU
         nn.MaxPool2d(pool, stride),
         nn.BatchNorm2d(filters),
     )
@@ -222,7 +222,7 @@ class _Statistics(nn.Module):
 def _statistics(name: str, across: tuple[int, ...]) -> Callable[[Shape], Network]:
     """Statistics of each band over time, batch normalisation, dropout .3, and the linear embedding.
 
-    Not of the original: for sets too small for a network to find out by itself what to listen for.
+    Not of the original: for sets too small for a network to learn by itself which differences matter.
     """
 
     def build(shape: Shape) -> Network:
@@ -271,7 +271,7 @@ def build_network(architecture: str, shape: Shape) -> Network:
         InputError: no such architecture, or one that the features are too small for.
     """
     if architecture not in BUILDERS:
-        raise InputError(f"architecture is {short_repr(architecture)}: give one of {', '.join(BUILDERS)}")
+        raise InputError(f"architecture={short_repr(architecture)}: give one of {', '.join(BUILDERS)}")
     return BUILDERS[architecture](shape)
 
 

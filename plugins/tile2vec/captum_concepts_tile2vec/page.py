@@ -1,4 +1,4 @@
-"""One self-contained page about an embedding: map, heatmap, neighbours to listen to. No script, nothing fetched."""
+"""One self-contained page about an embedding: map, heatmap and neighbours with audio. No script, nothing fetched."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def render_page(
         figures: names and values for the table at the top.
         method: that made ``places``.
         title: one line about the model and the data.
-        sound: put the tiles that can be listened to into the page, as MP3.
+        sound: put the audio of the neighbours into the page, as MP3.
     """
     labels = np.array([label or UNLABELLED for label in tiles.labels], dtype=object)
     named = [("by cluster", np.array([cluster_name(number) for number in clusters.assigned], dtype=object))]
@@ -65,7 +65,7 @@ def render_page(
         figures=figures,
         method=method,
         hidden=len(tiles) - len(drawn),
-        unheard=len(clusters.centres) - len(neighbours),
+        omitted=len(clusters.centres) - len(neighbours),
         maps=[_map(tiles, caption, names, dots, drawn) for caption, names in named],
         heat_names=list(distances.index),
         heat=_heat(distances),
@@ -99,8 +99,8 @@ def _map(tiles: Tiles, caption: str, names: np.ndarray, dots: np.ndarray, drawn:
 
 def _scaled(places: np.ndarray) -> np.ndarray:
     low, high = places.min(0), places.max(0)
-    room = np.array([WIDTH, HEIGHT]) - 2 * MARGIN
-    return MARGIN + (places - low) / np.where(high > low, high - low, 1.0) * room
+    area = np.array([WIDTH, HEIGHT]) - 2 * MARGIN
+    return MARGIN + (places - low) / np.where(high > low, high - low, 1.0) * area
 
 
 def _palette(count: int) -> list[str]:

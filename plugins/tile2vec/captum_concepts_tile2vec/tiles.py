@@ -98,7 +98,7 @@ def find_tiles(
     Every file is decoded once, block by block, so that silent tiles and damage are known before training begins.
 
     Args:
-        recordings: where to look.
+        recordings: to divide into tiles.
         seconds: length of a tile.
         hop: seconds between the starts of tiles; the length of a tile by default.
         sample_rate: Hz the tiles will be read at; files of other rates are resampled.
@@ -111,7 +111,7 @@ def find_tiles(
     hop = seconds if hop is None else hop
     for name, value in (("seconds", seconds), ("hop", hop)):
         if not 0.05 <= value < 86_400:
-            raise InputError(f"tile {name} is {short_repr(value)}: give a number of seconds between 0.05 and 86400")
+            raise InputError(f"{name}={short_repr(value)}: give a number of seconds between 0.05 and 86400")
     found: list[tuple[Recording, np.ndarray]] = []
     skipped: list[str] = []
     silent: list[str] = []

@@ -21,7 +21,7 @@ from captum_concepts.text import short_repr
 from captum_concepts.training import Precision, Schedule, fit
 from captum_concepts.types import Progress
 from captum_concepts_tile2vec.checkpoints import LEARNT_FROM_KEY, Settings
-from captum_concepts_tile2vec.features import KeptFeatures, TileSource, Waveforms, tiles_digest
+from captum_concepts_tile2vec.features import CachedFeatures, TileSource, Waveforms, tiles_digest
 from captum_concepts_tile2vec.loss import MININGS, STRATEGIES, Mining, Strategy, l2_penalty, triplet_loss
 from captum_concepts_tile2vec.models import Network
 from captum_concepts_tile2vec.tiles import Tiles
@@ -67,13 +67,13 @@ class TrainingOptions:
     def __post_init__(self) -> None:
         for name in ("batch_size", "decay_steps"):
             if getattr(self, name) < 1:
-                raise InputError(f"{name} is {short_repr(getattr(self, name))}: give a positive whole number")
+                raise InputError(f"{name}={short_repr(getattr(self, name))}: give a positive whole number")
         for name in ("learning_rate", "margin"):
             if not 0 < getattr(self, name) < float("inf"):
-                raise InputError(f"{name} is {short_repr(getattr(self, name))}: give a positive number")
+                raise InputError(f"{name}={short_repr(getattr(self, name))}: give a positive number")
         if not 0 < self.decay <= 1 or not 0 <= self.l2 < float("inf"):
             raise InputError(
-                f"decay is {short_repr(self.decay)} and l2 {short_repr(self.l2)}: give 0 < decay <= 1 and l2 >= 0"
+                f"decay={short_repr(self.decay)}, l2={short_repr(self.l2)}: give 0 < decay <= 1 and l2 >= 0"
             )
         if self.strategy not in STRATEGIES or self.mining not in MININGS:
             raise InputError(
@@ -192,7 +192,7 @@ def train(
     cache: str | PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Train an embedding; a run that was killed goes on where it was when started again with the same arguments.
+    """Train an embedding; a run that was killed resumes when started again with the same arguments.
 
     Args:
         tiles: to learn from.
@@ -234,7 +234,7 @@ def train(
     if cache is not None:
         features = features.to(where)
         fixed = network.take_fixed()
-        sources = [KeptFeatures(these, features, cache, progress, fixed) for these in (tiles, held_out)]
+        sources = [CachedFeatures(these, features, cache, progress, fixed) for these in (tiles, held_out)]
     module = TripletModule(network, None if cache is not None else features, options, data_parallel)
     asked = {**asdict(options), **asdict(settings), "held_out": tiles_digest(held_out)}
     for given in ("epochs", "seed"):

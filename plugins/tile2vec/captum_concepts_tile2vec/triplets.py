@@ -1,6 +1,6 @@
-"""Anchor, neighbour, opposite: what a network learns from when nobody has labelled anything.
+"""Triplets of anchor, neighbour and opposite: training examples without labels.
 
-A neighbour lies near the anchor in the same recording, an opposite in a recording of another group (Jean et al. 2019,
+A neighbour is near the anchor in the same recording, an opposite in a recording of another group (Jean et al. 2019,
 "Tile2Vec: Unsupervised representation learning for spatially distributed data", with time in place of space).
 """
 
@@ -23,7 +23,7 @@ from captum_concepts_tile2vec.tiles import Tiles
 class TripletSampler:
     """Which three tiles make a triplet.
 
-    Every draw depends on (seed, epoch, index) alone: neither on the number of workers nor on what was drawn before.
+    Every random choice depends on (seed, epoch, index) alone, neither on the number of workers nor on earlier choices.
 
     Args:
         tiles: of at least two groups.
@@ -44,10 +44,10 @@ class TripletSampler:
         self, tiles: Tiles, neighbourhood: float = 5.0, opposite_buffer: int | None = None, seed: int = 1234
     ) -> None:
         if not 0 < neighbourhood < float("inf"):
-            raise InputError(f"neighbourhood is {short_repr(neighbourhood)}: give a positive number of seconds")
+            raise InputError(f"neighbourhood={short_repr(neighbourhood)}: give a positive number of seconds")
         if opposite_buffer is not None and opposite_buffer < 1:
             raise InputError(
-                f"opposite_buffer is {short_repr(opposite_buffer)}: give 1 or more recordings, or none for all"
+                f"opposite_buffer={short_repr(opposite_buffer)}: give 1 or more recordings, or none for all"
             )
         self.tiles = tiles
         self.neighbourhood = neighbourhood
@@ -61,8 +61,7 @@ class TripletSampler:
             only = tiles.recordings[0]
             raise InputError(
                 f"only one recording or session ({short_repr(only.name)}) has usable tiles: opposites come from "
-                "another "
-                "one; add recordings"
+                "another one; add recordings"
             )
         self._low, self._high = self._reach()
         others = self._high - self._low - 1
@@ -148,7 +147,7 @@ class TripletReport:
     """How hard triplets are for an embedding.
 
     Attributes:
-        total: triplets looked at.
+        total: triplets counted.
         trivial: the opposite is further away than the neighbour by more than the margin: nothing to learn.
         within_margin: the opposite is further away, but by less than the margin ("semi-hard").
         hard: the opposite is as near as the neighbour or nearer.
@@ -162,7 +161,7 @@ class TripletReport:
     share_label: int | None
 
 
-def judge_triplets(
+def count_triplets(
     embeddings: Tensor, triplets: np.ndarray, margin: float = 1.0, labels: np.ndarray | None = None
 ) -> TripletReport:
     """Count trivial and hard triplets, and those whose opposite has the anchor's label.

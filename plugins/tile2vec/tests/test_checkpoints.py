@@ -25,7 +25,7 @@ def test_saved_and_loaded_is_the_same(tmp_path):
     assert not again.network.training
 
 
-def test_untrained_weights_follow_from_the_seed_and_disturb_nobody():
+def test_untrained_weights_depend_on_the_seed_alone():
     torch.manual_seed(0)
     expected = torch.rand(1)
     torch.manual_seed(0)

@@ -49,7 +49,7 @@ def test_noise_is_not_learnt():
 
 
 def test_nothing_leaks_from_a_recording_to_itself():
-    # Every recording has a place of its own; only somebody who has heard it could name its class.
+    # Every recording has a place of its own; only its own training examples tell its class.
     random = np.random.default_rng(1)
     owner = np.repeat(np.arange(60), 10)
     rows = 10 * random.standard_normal((60, 30))[owner] + 0.1 * random.standard_normal((600, 30))

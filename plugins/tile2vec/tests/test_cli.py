@@ -74,7 +74,7 @@ def test_dcase_evaluation_set_judges_what_was_learnt(dcase, dcase_evaluation, tm
     weights, device = tmp_path / "run" / "model.safetensors", ["--device", "cpu"]
     train = [*TRAIN, *device, "--channels", "all", "-q"]
     assert call("train", "--data", dcase_evaluation, "--out", tmp_path / "no", *train) == 2
-    assert "is the evaluation set of DCASE 2018 task 5, which nothing is learnt from" in error(capsys)
+    assert "is the evaluation set of DCASE 2018 task 5, which is not for training" in error(capsys)
     assert call("train", "--data", dcase, "--out", tmp_path / "run", *train) == 0
     options = ["--model", weights, *device, "--json"]
     out = ["--out", tmp_path / "c"]
@@ -82,7 +82,7 @@ def test_dcase_evaluation_set_judges_what_was_learnt(dcase, dcase_evaluation, tm
     assert call("classify", *options, "--data", dcase, "--test", dcase_evaluation, *out) == 0
     told = capsys.readouterr()
     assert json.loads(told.out)["scores"][0]["accuracy"] > 0.6
-    assert "the embedding learnt" not in told.err  # ex0 of the evaluation set is another session
+    assert "the embedding was trained" not in told.err  # ex0 of the evaluation set is another session
     assert pd.read_csv(tmp_path / "c" / "predictions.csv")["recording"].tolist() == [
         f"audio/{n}.wav" for n in range(1, 7)
     ]
@@ -99,7 +99,7 @@ def test_dcase_evaluation_set_judges_what_was_learnt(dcase, dcase_evaluation, tm
     ("command", "given", "words"),
     [
         ("evaluate", ["--fold", "2"], "--fold 2: only DCASE has folds"),
-        ("classify", ["--test", ".", "--folds", "3"], "--folds 3: with --test all of --data is learnt from"),
+        ("classify", ["--test", ".", "--folds", "3"], "--folds 3: with --test all of --data is used for training"),
         ("classify", ["--layout", "dcase", "--folds", "3"], "--folds 3: DCASE has its own parts"),
         ("evaluate", ["--layout", "dcase", "--held-out", "0.3"], r"--held-out 0\.3: DCASE has its own parts"),
         ("evaluate", ["--layout", "dcase", "--split-seed", "1"], "--split-seed 1: DCASE has its own parts"),
@@ -113,12 +113,12 @@ def test_options_that_would_do_nothing_are_refused(trained, tmp_path, capsys, co
 
 def test_recordings_that_were_learnt_from_are_said(trained, tmp_path, capsys):
     root, weights = trained
-    look = ["--model", weights, "--data", root, "--out", tmp_path / "o", "--no-sound", "--map", "pca"]
-    assert call("evaluate", *look) == 0
-    assert "the embedding learnt" not in capsys.readouterr().err
-    assert call("evaluate", *look, "--split-seed", "5") == 0
-    assert re.search("warning: the embedding learnt, without labels, from [12] of these 2", capsys.readouterr().err)
-    assert call("classify", *look[:6], "--folds", "4") == 0
+    common = ["--model", weights, "--data", root, "--out", tmp_path / "o", "--no-sound", "--map", "pca"]
+    assert call("evaluate", *common) == 0
+    assert "the embedding was trained" not in capsys.readouterr().err
+    assert call("evaluate", *common, "--split-seed", "5") == 0
+    assert re.search(r"warning: the embedding was trained, without labels, on [12] of these 2", capsys.readouterr().err)
+    assert call("classify", *common[:6], "--folds", "4") == 0
     assert "from 10 of these 12 recordings" in capsys.readouterr().err
 
 
@@ -149,23 +149,23 @@ def test_what_cannot_be_judged_is_known_before_listening(trained, tmp_path, caps
     for given, words in ((["--folds", "5"], "5 folds need as many"), (["--folds", "1"], "folds is 1")):
         assert call("classify", *options, *given) == 2
         said = capsys.readouterr().err
-        assert words in said and "embed" not in said.replace("the embedding learnt", "")
+        assert words in said and "embed" not in said.replace("the embedding was trained", "")
 
 
 def test_triplets_are_judged_as_they_were_trained(write_folder, tmp_path, capsys):
     root = write_folder(per_class=4)
     options = ["--data", root, "--device", "cpu", "-q"]
     assert call("train", *options, "--out", tmp_path / "run", *TRAIN, "--margin", "100", "--epochs", "1") == 0
-    look = ["--model", tmp_path / "run" / "model.safetensors", "--out", tmp_path / "e", "--no-sound", "--map", "pca"]
+    common = ["--model", tmp_path / "run" / "model.safetensors", "--out", tmp_path / "e", "--no-sound", "--map", "pca"]
     capsys.readouterr()
-    assert call("evaluate", *options, *look, "--json") == 0
+    assert call("evaluate", *options, *common, "--json") == 0
     assert json.loads(capsys.readouterr().out)["triplets_trivial"] == 0  # squared distances are 4 at most
 
 
 def test_impossible_devices_are_known_before_listening(write_folder, tmp_path, capsys):
     assert call("train", "--data", write_folder(), "--out", tmp_path / "r", *TRAIN, "--device", "abacus") == 2
     said = capsys.readouterr().err
-    assert "device='abacus' is not a device" in said and "find tiles" not in said
+    assert "device='abacus': is not a device" in said and "find tiles" not in said
 
 
 def test_a_folder_in_words(trained, tmp_path, capsys):

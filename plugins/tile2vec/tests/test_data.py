@@ -156,7 +156,7 @@ def test_a_folder_of_data_sets_is_no_folder_of_classes(dcase):
     assert layout_of(dcase.parent, "folder") == "folder"
 
 
-def test_a_split_parts_no_group_and_does_not_depend_on_order():
+def test_a_split_keeps_groups_whole_in_any_order():
     sessions = [Recording(f"{i}.wav", f"{i}", "x", f"session{i // 3}") for i in range(60)]
     split = split_by_group(sessions, 0.25, seed=3)
     assert not {r.group for r in split.train} & {r.group for r in split.evaluate}
@@ -189,7 +189,7 @@ def test_split_mistakes():
 
 
 def test_unknown_layout(write_folder):
-    with pytest.raises(InputError, match="layout is 'zip'"):
+    with pytest.raises(InputError, match="layout='zip'"):
         recordings_from(write_folder(), "zip")
 
 

@@ -14,7 +14,7 @@ from captum_concepts.errors import InputError
 SETTINGS = Settings("ConvNet1D", size=4, features="mfcc", seconds=0.5)
 
 
-def test_side_by_side_is_what_each_gives_alone_and_hears_every_tile_once(write_folder, monkeypatch):
+def test_side_by_side_equals_separate_passes(write_folder, monkeypatch):
     tiles = find_tiles(folder_recordings(write_folder(per_class=1)), 0.5)
     models = [untrained(SETTINGS, seed) for seed in (0, 1)]
     extracted: list[int] = []

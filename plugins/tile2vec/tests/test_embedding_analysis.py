@@ -34,14 +34,14 @@ def test_clusters_without_labels():
     assert len(found.centres) == 6
     assert np.isnan(found.purity) and np.isnan(found.adjusted_rand)
     assert len(cluster(ROWS, LABELS).centres) == 2
-    with pytest.raises(InputError, match="k is 7: give a number between 1 and 6"):
+    with pytest.raises(InputError, match="k=7: give a number between 1 and 6"):
         cluster(ROWS, LABELS, 7)
 
 
 def test_clusters_are_not_judged_by_a_single_label():
     one = np.array(["x"] * 5 + [""], dtype=object)
     found = cluster(ROWS, one)
-    assert len(found.centres) == 6  # not one cluster, which would be "right" whatever was learnt
+    assert len(found.centres) == 6  # not one cluster, which would be "right" whatever the embedding is
     assert np.isnan(found.purity) and np.isnan(found.adjusted_rand)
     assert np.isnan(cluster(ROWS, one, 1).adjusted_rand)
 
@@ -107,7 +107,7 @@ def test_maps_of_any_size(method, count):
 
 
 @pytest.mark.parametrize("method", ["tsne", "umap", "pca"])
-def test_an_embedding_that_tells_nothing_apart_is_one_point(method):
+def test_equal_embeddings_are_one_point(method):
     # t-SNE would end the whole process.
     np.testing.assert_array_equal(plane(np.full((20, 4), 0.5, np.float32), method), np.zeros((20, 2)))
 
@@ -130,7 +130,9 @@ def test_umap_keeps_what_is_near_near():
 
 def test_without_umap(monkeypatch):
     monkeypatch.setitem(sys.modules, "umap", None)
-    with pytest.raises(InputError, match=r"map umap needs umap, which is not installed: pip install '.*\[umap\]'"):
+    with pytest.raises(
+        InputError, match=r"method='umap': needs umap, which is not installed; pip install '.*\[umap\]'"
+    ):
         plane(ROWS, "umap")
 
 

@@ -7,7 +7,7 @@ import pytest
 import scipy.fft
 import torch
 from captum_concepts_tile2vec.data import folder_recordings
-from captum_concepts_tile2vec.features import KeptFeatures, TileFeatures, Waveforms, pooled, tiles_digest
+from captum_concepts_tile2vec.features import CachedFeatures, TileFeatures, Waveforms, pooled, tiles_digest
 from captum_concepts_tile2vec.tiles import Tiles, find_tiles
 
 from captum_concepts.errors import InputError
@@ -71,7 +71,7 @@ def test_channels_do_not_mix(waveforms):
 
 
 def test_mistakes():
-    with pytest.raises(InputError, match="features are 'chroma'"):
+    with pytest.raises(InputError, match="features='chroma'"):
         TileFeatures("chroma")
     with pytest.raises(InputError, match=r"shape \(1, 1, 100\): give \(batch, channels, 80000\)"):
         TileFeatures()(torch.zeros(1, 1, 100))
@@ -90,11 +90,11 @@ def test_kept_features_are_those_of_the_waveforms(write_folder, tmp_path):
     indices = [5, 0, 5, 17]
     expected = features(Waveforms(tiles).read(indices))
     calls = []
-    kept = KeptFeatures(tiles, features, tmp_path / "store", lambda *report: calls.append(report))
+    kept = CachedFeatures(tiles, features, tmp_path / "store", lambda *report: calls.append(report))
     torch.testing.assert_close(kept.read(indices), expected)
     assert calls[-1] == ("features", len(tiles), len(tiles))
     calls.clear()
-    again = KeptFeatures(tiles, features, tmp_path / "store", lambda *report: calls.append(report))
+    again = CachedFeatures(tiles, features, tmp_path / "store", lambda *report: calls.append(report))
     assert calls == [("features", len(tiles), len(tiles))]  # nothing was computed
     torch.testing.assert_close(again.read(indices), expected)
 
@@ -102,20 +102,20 @@ def test_kept_features_are_those_of_the_waveforms(write_folder, tmp_path):
 def test_damaged_features_are_computed_again(write_folder, tmp_path):
     tiles = find_tiles(folder_recordings(write_folder(per_class=1)), 0.5)
     features = TileFeatures("mfcc", 0.5)
-    expected = KeptFeatures(tiles, features, tmp_path / "store").read([0, 1, 2])
+    expected = CachedFeatures(tiles, features, tmp_path / "store").read([0, 1, 2])
     (shard,) = (tmp_path / "store").rglob("*.safetensors")
     data = bytearray(shard.read_bytes())
     data[-5] ^= 255
     shard.write_bytes(data)
-    torch.testing.assert_close(KeptFeatures(tiles, features, tmp_path / "store").read([0, 1, 2]), expected)
+    torch.testing.assert_close(CachedFeatures(tiles, features, tmp_path / "store").read([0, 1, 2]), expected)
 
 
 def test_other_settings_are_kept_apart(write_folder, tmp_path):
     found = folder_recordings(write_folder(per_class=1, channels=2))
     mono, both = (find_tiles(found, 0.5, channels=channels) for channels in ("mono", "all"))
     features = TileFeatures("mfcc", 0.5)
-    one = KeptFeatures(mono, features, tmp_path / "store").read([1])
-    two = KeptFeatures(both, features, tmp_path / "store").read([1])
+    one = CachedFeatures(mono, features, tmp_path / "store").read([1])
+    two = CachedFeatures(both, features, tmp_path / "store").read([1])
     assert (one.shape[1], two.shape[1]) == (1, 2)
 
 

@@ -109,7 +109,7 @@ def test_same_padding_by_hand():
 
 @pytest.mark.parametrize("name", LIGHT)
 @pytest.mark.parametrize("channels", [1, 4])
-def test_embeddings_have_length_one_and_know_nothing_of_their_batch(name, channels):
+def test_embeddings_have_length_one_in_any_batch(name, channels):
     shape = Shape(channels, 40, 20, size=7)
     model = network(name, shape).eval()
     rows = inputs(shape)

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from captum_concepts_tile2vec.triplets import TripletDataset, TripletSampler, judge_triplets
+from captum_concepts_tile2vec.triplets import TripletDataset, TripletSampler, count_triplets
 from torch.utils.data import DataLoader
 
 from captum_concepts.errors import InputError
@@ -127,8 +127,8 @@ def test_batches_do_not_depend_on_workers(tiles_of):
 def test_judged_by_hand():
     embeddings = torch.tensor([[0.0, 0], [1, 0], [3, 0], [1.2, 0], [0.5, 0]])
     triplets = np.array([[0, 1, 2], [0, 1, 3], [0, 1, 4], [0, 1, 1]])  # far² = 9, 1.44, 0.25, 1 against near² = 1
-    report = judge_triplets(embeddings, triplets, 1.0, np.array(["x", "x", "y", "x", ""], dtype=object))
+    report = count_triplets(embeddings, triplets, 1.0, np.array(["x", "x", "y", "x", ""], dtype=object))
     assert (report.total, report.trivial, report.within_margin, report.hard) == (4, 1, 1, 2)
     assert report.share_label == 2
-    assert judge_triplets(embeddings, triplets).share_label is None
-    assert judge_triplets(embeddings, triplets, labels=np.array([""] * 5)).share_label is None
+    assert count_triplets(embeddings, triplets).share_label is None
+    assert count_triplets(embeddings, triplets, labels=np.array([""] * 5)).share_label is None

@@ -43,7 +43,7 @@ def observed(module: GraphModule) -> Observed | None:
     try:
         bounded(math.prod(sizes))
     except BadGraph as reason:
-        raise InputError(f"input {short_repr(module.input_name)}: {reason} is not supported") from None
+        raise InputError(f"input={short_repr(module.input_name)}: {reason} is not supported") from None
     seen: dict[str, tuple[int, ...]] = {}
     arrays: dict[str, Value] = {}
     handles = []

@@ -124,7 +124,7 @@ class GraphModule(nn.Module):
             if name not in self.nodes or self.nodes[name].op != "Placeholder":
                 known = [node.name for node in self.nodes.values() if node.op == "Placeholder"]
                 raise InputError(
-                    f"{self._where}: input {short_repr(given)} is not a Placeholder of the graph; it has "
+                    f"{self._where}: input={short_repr(given)}: is not a Placeholder of the graph; it has "
                     f"{short_repr(known, 200)}"
                 )
             return name

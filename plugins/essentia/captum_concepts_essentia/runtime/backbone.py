@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from captum_concepts.audio import Clip, Frontend, Patches, Short, iter_patches
-from captum_concepts.backbones import Gradients, Unhashable, check_pooling, fingerprint, pool_map
+from captum_concepts.backbones import BackboneBase, Gradients, Unhashable, check_pooling, fingerprint, pool_map
 from captum_concepts.errors import InputError
 from captum_concepts.text import short_repr
 from captum_concepts_essentia.graphdef.functions import FlatNode, saturation, split_reference
@@ -26,7 +26,7 @@ _AXES = {2: "BC", 3: "BTC", 4: "BTFC"}
 logger = logging.getLogger(__name__)
 
 
-class RuntimeBackbone:
+class RuntimeBackbone(BackboneBase):
     """A frozen graph that Essentia runs, as a `captum_concepts.backbones.protocol.Backbone`.
 
     Layers are nodes outside of functions; outputs of three axes are read as time and channels, of four as time,
@@ -49,6 +49,9 @@ class RuntimeBackbone:
     """
 
     device = torch.device("cpu")
+    sample_rate: int
+    patch_seconds: float
+    hop_samples: int
 
     def __init__(
         self,
@@ -71,6 +74,7 @@ class RuntimeBackbone:
         self.layers = tuple(layers)
         self.frontend = frontend
         self.sample_rate = frontend.sample_rate
+        self.patch_seconds = (frontend.patch_samples - sum(frontend.pad)) / frontend.sample_rate
         self.hop_samples = frontend.hop_samples if hop_seconds is None else round(hop_seconds * self.sample_rate)
         self.short = short
         self.step = step
@@ -85,7 +89,9 @@ class RuntimeBackbone:
         ).shape[1]
         self.classes = tuple(classes) or tuple(map(str, range(columns)))
         if len(self.classes) != columns:
-            raise InputError(f"classes: {len(self.classes)} names for {columns} outputs of {self.name}")
+            raise InputError(
+                f"classes: {len(self.classes)} names for {columns} outputs of {self.name}; give one for each"
+            )
         self.check_layers(self.layers)
 
     def fingerprint(self) -> str | None:
@@ -101,14 +107,14 @@ class RuntimeBackbone:
     def check_layers(self, layers: Sequence[str]) -> None:
         """Raise InputError, listing some that exist, unless all layers are nodes that TensorFlow can give."""
         if not layers:
-            raise InputError("layers is empty; name nodes of the graph")
+            raise InputError("layers=(): is empty; name nodes of the graph")
         outside = [node for node in self._nodes.values() if not node.inside]
         names = {node.name for node in outside}
         for layer in layers:
             if split_reference(layer)[0] not in names:
                 listed = choices(layer, computed(outside))
                 raise InputError(
-                    f"{self.name}: layer {short_repr(layer)} is not one of its layers; layers are: {listed}"
+                    f"{self.name}: layer={short_repr(layer)}: is not one of its layers; layers are: {listed}"
                 )
 
     def read(self, clip: Clip) -> Iterator[Patches]:
@@ -135,7 +141,7 @@ class RuntimeBackbone:
             size = activations[layer].shape[1]
             if size > MAX_DIRECTIONS:
                 raise InputError(
-                    f"layer {short_repr(layer)}: {size} numbers are too many for differences (at most "
+                    f"layer={short_repr(layer)}: {size} numbers are too many for differences (at most "
                     f"{MAX_DIRECTIONS}); choose a dense layer, or pool='time_freq'"
                 )
             found = self._derivatives(inputs, layer, np.eye(size), pool)
@@ -189,7 +195,7 @@ class RuntimeBackbone:
         for target in targets:
             if not 0 <= target < len(self.classes):
                 raise InputError(
-                    f"target={short_repr(target)} is out of range; {self.name} has 0 to {len(self.classes) - 1}"
+                    f"target={short_repr(target)}: is out of range; {self.name} has 0 to {len(self.classes) - 1}"
                 )
         return list(targets)
 
@@ -228,7 +234,7 @@ def _logits_node(nodes: dict[str, FlatNode], output: str) -> tuple[str, Callable
 
 def _axes(layer: str, values: np.ndarray) -> str:
     if values.ndim not in _AXES:
-        raise InputError(f"layer {short_repr(layer)} gives {values.ndim} axes; choose one that gives 2 to 4")
+        raise InputError(f"layer={short_repr(layer)}: gives {values.ndim} axes; choose one that gives 2 to 4")
     return _AXES[values.ndim]
 
 

@@ -49,9 +49,9 @@ def central_differences(
         InputError: the step is not positive, there are no directions, or the function gives another number of rows.
     """
     if not step > 0:
-        raise InputError(f"step={short_repr(step)} must be positive")
+        raise InputError(f"step={short_repr(step)}: must be positive")
     if not len(directions):
-        raise InputError("directions is empty; give at least one")
+        raise InputError("directions=(): is empty; give at least one")
     points = np.asarray(points)
     outputs = _called(function, points)
     shape = (len(points), outputs.shape[1], len(directions))

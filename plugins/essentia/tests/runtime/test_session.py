@@ -235,7 +235,7 @@ def test_sensitivities_along_cavs_at_a_map(backbones, tmp_path):
 
 def test_layers_and_targets_that_are_not_there(backbones):
     _, differences = backbones
-    with pytest.raises(InputError, match=r"essentia-musicnn: layer 'nowhere' is not one.*model/Sigmoid"):
+    with pytest.raises(InputError, match=r"essentia-musicnn: layer='nowhere': is not one.*model/Sigmoid"):
         differences.check_layers(["nowhere"])
     silence = torch.zeros(1, differences.frontend.patch_samples)
     with pytest.raises(InputError, match="target=3: is out of range"):
