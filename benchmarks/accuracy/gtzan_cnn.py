@@ -20,7 +20,7 @@ import numpy as np
 from captum_concepts_gtzan.augmentations import Augmentation
 from captum_concepts_gtzan.dataset import Track, Tracks, find_tracks
 from captum_concepts_gtzan.evaluation import Evaluation
-from captum_concepts_gtzan.experiments import Parting, cross_validate, pooled
+from captum_concepts_gtzan.experiments import SplitOptions, cross_validate, pooled
 from captum_concepts_gtzan.training import TrainingOptions
 from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
@@ -61,7 +61,7 @@ def regression(values: np.ndarray, tracks: Tracks, folds: int, seed: int) -> lis
     place = {track.track_id: number for number, track in enumerate(tracks.tracks)}
     labels, found = tracks.labels(), []
     for fold in range(1, folds + 1):
-        split = Parting(folds=folds, fold=fold, seed=seed).parts(tracks)
+        split = SplitOptions(folds=folds, fold=fold, seed=seed).parts(tracks)
         train = [place[track.track_id] for track in (*split.train, *split.validation)]
         test = [place[track.track_id] for track in split.test]
         pipeline = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))

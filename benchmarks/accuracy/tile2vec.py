@@ -42,7 +42,7 @@ from captum_concepts_tile2vec.classifiers import Predictions, predict_held_out, 
 from captum_concepts_tile2vec.data import Recording, folder_recordings, split_by_group
 from captum_concepts_tile2vec.discriminants import fit_discriminants
 from captum_concepts_tile2vec.embedding_analysis import cluster
-from captum_concepts_tile2vec.features import KeptFeatures, pooled
+from captum_concepts_tile2vec.features import CachedFeatures, pooled
 from captum_concepts_tile2vec.tiles import Tiles, find_tiles
 from captum_concepts_tile2vec.training import TrainingOptions, train
 from sklearn.metrics import adjusted_rand_score
@@ -69,7 +69,7 @@ BOOTSTRAPS = 1000
 
 def inputs(model: Tile2Vec, tiles: Tiles, cache: Path) -> Rows:
     """Rows (N, D) of all tiles from each of the inputs that are compared."""
-    kept = KeptFeatures(tiles, model.features, cache)
+    kept = CachedFeatures(tiles, model.features, cache)
     blocks = [kept.read(range(first, min(first + 64, len(tiles)))) for first in range(0, len(tiles), 64)]
     blank = untrained(model.settings, seed=0)
     wide = untrained(replace(model.settings, size=256), seed=0)
