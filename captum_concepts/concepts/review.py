@@ -100,7 +100,7 @@ def dropped_lines(names: Sequence[str], dropped: np.ndarray) -> list[str]:
     return [
         f"{short_repr(names[column])}: {dropped[column]} negative clips left out, "
         "because another clip of their group has the concept"
-        for column in np.flatnonzero(dropped)
+        for column in np.flatnonzero(dropped).tolist()
     ]
 
 

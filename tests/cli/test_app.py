@@ -218,13 +218,13 @@ def test_the_help_names_every_built_in_method(kind: str) -> None:
 def test_choices_are_those_of_the_library() -> None:
     from captum_concepts.attributions.builtin import METHODS
     from captum_concepts.backbones import layers
-    from captum_concepts.concepts import concept_set
+    from captum_concepts.concepts import review
     from captum_concepts.significance import corrections
 
     tree = ConceptHierarchy.from_edges(["a", "b"], [("a", "b", 1.0)])
     assert tuple(METHODS) == ATTRIBUTION_METHODS
     assert layers.POOLINGS == POOLINGS
-    assert concept_set.NEGATIVES == NEGATIVES
+    assert review.NEGATIVES == NEGATIVES
     assert tuple(corrections.CORRECTIONS) == CORRECTIONS
     assert set(AGREEMENT) <= set(evaluate_hierarchy(tree, {"b": "a"}, {"a": "a", "b": "a"}))
 
