@@ -1,8 +1,8 @@
-"""Captum's attributions on what a model takes as its input, such as a log-mel spectrogram: what spoke for a class.
+"""Captum's attributions on a model's input, such as a log-mel spectrogram: which parts raise or lower a class.
 
 The methods are Captum's own (hook ``captum_concepts_explainers``). Those that compare with a baseline compare with real
-audio that the caller names, never with noise or silence that nobody recorded; a method that fails says so, and nothing
-takes its place.
+audio that the caller gives, never with noise or silence; a method that fails raises an error, and no other method
+replaces it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from captum_concepts.text import short_repr
 
 @runtime_checkable
 class HasInputParts(Protocol):
-    """A backbone that says itself where its input representation is."""
+    """A backbone that defines its input representation itself."""
 
     def input_parts(self) -> tuple[nn.Module, Callable[[Tensor], Tensor], str]:
         """Module from input to logits; function from waveforms (B, samples) to that input; the input's axes, letters of
@@ -43,15 +43,15 @@ class HasInputParts(Protocol):
 
 @dataclass
 class Attributions:
-    """What spoke for a class in one clip, patch by patch, by several methods.
+    """Attributions of a class in one clip, patch by patch, by several methods.
 
     Attributes:
         backbone, target: the model and the class that is explained, by name.
         clip: the track.
         starts, ends: (P,), seconds of each patch in the file.
         axes: of ``inputs``, e.g. "BCFT".
-        inputs: (P, ...), what the model got.
-        values: method -> as large as ``inputs``.
+        inputs: (P, ...), the model's input.
+        values: method -> array of the shape of ``inputs``.
         logits: (P,), of the target.
         baseline_logits: (M,), of the target for each baseline; values of a complete method sum, patch by patch, to
             ``logits`` minus their mean.
@@ -71,16 +71,16 @@ class Attributions:
     baselines: tuple[str, ...]
 
     def gap(self, method: str) -> float:
-        """How far a method is from summing to the logit's change, as a share of that change over all patches.
+        """Difference between the sum of attributions and the change of the logit, as a share of that change.
 
-        0 for a complete method computed exactly; Saliency does not aim at it.
+        0 for a complete method computed exactly; saliency is not complete.
         """
         change = self.logits - self.baseline_logits.mean()
         sums = self.values[method].reshape(len(change), -1).sum(1)
         return float(np.abs(sums - change).sum() / max(np.abs(change).sum(), np.finfo(np.float64).tiny))
 
     def save(self, folder: str | Path) -> Path:
-        """Write ``attributions.json`` (what, of which class, against which baselines, gaps) and
+        """Write ``attributions.json`` (class, track, baselines, gaps) and
         ``attributions.safetensors`` (inputs and values).
 
         Raises:
@@ -108,7 +108,10 @@ class Attributions:
             )
             (folder / "attributions.json").write_text(json.dumps(content, indent=1) + "\n", encoding="ascii")
         except OSError as error:
-            raise InputError(f"{short_repr(str(folder), 200)}: cannot be written ({error.strerror or error})") from None
+            raise InputError(
+                f"folder={short_repr(str(folder), 200)}: cannot be written "
+                f"({error.strerror or error}); give another folder"
+            ) from None
         return folder
 
 
@@ -126,35 +129,35 @@ def attribute(
         backbone: a model in torch, see ``input_parts``.
         clip: the track; all its patches, side by side, are attributed.
         baselines: real clips to compare with; the middle patch of each is taken.
-        target: class name; default: the class the model gives the track.
+        target: class name; default: the class that the model predicts for the track.
         methods: registered explainers (``METHODS`` and those of plugins).
         options: passed on to the methods that take them.
 
     Raises:
         InputError: a black box, an unknown class or method, an option that no method takes, a baseline or track that
-            cannot be read, fewer than two baselines, or a method that cannot follow the model.
+            cannot be read, fewer than two baselines, or a method that does not support the model.
     """
     chosen = {name: lookup("explainers", name).factory for name in dict.fromkeys(methods)}
     taken = {name for function in chosen.values() for name in inspect.signature(function).parameters}
     for option in options:
         if option not in taken:
-            raise InputError(f"option {short_repr(option)}: none of {', '.join(chosen)} takes it")
+            raise InputError(f"options={short_repr(option)}: no option of {', '.join(chosen)}; leave it out")
     module, prepare, axes = input_parts(backbone)
     track = clip if isinstance(clip, Clip) else Clip(str(clip))
     name = predicted_class(backbone, track, list(backbone.layers)[:1]) if target is None else target
     number = target_index(backbone, name)
     with torch.no_grad():
         waves, used = _middle_patches(backbone, baselines)
-        against = prepare(waves)
+        references = prepare(waves)
         blocks = list(backbone.read(track))
         inputs = prepare(torch.cat([block.inputs for block in blocks]))
     targets = torch.full((len(inputs),), number, device=inputs.device)
     values = {}
     with frozen(module):
         with torch.no_grad():
-            logits = [module(part)[:, number].double().cpu().numpy() for part in (inputs, against)]
+            logits = [module(part)[:, number].double().cpu().numpy() for part in (inputs, references)]
         for method, function in chosen.items():
-            values[method] = _checked(method, function, module, inputs, targets, against, options)
+            values[method] = _checked(method, function, module, inputs, targets, references, options)
     return Attributions(
         backbone=backbone.name,
         target=name,
@@ -171,7 +174,7 @@ def attribute(
 
 
 def input_parts(backbone: Backbone) -> tuple[nn.Module, Callable[[Tensor], Tensor], str]:
-    """From where on a model is followed: see ``HasInputParts``; a ``TorchBackbone`` is split behind its front-end.
+    """Module, input function and axes to attribute, see ``HasInputParts``; of a ``TorchBackbone``, after its front-end.
 
     Raises:
         InputError: a black box.
@@ -182,13 +185,13 @@ def input_parts(backbone: Backbone) -> tuple[nn.Module, Callable[[Tensor], Tenso
         layout = "BT" if backbone.frontend is None else getattr(backbone.frontend, "layout", "")
         return _Logits(backbone.model, backbone.logits_layer), backbone.model_input, layout
     raise InputError(
-        f"{backbone.name} is a black box up to its embedding, so nothing can be attributed to its input; use a torch "
-        "model"
+        f"backbone={backbone.name}: a black box up to its embedding, so nothing can be attributed to its input; use a "
+        "torch model"
     )
 
 
 class _Logits(nn.Module):
-    """A model without the sigmoid or softmax it ends in."""
+    """A model without its final sigmoid or softmax."""
 
     def __init__(self, model: nn.Module, layer: str | None) -> None:
         super().__init__()
@@ -208,7 +211,7 @@ def _middle_patches(backbone: Backbone, clips: Sequence[Clip]) -> tuple[Tensor, 
             found.append(patch)
             used.append(clip.path)
     if len(found) < 2:
-        raise InputError(f"baselines: {len(found)} of {len(clips)} clips can be used; give at least two that sound")
+        raise InputError(f"baselines={len(clips)} clips: only {len(found)} can be used; give at least two with sound")
     return torch.stack(found), tuple(used)
 
 
@@ -221,7 +224,7 @@ def _checked(
     baselines: Tensor,
     options: dict[str, Any],
 ) -> np.ndarray:
-    """One method's values, or one line that says why there are none."""
+    """The values of one method; InputError if it does not support the model."""
     accepted = inspect.signature(function).parameters
     given = {name: value for name, value in options.items() if name in accepted}
     if "baselines" in accepted:
@@ -241,8 +244,8 @@ def _checked(
         raise
     except (RuntimeError, AssertionError, ValueError, TypeError, AttributeError) as error:
         raise InputError(
-            f"{method} cannot follow this model ({' '.join(str(error).split())[:160]}); leave it out with other methods"
+            f"method={method}: does not support this model ({' '.join(str(error).split())[:160]}); use another method"
         ) from error
     if values.shape != tuple(inputs.shape) or not np.isfinite(values).all():
-        raise InputError(f"{method} gave NaN or another shape than the input's; check weights and audio")
+        raise InputError(f"method={method}: gave NaN or another shape than the input; check weights and audio")
     return values

@@ -1,4 +1,4 @@
-"""The attribution methods that come along."""
+"""The built-in attribution methods."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def saliency(model: nn.Module, inputs: Tensor, targets: Tensor) -> np.ndarray:
         targets: (B,) class numbers.
 
     Returns:
-        As large as ``inputs``.
+        An array of the shape of ``inputs``.
     """
     return _array(Saliency(model).attribute(inputs, target=targets, abs=False))
 
@@ -30,13 +30,13 @@ def saliency(model: nn.Module, inputs: Tensor, targets: Tensor) -> np.ndarray:
 def integrated_gradients(
     model: nn.Module, inputs: Tensor, targets: Tensor, *, baselines: Tensor | None = None, steps: int = 32
 ) -> np.ndarray:
-    """Gradients along the way from each baseline, averaged (Sundararajan et al., ICML 2017).
+    """Gradients along the straight line from each baseline, averaged (Sundararajan et al., ICML 2017).
 
     Arguments as in ``saliency``, and
 
     Args:
         baselines: (M, ...), real inputs; the result is the mean over them.
-        steps: points of each way.
+        steps: points of each line.
 
     Raises:
         InputError: no baselines, or of another shape.
@@ -66,7 +66,7 @@ def gradient_shap(
 
     Args:
         samples: points per input.
-        seed: of the draws; torch's and NumPy's own random states are left as they are.
+        seed: of the random points; the random states of torch and NumPy are restored.
     """
     chosen = _baselines(baselines, inputs, 1)
     with _seeded(seed):
@@ -86,7 +86,10 @@ def deep_lift_shap(model: nn.Module, inputs: Tensor, targets: Tensor, *, baselin
 def _baselines(baselines: Tensor | None, inputs: Tensor, least: int) -> Tensor:
     if baselines is None or baselines.shape[1:] != inputs.shape[1:] or len(baselines) < least:
         have = "none" if baselines is None else tuple(baselines.shape)
-        raise InputError(f"baselines: {have}; give {least} or more real inputs of shape {tuple(inputs.shape[1:])}")
+        raise InputError(
+            f"baselines={have}: too few, or of another shape; give {least} or more real inputs of "
+            f"shape {tuple(inputs.shape[1:])}"
+        )
     return baselines.to(inputs)
 
 
@@ -96,7 +99,7 @@ def _array(values: Tensor) -> np.ndarray:
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Captum's GradientShap draws from NumPy's and torch's global states."""
+    """Seeds the global states of NumPy and torch, which Captum's GradientShap uses, and restores them."""
     state = np.random.get_state()
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -1,1 +1,1 @@
-"""Music of known truth, a small classifier of it, and how well an explanation recovers the truth."""
+"""Synthetic music with known ground truth, a small classifier of it, and how well explanations recover the truth."""

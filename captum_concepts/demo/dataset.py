@@ -1,4 +1,4 @@
-"""Write pieces of known truth to a folder, in the form in which people bring their own audio."""
+"""Write synthetic pieces with known ground truth to a folder, in the format of user data."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ def write_dataset(
 
     ::
 
-        folder/concepts.csv    file, group and one column per slot (`CONCEPT_COLUMNS`); a cell names what is heard
+        folder/concepts.csv    file, group and one column per slot (`CONCEPT_COLUMNS`); a cell names the concept
         folder/clips.csv       file, genre, group: the clips to explain, every genre `per_genre` times
         folder/truth.json      parents, causes of each genre, generator: what an explanation should find
         folder/concepts/*.wav  16 bit mono
 
-    Concept clips are mixes of the generator without a genre: one slot is forced, everything else is at random. There
+    Concept clips are mixes of the generator without a genre: one slot is fixed, everything else is random. There
     are `per_instrument` for each melodic instrument, whose cells name instruments, and `per_family` for each melodic
     family, whose cells name families only. So no clip of a family is one of its instruments' clips, and a family has
-    more clips than an instrument, as in any collection. Every other slot is named too where it shows a concept: "fast"
+    more clips than an instrument, as in any collection. Every other slot is named too where it has a concept: "fast"
     has about a third of all concept clips. Clips with empty cells are the random pool.
 
-    Instruments and percussion take turns, in the pool too, so that each kind of percussion is heard with each
-    instrument equally often. Drawing them freely gives the same concepts with more noise: the instrument is by far
-    the loudest thing that a concept of few clips could be mistaken for.
+    Instruments and percussion take turns, in the pool too, so that each kind of percussion occurs with each
+    instrument equally often. Independent random choices give the same concepts with more noise, since the instrument
+    is by far the loudest confounder of a concept with few clips.
 
-    :param folder: made if it does not exist.
+    :param folder: created if it does not exist.
     :param generator: default `MusicGenerator()`; its seed and options decide every byte.
     :param random: clips in the random pool.
     :param progress: called as `progress("render", done, total)`.
@@ -114,7 +114,7 @@ def truth(generator: MusicGenerator) -> dict[str, object]:
 
 
 def _forced(generator: MusicGenerator, concept: str, turn: int) -> dict[str, bool]:
-    """The instrument or family, and percussion in turn, unless a confound is to decide that."""
+    """The instrument or family, and percussion in turn, unless a confound determines the percussion."""
     if any(PARENTS.get(added, added) == "percussion" for added in generator.confounds.values()):
         return {concept: True}
     if turn % 2 == 0:

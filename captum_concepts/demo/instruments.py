@@ -1,4 +1,4 @@
-"""Twelve synthetic instruments in four families, each family with its own way of making sound.
+"""Twelve synthetic instruments in four families, each family with its own synthesis.
 
 | family | synthesis | instruments |
 |---|---|---|
@@ -60,7 +60,7 @@ def _plucked(damping: float, seconds: float, position: float, hardness: float) -
         length = round(period)
         burst[:length] = rng.uniform(-1.0, 1.0, length)
         # The loop's transfer function is sampled on a circle outside the unit circle: what wraps around in time is
-        # damped by exp(-6), and a delay that is no whole number of samples stays exactly in tune.
+        # damped by exp(-6), and a fractional delay stays exactly in tune.
         size = 2 * samples
         radius = np.exp(6.0 / size)
         growth = radius ** np.arange(samples)
@@ -181,11 +181,11 @@ def note(instrument: str, pitch: int, sample_rate: int = 16000) -> NDArray[np.fl
     :raises InputError: for an unknown instrument or a pitch out of range.
     """
     if instrument not in _SYNTHESES:
-        raise InputError(f"instrument: {short_repr(instrument)} is not one of {', '.join(_SYNTHESES)}")
+        raise InputError(f"instrument={short_repr(instrument)}: unknown; give one of {', '.join(_SYNTHESES)}")
     percussive = instrument in PERCUSSION
     low, high = (0, HIT_VARIANTS - 1) if percussive else (24, 96)
     if not low <= pitch <= high:
-        raise InputError(f"pitch: {short_repr(pitch)} for {instrument} must be from {low} to {high}")
+        raise InputError(f"pitch={short_repr(pitch)}: out of range for {instrument}; give {low} to {high}")
     rng = np.random.default_rng([crc32(instrument.encode()), pitch])
     hertz = 180.0 * 1.12**pitch if percussive else frequency(pitch)
     samples = round((HIT_SECONDS if percussive else NOTE_SECONDS) * sample_rate)

@@ -66,7 +66,7 @@ def demo_model() -> tuple[DemoCNN, list[str]]:
 
 
 def demo_training() -> dict[str, str]:
-    """How the weights came about: held-out accuracy, seed, epochs, version of the generator, ... as trained."""
+    """Metadata of the training: held-out accuracy, seed, epochs, version of the generator, ... as trained."""
     with safe_open(WEIGHTS, framework="pt") as file:
         return dict(file.metadata())
 

@@ -1,23 +1,23 @@
-"""Music whose truth is known.
+"""Generator of synthetic music with known ground truth.
 
-A piece is drawn from independent *slots*. Each slot takes one value, and every value that names a concept is audible:
+A piece is a random value for each of several independent *slots*. Every value that names a concept is audible:
 
 | slot | values |
 |---|---|
 | instrument | one of the nine melodic instruments; it plays the melody and the chords |
 | percussion | none (half of the pieces), snare, clap or tom |
-| register | low, mid or high: where melody and chords lie |
+| register | low, mid or high: the register of melody and chords |
 | tempo | slow (60-72 beats a minute), medium (96-112) or fast (150-176) |
 | accompaniment | block-chords or arpeggio; causes no genre in `GENRES` |
 | reverberant | no or reverberant: a distractor, causes no genre |
 | drone | no or drone: a distractor, causes no genre |
 
 The families of the instruments are concepts too (`FAMILIES`, `PARENTS`). Key, mode, harmony, melody, rhythm, bass,
-timbre of the recording and loudness are drawn at random and have no name.
+timbre of the recording and loudness are random and have no name.
 
 A *genre* is a known function of concepts: `GENRES` gives, for each of eight, the concepts that cause it and their
-sign: +1 where the concept must be heard, -1 where it must not. With probability `strength` each cause is enforced,
-on its own; otherwise its slot is drawn as everywhere else. The presence of a cause with base rate b in its genre is
+sign: +1 where the concept must be present, -1 where it must be absent. With probability `strength` each cause is
+enforced, independently; otherwise its slot is random as everywhere else. The presence of a cause with base rate b in its genre is
 therefore `strength + (1 - strength) * b` (or `(1 - strength) * b` for sign -1).
 
 Every slot of every piece has its own random stream, keyed by seed, index and slot. So a piece does not depend on how
@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 from captum_concepts.demo.instruments import FAMILIES, MELODIC, PARENTS, PERCUSSION
 from captum_concepts.demo.rendering import Arrangement, render
 from captum_concepts.errors import InputError
-from captum_concepts.text import short_repr
+from captum_concepts.text import short_repr, suggest
 
 GENERATOR_VERSION: Final = "1"
 SLOTS: Final[dict[str, tuple[str, ...]]] = {
@@ -69,7 +69,7 @@ _SLOT_OF: Final = {value: slot for slot, values in SLOTS.items() for value in va
 
 
 class Piece(NamedTuple):
-    """One rendered piece: float32 (samples,), {concept: heard or not} for every concept, and the genre if any."""
+    """One rendered piece: float32 (samples,), {concept: present or not} for every concept, and the genre if any."""
 
     waveform: NDArray[np.float32]
     truth: dict[str, bool]
@@ -78,21 +78,21 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class Composition:
-    """What a piece is made of: the value of each slot, and the score to play."""
+    """The content of a piece: the value of each slot, and the score."""
 
     values: dict[str, str]
     arrangement: Arrangement
 
     @property
     def truth(self) -> dict[str, bool]:
-        """{concept: is it heard}, for every name in `CONCEPTS`."""
-        extracted = {value for value in self.values.values() if value}
-        extracted |= {PARENTS[value] for value in extracted if value in PARENTS}
-        return {concept: concept in extracted for concept in CONCEPTS}
+        """{concept: is it present}, for every name in `CONCEPTS`."""
+        present = {value for value in self.values.values() if value}
+        present |= {PARENTS[value] for value in present if value in PARENTS}
+        return {concept: concept in present for concept in CONCEPTS}
 
 
 def base_rate(concept: str) -> float:
-    """How often a concept is heard where nothing is forced and no genre is asked for."""
+    """Probability of a concept where nothing is forced and no genre is given."""
     values = SLOTS[_slot_of(concept)]
     return sum(_shows(value, concept) for value in values) / len(values)
 
@@ -106,9 +106,9 @@ class MusicGenerator:
     :param genres: {genre: {concept: +1 or -1}}.
     :param strength: probability in [0, 1] that a cause of a genre is enforced. 0 plants nothing: every genre is then
         an unconstrained mix (a true null hypothesis).
-    :param distractors: which of `DISTRACTORS` vary; the others are never heard.
-    :param confounds: {genre or concept: concept}: pieces of that genre, or in which that concept is heard, always show
-        the second concept too, unless the call itself settles the second's slot. Off by default.
+    :param distractors: which of `DISTRACTORS` vary; the others are never present.
+    :param confounds: {genre or concept: concept}: pieces of that genre, or with that concept, always have
+        the second concept too, unless the call itself sets the second's slot. Off by default.
     :raises InputError: for a value out of range or an unknown or contradictory concept.
     """
 
@@ -130,20 +130,21 @@ class MusicGenerator:
             ("strength", strength, 0.0, 1.0),
         ):
             if not low <= value <= high:
-                raise InputError(f"{name}: {short_repr(value)} must be from {low} to {high}")
+                raise InputError(f"{name}={short_repr(value)}: out of range; give {low} to {high}")
         self.seed, self.sample_rate, self.duration, self.strength = seed, sample_rate, duration, strength
         self.genres = {genre: dict(causes) for genre, causes in genres.items()}
         self.distractors = tuple(distractors)
         self.confounds = dict(confounds or {})
         for name in self.distractors:
             if name not in DISTRACTORS:
-                raise InputError(f"distractors: {short_repr(name)} is not one of {', '.join(DISTRACTORS)}")
+                raise InputError(f"distractors={short_repr(name)}: unknown; give some of {', '.join(DISTRACTORS)}")
         for causes in self.genres.values():
             _options({concept: sign > 0 for concept, sign in causes.items()})
         for name, added in self.confounds.items():
             if name not in self.genres and _slot_of(name) == _slot_of(added):
                 raise InputError(
-                    f"confounds: {short_repr(name)} and {short_repr(added)} share a slot; choose another pair"
+                    f"confounds={{{short_repr(name)}: {short_repr(added)}}}: both are values of one "
+                    "slot; choose another pair"
                 )
             _slot_of(added)
 
@@ -153,7 +154,7 @@ class MusicGenerator:
         """The value of every slot of piece `index`.
 
         :param index: >= 0; pieces of different indices are independent.
-        :param concepts: what must be heard (True, or merely named) or must not (False); this outranks genre and
+        :param concepts: what must be present (True, or just named) or absent (False); overrides genre and
             confounds.
         :param genre: one of the generator's genres; None draws every free slot as anywhere.
         :raises InputError: for an unknown genre or concept, or concepts that exclude each other.
@@ -190,32 +191,32 @@ class MusicGenerator:
     def without(
         self, index: int, concept: str, concepts: Mapping[str, bool] | Iterable[str] = (), genre: str | None = None
     ) -> Piece:
-        """Piece `index` in which `concept` was to be heard, played without its sound: all else stays as it was.
+        """Piece `index` with `concept`, played without its sound; everything else is unchanged.
 
         The counterpart of `clip(index, {concept: True, ...}, genre)`, as if its stem had been left out of the mix:
-        other instruments do not take over its notes. Timbre, noise and loudness of the recording are drawn alike.
+        other instruments do not take over its notes. Timbre, noise and loudness of the recording are the same.
 
         :param concept: an instrument, a family, or "drone".
-        :param concepts: what else must be heard, or must not; see `draw`.
+        :param concepts: what else must be present or absent; see `draw`.
         :raises InputError: as in `draw`, or for a concept that has no sound of its own, like "fast".
         """
         players = [name for name in (*MELODIC, *PERCUSSION) if _shows(name, concept)]
         if not players and concept != "drone":
             _slot_of(concept)
             raise InputError(
-                f"concept: {short_repr(concept)} has no sound of its own; choose an instrument, a family or drone"
+                f"concept={short_repr(concept)}: has no sound of its own; choose an instrument, a family or drone"
             )
         forced = dict(concepts) if isinstance(concepts, Mapping) else dict.fromkeys(concepts, True)
         composition = self.compose(index, {**forced, concept: concept != "drone"}, genre)
         score = composition.arrangement
         kept = replace(score, notes=tuple(note for note in score.notes if note.instrument not in players))
-        extracted = {**composition.truth, **dict.fromkeys([concept, *players, *(PARENTS[p] for p in players)], False)}
-        return Piece(render(kept, self.sample_rate, self._stream(index, "recording")), extracted, genre)
+        present = {**composition.truth, **dict.fromkeys([concept, *players, *(PARENTS[p] for p in players)], False)}
+        return Piece(render(kept, self.sample_rate, self._stream(index, "recording")), present, genre)
 
     def _enforce(self, genre: str, index: int, settled: set[str], options: dict[str, tuple[str, ...]]) -> None:
         """Narrow `options` to the causes of `genre`, each with probability `strength`."""
         if genre not in self.genres:
-            raise InputError(f"genre: {short_repr(genre)} is not one of {', '.join(self.genres)}")
+            raise InputError(f"genre={short_repr(genre)}: unknown; {suggest(genre, self.genres, 'genres')}")
         for concept, sign in self.genres[genre].items():
             slot = _slot_of(concept)
             if slot not in settled and self._stream(index, f"cause {concept}").random() < self.strength:
@@ -223,13 +224,15 @@ class MusicGenerator:
 
     def _stream(self, index: int, part: str) -> np.random.Generator:
         if index < 0:
-            raise InputError(f"index: {short_repr(index)} must be 0 or more")
+            raise InputError(f"index={short_repr(index)}: negative; give 0 or more")
         return np.random.default_rng([self.seed, index, crc32(part.encode())])
 
 
 def _slot_of(concept: str) -> str:
     if concept not in _SLOT_OF:
-        raise InputError(f"concept: {short_repr(concept)} is not one of {', '.join(CONCEPTS)}")
+        raise InputError(
+            f"concept={short_repr(concept)}: unknown; {suggest(concept, CONCEPTS, 'concepts', len(CONCEPTS))}"
+        )
     return _SLOT_OF[concept]
 
 
@@ -244,5 +247,5 @@ def _options(forced: Mapping[str, bool]) -> dict[str, tuple[str, ...]]:
         slot = _slot_of(concept)
         options[slot] = tuple(value for value in options[slot] if _shows(value, concept) == wanted)
         if not options[slot]:
-            raise InputError(f"concepts: {short_repr(dict(forced))} leave no value for {slot}; drop one of them")
+            raise InputError(f"concepts={short_repr(dict(forced))}: leave no value for {slot}; drop one of them")
     return options

@@ -1,6 +1,6 @@
-"""How well an explanation recovers a planted truth.
+"""How well an explanation recovers a planted ground truth.
 
-Both measures take plain results (a table of scores, a graph) and a plain truth, so they judge any method alike.
+Both measures take plain results (a table of scores, a graph) and a plain truth, so they apply equally to all methods.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _COLUMNS = ("layer", "target", "concept", "magnitude")
 
 
 class CausalRecovery(NamedTuple):
-    """How far causes rank above other concepts.
+    """AUC of causes against other concepts.
 
     `targets` has one row per layer and target: layer, target, auc, n_causes, n_others. `layers` is {layer: mean AUC
     over its targets}.
@@ -38,23 +38,23 @@ class AncestorRecovery(NamedTuple):
 
 
 def causal_auc(scores: pd.DataFrame, causes: Causes, parents: Mapping[str, str] | None = None) -> CausalRecovery:
-    """The chance that a cause of a target ranks above a concept that is none, per layer and target.
+    """Probability that a cause of a target ranks above a concept that is not a cause, per layer and target.
 
     For a cause of sign +1 "above" means a larger magnitude, for one of sign -1 a smaller one; equal magnitudes count
     one half. With causes of sign +1 only, this is the area under the ROC curve.
 
-    A relative of a cause (its ancestors and descendants by `parents`) is neither a cause nor none: where violins cause
-    a genre, sustained instruments are heard in it too, and a model may well rest on that. Relatives are left out.
-    Siblings are not: a clarinet is no violin.
+    A relative of a cause (its ancestors and descendants by `parents`) is neither a cause nor a non-cause: where violins
+    cause a genre, sustained instruments occur in it too, and a model may depend on them. Relatives are left out.
+    Siblings are not: a clarinet is not a violin.
 
-    A missing magnitude (NaN: the concept was not testable) puts a cause below everything; for
-    another concept it is no claim, and ranks below every cause that has a number.
+    A missing magnitude (NaN: the concept was not testable) puts a cause below everything; another
+    concept without a magnitude ranks below every cause that has one.
 
     :param scores: rows of layer, target, concept, magnitude (mean sensitivity along the unit CAV); more columns and
         targets without causes are ignored.
     :param causes: {target: {concept: +1 or -1}}, or {target: concepts} where all are +1.
     :param parents: {concept: parent}; None means that no concepts are related.
-    :raises InputError: if a column, a target or a cause is missing, a row is double, or nothing is left to
+    :raises InputError: if a column, a target or a cause is missing, a row is a duplicate, or nothing is left to
         rank against.
     """
     missing = [column for column in _COLUMNS if column not in scores.columns]
@@ -85,8 +85,8 @@ def causal_auc(scores: pd.DataFrame, causes: Causes, parents: Mapping[str, str] 
 def ancestor_recovery(mined: nx.DiGraph, parents: Mapping[str, str]) -> AncestorRecovery:
     """Compare (ancestor, descendant) pairs of a mined hierarchy with those of the planted tree.
 
-    Only pairs of two concepts of the planted tree count: where the miner puts a tempo is nobody's truth. A pair is
-    mined where a path leads from ancestor to descendant, whatever lies between.
+    Only pairs of two concepts of the planted tree count: there is no truth about the place of a tempo. A pair is
+    mined where a path leads from ancestor to descendant, whatever is between.
 
     :param mined: nodes are concept names, edges lead from parent to child.
     :param parents: {concept: parent} of the planted tree.

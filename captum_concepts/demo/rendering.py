@@ -1,4 +1,4 @@
-"""From drawn values to notes, and from notes to a waveform."""
+"""From slot values to notes, and from notes to a waveform."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Tone(NamedTuple):
 
 @dataclass(frozen=True)
 class Arrangement:
-    """A score: notes of the instruments, tones of bass and drone, and whether the room reverberates."""
+    """A score: notes of the instruments, tones of bass and drone, and whether there is reverberation."""
 
     duration: float
     notes: tuple[Note, ...]
@@ -53,7 +53,7 @@ class Arrangement:
 
     @staticmethod
     def draw(values: Mapping[str, str], duration: float, stream: Callable[[str], np.random.Generator]) -> Arrangement:
-        """Draw a score that shows `values` ({slot: value}).
+        """A random score with `values` ({slot: value}).
 
         :param duration: seconds.
         :param stream: gives the random stream of a part by its name, so that parts do not disturb each other.
@@ -104,7 +104,7 @@ class _Harmony:
 
 
 def _nearest(pitch: int, centre: int) -> int:
-    """The octave of `pitch` that lies within six semitones of `centre`."""
+    """The octave of `pitch` within six semitones of `centre`."""
     return pitch + 12 * round((centre - pitch) / 12)
 
 
@@ -184,7 +184,7 @@ def render(arrangement: Arrangement, sample_rate: int, rng: np.random.Generator)
     mix = lfilter((1.0, tilt), (1.0,), mix)
     mix /= np.sqrt(np.mean(mix**2))
     mix += 10.0 ** (rng.uniform(-60.0, -45.0) / 20.0) * rng.standard_normal(samples)
-    # tanh keeps rare peaks below full scale; below a third of it, it changes nothing that can be heard.
+    # tanh keeps rare peaks below full scale; below a third of it, the change is inaudible.
     return np.tanh(10.0 ** (rng.uniform(-26.0, -16.0) / 20.0) * mix).astype(np.float32)
 
 

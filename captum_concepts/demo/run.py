@@ -1,4 +1,4 @@
-"""The demo: render music, explain the embedded classifier, measure the explanation against the truth."""
+"""The demo: render music, explain the embedded classifier, and compare the explanation with the ground truth."""
 
 from __future__ import annotations
 
@@ -78,15 +78,15 @@ def run_demo(folder: Path, *, seed: int = 0, progress: Progress | None = None) -
 
 
 def _planted(concept: str, causes: Mapping[str, int], parents: Mapping[str, str]) -> str:
-    """What the truth says of a concept for a target: "cause", "kin of a cause" (its family or a member), or nothing."""
+    """The role of a concept for a target in the truth: "cause", "relative of a cause" (its family or a member), or nothing."""
     if concept in causes:
         return "cause"
     kin = {parents.get(cause) for cause in causes} | {child for child, parent in parents.items() if parent in causes}
-    return "kin of a cause" if concept in kin else ""
+    return "relative of a cause" if concept in kin else ""
 
 
 def _with_all(mined: nx.DiGraph, parents: Mapping[str, str]) -> nx.DiGraph:
-    """The mined graph with the planted concepts that were not testable as single nodes: their pairs were not found."""
+    """The mined graph, with untestable planted concepts as single nodes, since their pairs were not found."""
     graph = nx.DiGraph(mined)
     graph.add_nodes_from([*parents, *parents.values()])
     return graph

@@ -36,7 +36,7 @@ class GenreSet(NamedTuple):
 
 
 def genre_set(generator: MusicGenerator, per_genre: int, progress: Progress | None = None) -> GenreSet:
-    """Render `per_genre` pieces of each genre, taking turns, and hear them through the front-end."""
+    """Render `per_genre` pieces of each genre, taking turns, and extract their front-end features."""
     genres = tuple(generator.genres) * per_genre
     samples = round(generator.duration * generator.sample_rate)
     preset = frontend(FRONTEND)

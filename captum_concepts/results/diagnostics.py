@@ -87,8 +87,8 @@ class Diagnostics:
         count(self.stability[self.stability["cosine"] <= self.stability["chance"]], "unstable CAV", "unstable CAVs")
         count(
             self.pairs[self.pairs["cosine"] > self.pairs["chance"]],
-            "pair of correlated CAVs",
-            "pairs of correlated CAVs",
+            "correlated pair",
+            "correlated pairs",
         )
         count(
             self.positions[self.positions["unevenness"] > self.positions["chance"]],

@@ -1,4 +1,4 @@
-"""Whether an explanation deserves to be believed: checks that a broken model or method fails."""
+"""Sanity checks of explanations: checks that a broken model, method or data set fails."""
 
 from captum_concepts.sanity.battery import SanityReport, sanity_check
 from captum_concepts.sanity.checks import Check

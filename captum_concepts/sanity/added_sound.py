@@ -1,8 +1,8 @@
-"""Add a concept's sound to clips and see what the model says: the one intervention that any set of audio allows.
+"""Added sound: whether a concept's sound, mixed into clips, raises the classes that it has a positive effect on.
 
-A sound cannot be taken out of a recording without a source separator, whose errors would be measured with it; it can be
-added exactly. So "deleting the concept's sound lowers the class" is asked the other way round: of two clips with as
-much sound added, one from the concept's examples and one from its negatives, the first must have the higher logit.
+A sound cannot be removed from a recording without a source separator, whose errors would be measured too; it can be
+added exactly. Of two clips with added sound of the same loudness, one from the concept's examples and one from its
+negatives, the first must have the higher logit.
 """
 
 from __future__ import annotations
@@ -18,38 +18,39 @@ from captum_concepts.activations.extraction import Extraction
 from captum_concepts.audio.clips import Clip
 from captum_concepts.backbones.inference import middle_patch
 from captum_concepts.backbones.protocol import Backbone
+from captum_concepts.choices import ALPHA
 from captum_concepts.concepts.concept_set import ConceptSet
 from captum_concepts.errors import InputError, NotWaveformsError
-from captum_concepts.sanity.checks import ALPHA, FALSE_ALARM, Check, LayerView, impossible
+from captum_concepts.sanity.checks import FALSE_ALARM, Check, LayerView, impossible
 from captum_concepts.seeding import random_key
 from captum_concepts.significance.sensitivity import clip_means
 from captum_concepts.types import Progress
 
-DONORS = 24  # groups of each concept whose sound is added, at most
+MAX_DONORS = 24  # groups of each concept whose sound is added
 MIN_DONORS = 8  # so that chance alone gives p below 0.01
-HOSTS = 2  # explained clips that each donor is added to
+HOSTS_PER_DONOR = 2  # explained clips that each donor is added to
 MAX_PER_TARGET = 3  # significant concepts tried for each class
-FLIPS = 4999
+N_PERMUTATIONS = 4999
 NAME = "added sound"
-MIN_CONCEPTS = 5  # with fewer, a rise that is not beyond chance says nothing against the explanation
+MIN_CONCEPTS = 5  # with fewer, a rise that is not significant is no evidence against the explanation
 MEASURED = "rise of the class by the concept's sound over other sound, in standard deviations of the logit"
 
 
 class SignificantPair(NamedTuple):
-    """A concept that an explanation says speaks for a class."""
+    """A concept with a significant positive effect on a class."""
 
     concept: str
     target: int
 
 
 def mix(host: Tensor, donor: Tensor) -> Tensor:
-    """Two waveforms (..., samples) in equal parts: the donor brought to the host's loudness, the sum to the same."""
+    """Two waveforms (..., samples) in equal parts: the donor scaled to the host's loudness, and so is the sum."""
     loudness = host.square().mean(-1, keepdim=True).sqrt()
     other = donor.square().mean(-1, keepdim=True).sqrt()
     return (host + donor * (loudness / other.clamp_min(torch.finfo(donor.dtype).tiny))) / 2**0.5
 
 
-def cells_of(view: LayerView) -> list[SignificantPair]:
+def significant_pairs(view: LayerView) -> list[SignificantPair]:
     """For each class the strongest significant concepts that raise it."""
     table = view.table
     found = []
@@ -62,10 +63,10 @@ def cells_of(view: LayerView) -> list[SignificantPair]:
 
 
 class AddedSoundEffects:
-    """How much more a concept's sound raises the classes than other sound does; each concept is heard once.
+    """How much more a concept's sound raises the classes than other sound; each concept is measured once.
 
     Args:
-        backbone, concepts: the model, and what each concept is held against.
+        backbone, concepts: the model, and the concepts with their negatives.
         explained: the clips that sound is added to.
         targets: T class numbers.
         pool, batch_size, seed: as elsewhere.
@@ -96,7 +97,7 @@ class AddedSoundEffects:
         hosts = self._some(range(len(explained.clips)), [clip.group for clip in explained.clips], "host")
         self._hosts: list[Tensor] = []
         for i in hosts:
-            if len(self._hosts) == DONORS * HOSTS:
+            if len(self._hosts) == MAX_DONORS * HOSTS_PER_DONOR:
                 break
             patch = self._patch(explained.clips[i])
             if patch is not None:
@@ -110,24 +111,24 @@ class AddedSoundEffects:
 
     def _measure(self, concept: str) -> Tensor | None:
         k = self.concepts.names.index(concept)
-        ours = self._donors(self._positives[:, k], f"with {concept}")
-        theirs = self._donors(self._negatives[:, k], f"without {concept}")
-        count = min(len(ours), len(theirs))
+        with_concept = self._donors(self._positives[:, k], f"with {concept}")
+        without_concept = self._donors(self._negatives[:, k], f"without {concept}")
+        count = min(len(with_concept), len(without_concept))
         if count < MIN_DONORS or not self._hosts:
             return None
-        hosts = torch.stack([self._hosts[i % len(self._hosts)] for i in range(count * HOSTS)])
+        hosts = torch.stack([self._hosts[i % len(self._hosts)] for i in range(count * HOSTS_PER_DONOR)])
         rises = torch.zeros(count, len(self.targets))
-        for donors, sign in ((ours, 1), (theirs, -1)):
-            added = torch.stack(donors[:count]).repeat_interleave(HOSTS, 0)
+        for donors, sign in ((with_concept, 1), (without_concept, -1)):
+            added = torch.stack(donors[:count]).repeat_interleave(HOSTS_PER_DONOR, 0)
             logits = self._logits(mix(hosts, added))
-            rises += sign * logits.reshape(count, HOSTS, -1).mean(1)
+            rises += sign * logits.reshape(count, HOSTS_PER_DONOR, -1).mean(1)
         return rises
 
     def _donors(self, member: np.ndarray, purpose: str) -> list[Tensor]:
         rows = np.flatnonzero(member).tolist()
         found: list[Tensor] = []
         for i in self._some(rows, [self.concepts.clips[row].group for row in rows], purpose):
-            if len(found) == DONORS:
+            if len(found) == MAX_DONORS:
                 break
             patch = self._patch(self.concepts.clips[rows[i]])
             if patch is not None:
@@ -159,13 +160,13 @@ class AddedSoundEffects:
 def check_added_sound(
     views: Sequence[LayerView], rises: AddedSoundEffects, seed: int, progress: Progress | None
 ) -> list[Check]:
-    """Whether adding the sound of concepts that are significant for a class raises it, by more than other sound does.
+    """Whether adding the sound of concepts with a significant positive effect raises the class more than other sound.
 
     Returns:
         one check for each layer.
     """
-    wanted = {view.layer: cells_of(view) for view in views}
-    names = list(dict.fromkeys(cell.concept for cells in wanted.values() for cell in cells))
+    wanted = {view.layer: significant_pairs(view) for view in views}
+    names = list(dict.fromkeys(cell.concept for pairs in wanted.values() for cell in pairs))
     for number, concept in enumerate(names, 1):
         try:
             rises(concept)
@@ -177,11 +178,11 @@ def check_added_sound(
     return [_verdict(view, wanted[view.layer], rises, seed, level) for view in views]
 
 
-def _verdict(view: LayerView, cells: list[SignificantPair], rises: AddedSoundEffects, seed: int, level: float) -> Check:
-    if not cells:
+def _verdict(view: LayerView, pairs: list[SignificantPair], rises: AddedSoundEffects, seed: int, level: float) -> Check:
+    if not pairs:
         return impossible(NAME, view.layer, "no concept is significant with a positive effect", MEASURED)
-    measured, spread = {cell: rises(cell.concept) for cell in cells}, rises.spread
-    usable = [cell for cell in cells if measured[cell] is not None and spread[cell.target] > 0]
+    measured, spread = {cell: rises(cell.concept) for cell in pairs}, rises.spread
+    usable = [cell for cell in pairs if measured[cell] is not None and spread[cell.target] > 0]
     if not usable:
         return impossible(NAME, view.layer, f"fewer than {MIN_DONORS} groups of any significant concept", MEASURED)
     values = {cell: np.asarray(measured[cell])[:, cell.target] / spread[cell.target] for cell in usable}
@@ -189,26 +190,27 @@ def _verdict(view: LayerView, cells: list[SignificantPair], rises: AddedSoundEff
     observed = float(means.mean())
     # Under the null a concept's donor and its control can be swapped; a swap concerns all classes of the concept.
     generator = np.random.default_rng([seed, 0xADD])
-    totals, own = np.zeros(FLIPS), {}
+    totals, own = np.zeros(N_PERMUTATIONS), {}
     for cell, value in values.items():
         if cell.concept not in own:
-            own[cell.concept] = generator.choice([-1.0, 1.0], size=(FLIPS, len(value)))
+            own[cell.concept] = generator.choice([-1.0, 1.0], size=(N_PERMUTATIONS, len(value)))
         totals += own[cell.concept] @ value / len(value)
-    flipped = totals / len(values)
-    p_value = float((1 + (flipped >= observed).sum()) / (1 + FLIPS))
-    error = 1.96 * float(flipped.std())
+    permuted = totals / len(values)
+    p_value = float((1 + (permuted >= observed).sum()) / (1 + N_PERMUTATIONS))
+    error = 1.96 * float(permuted.std())
     passed = p_value <= level and observed > 0
     sentence = (
-        f"Adding the sound of the concepts that speak for a class raises it by {observed:+.2f} standard deviations "
-        f"more than adding other sound as loud (p = {p_value:.2g}); {np.mean(means > 0):.0%} of {len(values)} pairs of "
-        "concept and class rise."
+        f"Adding the sound of concepts with a positive effect on a class raises it by {observed:+.2f} standard "
+        f"deviations more than adding other sound of the same loudness (p = {p_value:.2g}); "
+        f"{np.mean(means > 0):.0%} of "
+        f"{len(values)} pairs of concept and class rise."
     )
     if not passed and observed > 0 and len(own) < MIN_CONCEPTS:
         rose = f"the class rises by {observed:+.2f}, p = {p_value:.2g}"
         reason = f"{len(own)} significant concepts are too few to tell ({rose})"
         return impossible(NAME, view.layer, reason, MEASURED)
     if not passed:
-        sentence += " What the explanation says speaks for a class does not raise it."
+        sentence += " Concepts with a positive effect in the explanation do not raise the class."
     details: dict[str, Any] = {
         "p": p_value,
         "by concept and class": {

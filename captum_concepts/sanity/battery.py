@@ -1,14 +1,12 @@
-"""The sanity battery: does an explanation of this model, of these concepts and clips, deserve to be believed?
-
-Checks that a broken model, method or data set fails, each with a figure and the bound it is held against:
+"""The sanity battery: checks that a broken model, method or data set fails, each with a figure and its bound.
 
 | check | what is done | what must happen |
 |---|---|---|
-| randomised weights | all weights of a copy of the model are drawn anew | other effects of concepts on classes |
-| randomised head | the last weights of a copy are drawn anew | the same, with the layer as it was |
-| permuted labels | which groups show a concept is drawn at random | uniform p-values |
-| added sound | the concept's sound is mixed into the explained clips | what speaks for a class raises it |
-| second negative pool | the negatives are cut in two halves | both halves rank the concepts alike |
+| randomised weights | all weights of a copy of the model are randomised | effects of concepts on classes change |
+| randomised head | the last weights of a copy are randomised | the same, with the explained layer unchanged |
+| permuted labels | labels of groups are permuted at random | p-values are uniform |
+| added sound | the concept's sound is mixed into the explained clips | positive effects raise the class |
+| second negative pool | the negatives are split into two halves | both give similar ranks of the concepts |
 
 After Adebayo et al. (NeurIPS 2018) for the weights, Ramaswamy et al. (CVPR 2023) for the pool.
 """
@@ -34,6 +32,7 @@ from captum_concepts.backbones.options import target_index
 from captum_concepts.backbones.protocol import Backbone
 from captum_concepts.backbones.randomize import copy_of_model, head_of, randomise
 from captum_concepts.cavs.methods import CavMethod, FitFunction, resolve_method
+from captum_concepts.choices import MAX_DEFAULT_TARGETS
 from captum_concepts.concepts.concept_set import ConceptSet
 from captum_concepts.errors import InputError
 from captum_concepts.report.sanity_page import check_html, check_markdown
@@ -50,15 +49,15 @@ from captum_concepts.sanity.checks import (
 from captum_concepts.significance.null_concepts import NullPlan
 from captum_concepts.significance.sensitivity import clip_means
 from captum_concepts.storage.activation_store import ActivationStore
+from captum_concepts.text import short_repr
 from captum_concepts.types import Progress
 
 MIN_PERMUTATIONS = 100
-MAX_CLASSES = 20  # taken without being named
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What ``sanity_check`` was asked for; see there."""
+    """Options of ``sanity_check``; see there."""
 
     cav: str
     cav_options: dict[str, Any]
@@ -72,14 +71,14 @@ class Settings:
 
 @dataclass
 class SanityReport:
-    """What the battery found.
+    """Results of the battery.
 
     Attributes:
-        backbone, layers, targets, concepts: what was checked; ``concepts`` are those with enough groups.
+        backbone, layers, targets, concepts: the checked ones; ``concepts`` are those with enough groups.
         checks: one for each check and layer.
         left_out: concepts with too few groups.
         seconds: stage -> time it took.
-        provenance: versions, fingerprint of the model, settings, patches heard.
+        provenance: versions, fingerprint of the model, settings, patches through the model.
     """
 
     backbone: str
@@ -93,7 +92,7 @@ class SanityReport:
 
     @property
     def passed(self) -> bool:
-        """Whether no check failed; one that is not possible here does not count against the model."""
+        """Whether no check failed; checks that were not possible do not count."""
         return not any(check.verdict == "failed" for check in self.checks)
 
     @property
@@ -109,7 +108,7 @@ class SanityReport:
         return pd.DataFrame(rows)[columns]
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as JSON can hold it; NaN is None."""
+        """All fields as JSON values; NaN becomes None."""
         return plain_value(_without_nan(asdict(self) | {"passed": self.passed}))
 
     def as_page(self) -> dict[str, Any]:
@@ -134,7 +133,7 @@ class SanityReport:
                 (folder / name).write_text(text, encoding="utf-8", newline="\n")
         except OSError as error:
             raise InputError(
-                f"{folder}: cannot be written ({error.strerror or error}); choose another folder"
+                f"folder={short_repr(str(folder), 200)}: cannot be written ({error.strerror or error}); give another"
             ) from None
         return folder / "check.html"
 
@@ -167,20 +166,20 @@ def sanity_check(
     on_error: str = "skip",
     progress: Progress | None = None,
 ) -> SanityReport:
-    """Put a model, its concepts and clips through the sanity battery.
+    """Run the sanity battery on a model, its concepts and clips.
 
-    The audio is heard once as ``explain`` hears it (and found in the same store), once more for every copy with
-    randomised weights, and a few hundred patches for the sounds that are mixed. The rest reuses activations. The
-    user's model is never changed: copies are.
+    Needs one pass over the audio, as ``explain`` does (with the same store), one more for every copy with randomised
+    weights, and a few hundred patches for added sounds. The rest reuses activations. Only copies of the model are
+    changed, never the model itself.
 
     Args:
         backbone, clips, concepts, targets: as in ``ConceptHierarchyExplainer.explain``; default targets: all classes.
         layers, cav, cav_options, pool, min_groups, seed, store, batch_size, on_error: as in
             ``ConceptHierarchyExplainer``.
-        n_nulls: pseudo-concepts per concept size.
-        randomisations: copies with weights drawn anew, at least 3.
-        permutations: draws of labels at random, at least 100.
-        progress: called with (stage, done, in all).
+        n_nulls: null concepts per concept size.
+        randomisations: copies with randomised weights, at least 3.
+        permutations: random permutations of labels, at least 100.
+        progress: called with (stage, done, total).
 
     Returns:
         SanityReport.
@@ -195,16 +194,16 @@ def sanity_check(
         ("permutations", permutations, MIN_PERMUTATIONS),
     ):
         if value < least:
-            raise InputError(f"{name}={value} must be at least {least}")
+            raise InputError(f"{name}={value}: too few; give at least {least}")
     label = cav if isinstance(cav, str) else getattr(cav, "__name__", "custom")
     settings = Settings(label, dict(cav_options or {}), pool, n_nulls, min_groups, randomisations, permutations, seed)
-    hearing = {"pool": pool, "batch_size": batch_size, "on_error": on_error, "progress": progress}
-    shelf = ActivationStore(store) if isinstance(store, (str, Path)) else store
-    return _Battery(backbone, clips, concepts, targets, layers, resolve_method(cav), settings, hearing).run(shelf)
+    extraction = {"pool": pool, "batch_size": batch_size, "on_error": on_error, "progress": progress}
+    opened = ActivationStore(store) if isinstance(store, (str, Path)) else store
+    return _Battery(backbone, clips, concepts, targets, layers, resolve_method(cav), settings, extraction).run(opened)
 
 
 class _Battery:
-    """One run of the battery: what is asked for, and how it is heard."""
+    """One run of the battery."""
 
     def __init__(
         self,
@@ -215,27 +214,25 @@ class _Battery:
         layers: str | Sequence[str] | None,
         fit: FitFunction,
         settings: Settings,
-        hearing: dict[str, Any],
+        extraction: dict[str, Any],
     ):
         if not backbone.classes:
-            raise InputError(f"backbone {backbone.name} has no classes, so there are no scores to check; add a head")
+            raise InputError(f"backbone={backbone.name}: no classes, so there are no scores to check; add a head")
         chosen = backbone.layers if layers is None else (layers,) if isinstance(layers, str) else layers
         self.layers = tuple(dict.fromkeys(chosen))
         backbone.check_layers(self.layers)
         asked = [targets] if isinstance(targets, (str, int)) else targets
-        if asked is None and len(backbone.classes) > MAX_CLASSES:
-            raise InputError(
-                f"no target given: {backbone.name} has {len(backbone.classes)} classes; name those to check"
-            )
+        if asked is None and len(backbone.classes) > MAX_DEFAULT_TARGETS:
+            raise InputError(f"targets=None: {backbone.name} has {len(backbone.classes)} classes; give those to check")
         wanted = range(len(backbone.classes)) if asked is None else (target_index(backbone, t) for t in asked)
         self.targets = list(dict.fromkeys(wanted))
         few = concepts.check(settings.min_groups)
         kept = [name for name in concepts.names if name not in few]
         if not kept:
-            raise InputError(f"concepts: none of {len(concepts)} has {settings.min_groups} groups; give more examples")
+            raise InputError(f"concepts={len(concepts)}: none has {settings.min_groups} groups; give more examples")
         concepts.negative_mask()
         self.backbone, self.settings = backbone, settings
-        self.hearing, self.progress = hearing, hearing["progress"]
+        self.extraction, self.progress = extraction, extraction["progress"]
         self.concepts, self.left_out = concepts, tuple(few)
         self.columns = [concepts.names.index(name) for name in kept]
         self.names = tuple(kept)
@@ -247,15 +244,15 @@ class _Battery:
             own=concepts.negatives == "in-domain",
         )
         self.clips = [replace(clip, path=os.path.abspath(clip.path)) for clip in as_clips(clips)]
-        self.heard_patches = 0
+        self.patches = 0
 
     def run(self, store: ActivationStore | None) -> SanityReport:
         seconds: dict[str, float] = {}
         begun = time.monotonic()
-        extracted = self._hear_concepts(self.backbone, "", store)
-        explained = self._hear_clips(self.backbone, "", store)
+        extracted = self._extract_concepts(self.backbone, "", store)
+        explained = self._extract_clips(self.backbone, "", store)
         views = self._views(extracted, explained)
-        seconds["listening"] = time.monotonic() - begun
+        seconds["extraction"] = time.monotonic() - begun
         checks: list[Check] = []
         stages: dict[str, Callable[[], list[Check]]] = {
             "randomised weights": lambda: self._random_weights(views),
@@ -283,23 +280,23 @@ class _Battery:
                 "negatives": plain_value(self.concepts.negatives),
                 "groups of concept clips": len(set(self.concepts.groups)),
                 "explained clips": len(explained.clips),
-                "patches through the model": self.heard_patches,
+                "patches through the model": self.patches,
             },
         )
 
-    def _hear_concepts(self, backbone: Backbone, prefix: str, store: ActivationStore | None) -> Extraction:
+    def _extract_concepts(self, backbone: Backbone, prefix: str, store: ActivationStore | None) -> Extraction:
         placed = [replace(clip, path=os.path.abspath(clip.path)) for clip in self.concepts.clips]
-        stage = f"{prefix}listening to concepts"
-        extracted = extract(backbone, placed, self.layers, store=store, stage=stage, **self.hearing)
-        self.heard_patches += int(extracted.counts.sum())
+        stage = f"{prefix}extracting concepts"
+        extracted = extract(backbone, placed, self.layers, store=store, stage=stage, **self.extraction)
+        self.patches += int(extracted.counts.sum())
         return extracted
 
-    def _hear_clips(self, backbone: Backbone, prefix: str, store: ActivationStore | None) -> Extraction:
+    def _extract_clips(self, backbone: Backbone, prefix: str, store: ActivationStore | None) -> Extraction:
         stage = f"{prefix}explaining clips"
         explained = extract(
-            backbone, self.clips, self.layers, targets=self.targets, store=store, stage=stage, **self.hearing
+            backbone, self.clips, self.layers, targets=self.targets, store=store, stage=stage, **self.extraction
         )
-        self.heard_patches += int(explained.counts.sum())
+        self.patches += int(explained.counts.sum())
         return explained
 
     def _views(self, extracted: Extraction, explained: Extraction) -> list[LayerView]:
@@ -338,42 +335,45 @@ class _Battery:
         name = "randomised weights"
         copies: list[list[LayerView]] = []
         try:
-            for number, (seed, twin) in enumerate(self._copies(), 1):
-                randomise(twin, None, seed)
+            for number, (seed, copy) in enumerate(self._copies(), 1):
+                randomise(copy, None, seed)
                 prefix = f"random weights {number}: "
-                # Nothing of a random model is worth keeping, and its fingerprint is not what is asked here.
-                extracted, explained = self._hear_concepts(twin, prefix, None), self._hear_clips(twin, prefix, None)
+                # Activations of a random model are not kept in the store.
+                extracted, explained = (
+                    self._extract_concepts(copy, prefix, None),
+                    self._extract_clips(copy, prefix, None),
+                )
                 copies.append(self._views(extracted, explained))
         except InputError as error:
             return [impossible(name, view.layer, str(error)) for view in views]
         return [check_randomised(name, view, of) for view, of in zip(views, zip(*copies, strict=True), strict=True)]
 
     def _random_head(self, views: list[LayerView]) -> list[Check]:
-        """As above with the last weights only: the layers are as they were, so concepts need not be heard again."""
+        """As above with the last weights only: the layers are unchanged, so activations of concepts are reused."""
         name = "randomised head"
         copies: list[list[LayerView]] = []
         try:
             head = head_of(self.backbone, self.layers, self.clips, self.settings.pool)
-            for number, (seed, twin) in enumerate(self._copies(), 1):
-                randomise(twin, head, seed)
-                explained = self._hear_clips(twin, f"random head {number}: ", None)
+            for number, (seed, copy) in enumerate(self._copies(), 1):
+                randomise(copy, head, seed)
+                explained = self._extract_clips(copy, f"random head {number}: ", None)
                 copies.append([replace(view, gradients=_of_clips(explained, view.layer)) for view in views])
         except InputError as error:
             return [impossible(name, view.layer, str(error)) for view in views]
         return [check_randomised(name, view, of) for view, of in zip(views, zip(*copies, strict=True), strict=True)]
 
     def _added(self, views: list[LayerView], explained: Extraction) -> list[Check]:
-        rises = AddedSoundEffects(
+        effects = AddedSoundEffects(
             self.backbone,
             self.concepts,
             explained,
             self.targets,
             pool=self.settings.pool,
-            batch_size=self.hearing["batch_size"],
+            batch_size=self.extraction["batch_size"],
             seed=self.settings.seed,
         )
-        found = check_added_sound(views, rises, self.settings.seed, self.progress)
-        self.heard_patches += rises.patches
+        found = check_added_sound(views, effects, self.settings.seed, self.progress)
+        self.patches += effects.patches
         return found
 
 

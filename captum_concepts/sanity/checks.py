@@ -1,4 +1,4 @@
-"""The checks of the sanity battery that need no new sound: random weights, random labels, two pools of negatives."""
+"""Sanity checks without new sound: randomised weights, permuted labels, a second pool of negatives."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from captum_concepts.significance.null_draws import draw_null_concepts
 from captum_concepts.significance.rank_tests import rank_test
 from captum_concepts.significance.scores import score_layer
 
-FALSE_ALARM = 0.01  # of what a check decides by a p-value, all layers together
+FALSE_ALARM = 0.01  # error rate of a check that decides by a p-value, over all layers
 UNRELATED = 0.5  # mean rank correlation with randomised weights below which effects count as changed
 MIN_CONCEPTS = 5  # for a rank correlation to mean anything
-SPLITS = 20  # ways to cut the pool of negatives in two
+SPLITS = 20  # ways to split the pool of negatives
 RESAMPLES = 200
 CHANCE = 999
 BLOCK = 512  # columns of concepts fitted at once
@@ -43,7 +43,7 @@ class Check:
         verdict: "passed", "failed" or "not possible".
         measured: what ``value`` is.
         value, low, high: the figure and its 95 % interval; NaN where there is none.
-        bound: what the figure is held against.
+        bound: the limit of the figure.
         sentence: the outcome in plain words.
         details: further figures.
     """
@@ -61,14 +61,14 @@ class Check:
 
 
 def impossible(check: str, layer: str, reason: str, measured: str = "") -> Check:
-    """A check that cannot be made, and why: no number."""
+    """A check that is not possible, with the reason instead of a number."""
     nan = float("nan")
     return Check(check, layer, "not possible", measured, nan, nan, nan, "", f"Not possible: {reason}.")
 
 
 @dataclass(frozen=True)
 class LayerView:
-    """One layer as an explanation sees it.
+    """The data of one layer, as in an explanation.
 
     Attributes:
         names, targets: K concepts, T classes.
@@ -95,25 +95,25 @@ class LayerView:
 
     def effects(self, positives: np.ndarray, negatives: np.ndarray) -> Tensor:
         """(T, C): mean derivative along each CAV times the distance of its two sets, on the CPU."""
-        return self._pushes(positives, negatives)[1]
+        return self._sensitivities(positives, negatives)[1]
 
     def magnitudes(self, positives: np.ndarray, negatives: np.ndarray) -> Tensor:
         """(T, C): mean derivative along each unit CAV, on the CPU."""
-        return self._pushes(positives, negatives)[0]
+        return self._sensitivities(positives, negatives)[0]
 
-    def _pushes(self, positives: np.ndarray, negatives: np.ndarray) -> tuple[Tensor, Tensor]:
+    def _sensitivities(self, positives: np.ndarray, negatives: np.ndarray) -> tuple[Tensor, Tensor]:
         x = self.activations
         weights = torch.from_numpy(group_weights(self.groups)).to(x)
         gradient = self.gradients.mean(0).to(x)
         slopes, effects = [], []
         for start in range(0, positives.shape[1], BLOCK):
-            ours, theirs = (
+            positive, negative = (
                 torch.from_numpy(np.ascontiguousarray(mask[:, start : start + BLOCK])).to(x.device)
                 for mask in (positives, negatives)
             )
-            directions = self.plan.method(x, ours, theirs, weights)[0]
+            directions = self.plan.method(x, positive, negative, weights)[0]
             slopes.append(gradient @ directions.T)
-            effects.append(slopes[-1] * separation(x, directions, ours, theirs, weights))
+            effects.append(slopes[-1] * separation(x, directions, positive, negative, weights))
         return torch.cat(slopes, 1).cpu(), torch.cat(effects, 1).cpu()
 
     @cached_property
@@ -122,30 +122,30 @@ class LayerView:
         return self.effects(self.positives, self.negatives)
 
     def rank(self, effects: Tensor, sizes: np.ndarray, pools: np.ndarray) -> np.ndarray:
-        """(T, C) effects of sets of groups -> (T, C) p-values among random sets, without the quality gate.
+        """(T, C) effects of sets of groups -> (T, C) p-values among null concepts, without the quality gate.
 
         Args:
             effects: (T, C).
             sizes: (C,), groups in each set.
-            pools: bool (N, C), the rows that random sets are drawn from.
+            pools: bool (N, C), the rows that null concepts are drawn from.
         """
         p_values = np.full(tuple(effects.shape), np.nan)
-        alike: dict[tuple[int, bytes], list[int]] = {}
+        same_null: dict[tuple[int, bytes], list[int]] = {}
         for column in range(len(sizes)):
-            alike.setdefault((int(sizes[column]), np.packbits(pools[:, column]).tobytes()), []).append(column)
-        for (size, _), columns in alike.items():
+            same_null.setdefault((int(sizes[column]), np.packbits(pools[:, column]).tobytes()), []).append(column)
+        for (size, _), columns in same_null.items():
             pool = pools[:, columns[0]]
             try:
-                drawn = draw_null_concepts(self.groups, pool, size, self.nulls, self.plan.seed)
+                nulls = draw_null_concepts(self.groups, pool, size, self.nulls, self.plan.seed)
             except InputError:
                 continue  # too few groups to draw from: such concepts have no p-value in an explanation either
-            null = self.effects(drawn, ~drawn & pool[:, None])
+            null = self.effects(nulls, ~nulls & pool[:, None])
             p_values[:, columns] = rank_test(effects[:, columns], null.T).cpu().numpy()
         return p_values
 
     @property
     def nulls(self) -> int:
-        """Pseudo-concepts of each size."""
+        """Number of null concepts of each size."""
         return self.plan.count if self.plan.count is not None else 999
 
     @cached_property
@@ -183,12 +183,13 @@ class LayerView:
 
 
 def check_randomised(name: str, view: LayerView, copies: Sequence[LayerView]) -> Check:
-    """Whether the effects of concepts on classes are others once weights are random.
+    """Whether the effects of concepts on classes change with randomised weights.
 
     The figure is the rank correlation, over concepts, of their effects on a class in the model and in its randomised
     copies, averaged over classes and copies. A last matrix of random weights is as likely as its negative, so that the
     expected correlation is exactly 0; scores that ignore the model give 1. How many concepts are significant is *not*
-    held against the nominal level: a network with random weights still hears the sound, and a valid test finds that.
+    compared with the nominal level: activations of a random network still depend on the sound, and a valid test
+    detects that.
     """
     measured = "rank correlation of effects, model against random weights"
     own = view.own_effects.double().numpy()
@@ -198,7 +199,7 @@ def check_randomised(name: str, view: LayerView, copies: Sequence[LayerView]) ->
     if len(view.names) < MIN_CONCEPTS:
         return impossible(name, view.layer, f"{len(view.names)} concepts, {MIN_CONCEPTS} needed", measured)
     # (copies, T)
-    found = np.array([_rank_correlations(own, twin.own_effects.double().numpy()) for twin in copies])
+    found = np.array([_rank_correlations(own, other.own_effects.double().numpy()) for other in copies])
     if not np.isfinite(found).all():
         return impossible(name, view.layer, "with random weights some effects are all equal", measured)
     value = float(found.mean())
@@ -206,10 +207,10 @@ def check_randomised(name: str, view: LayerView, copies: Sequence[LayerView]) ->
     reach = float(student.ppf(0.975, len(found) - 1) * spread)
     details = {"copies": len(copies), **_repeated(view, copies)}
     sentence = (
-        f"With random weights the concepts' effects on a class correlate {value:+.2f} with what they were (1: "
+        f"With random weights the concepts' effects on a class correlate {value:+.2f} with those of the model (1: "
         f"unchanged, 0: unrelated). {details['significant at 0.05, random weights']:.0%} of effects are significant "
         f"with random weights and {details['significant at 0.05, model']:.0%} in the model; of the latter "
-        f"{details['repeated with the same sign']:.0%} come up again with the same sign and "
+        f"{details['repeated with the same sign']:.0%} are repeated with the same sign and "
         f"{details['repeated with the opposite sign']:.0%} with the opposite one."
     )
     passed = value < UNRELATED
@@ -221,7 +222,7 @@ def check_randomised(name: str, view: LayerView, copies: Sequence[LayerView]) ->
 
 
 def _repeated(view: LayerView, copies: Sequence[LayerView]) -> dict[str, float]:
-    """How many verdicts (significant, with a sign) of the model come up again in its copies."""
+    """Shares of the model's significant effects that its copies repeat, with the same or the opposite sign."""
     own, *others = (one.verdicts for one in (view, *copies))
     certain = own != 0
     nothing = float("nan")
@@ -253,18 +254,18 @@ def _unit_ranks(values: np.ndarray) -> np.ndarray:
 
 
 def check_permuted_labels(view: LayerView, permutations: int, layers: int) -> Check:
-    """Whether concepts whose labels are drawn at random, by group, get uniform p-values.
+    """Whether concepts whose labels are permuted at random, by group, get uniform p-values.
 
-    Every draw takes one concept in turn, gives its label to as many groups drawn from all, holds them against the
-    other groups, and tests the effect on one class in turn: independent draws. Given R nulls the number of rejections
-    among B draws is beta-binomial (the level of the rank test is a Beta order statistic), from which the band comes;
-    the whole distribution is held against the uniform one by Kolmogorov and Smirnov with B R / (B + R) observations.
+    Every permutation takes one concept in turn, gives its label to as many random groups, takes the other groups as
+    negatives, and tests the effect on one class at random: independent tests. Given R nulls the number of rejections
+    among B tests is beta-binomial (the level of the rank test is a Beta order statistic), from which the band comes;
+    the whole distribution is compared with the uniform one by Kolmogorov and Smirnov with B R / (B + R) observations.
     """
     name, measured = "permuted labels", f"share of p below {ALPHA:g} with labels at random"
     names, index = index_groups(view.groups)
     sizes = np.array([len(set(index[view.positives[:, k]])) for k in range(len(view.names))])
     sizes = np.minimum(sizes, len(names) - 2)
-    # A sequence of its own, so that labels and nulls are never the same draw.
+    # A generator of its own, so that labels and null concepts are never the same.
     generator = np.random.default_rng([view.plan.seed, 0xC0FFEE])
     concept = np.arange(permutations) % len(view.names)
     chosen = np.zeros((len(names), permutations), dtype=bool)
@@ -292,13 +293,8 @@ def _uniformity(name: str, measured: str, layer: str, p_values: np.ndarray, null
     # p-values lie on a grid of 1 / (nulls + 1): that much distance is no deviation.
     uniform_p = float(kstwo.sf(max(distance - 1 / (nulls + 1), 0.0), effective))
     passed = low <= rejected <= high and uniform_p > level
-    sentence = (
-        f"Of {count} concepts whose labels were drawn at random {rejected:.1%} are significant at {ALPHA:.0%}"
-        + (
-            ", as they should be."
-            if passed
-            else f": the p-values are not valid here (expected {low:.1%} to {high:.1%})."
-        )
+    sentence = f"Of {count} concepts with permuted labels {rejected:.1%} are significant at {ALPHA:.0%}" + (
+        ", as they should be." if passed else f": the p-values are not valid here (expected {low:.1%} to {high:.1%})."
     )
     error = float(np.sqrt(rejected * (1 - rejected) / count) * 1.96)
     details = {"Kolmogorov-Smirnov distance": distance, "Kolmogorov-Smirnov p": uniform_p, "draws": count}
@@ -322,11 +318,11 @@ def _uniformity(name: str, measured: str, layer: str, p_values: np.ndarray, null
 
 
 def check_negative_pool(view: LayerView, _permutations: int, layers: int) -> Check:
-    """Whether two disjoint halves of the negatives, cut by group, rank the concepts alike.
+    """Whether two disjoint halves of the negatives, split by group, give similar ranks of the concepts.
 
     The figure is the rank correlation, over concepts, of the magnitudes for a class with one half and with the other,
-    averaged over classes and ``SPLITS`` ways to cut; the interval resamples concepts. It is held against what it would
-    be with the concepts of one half in random order. (Not of the effects: with differences of means and one pool for
+    averaged over classes and ``SPLITS`` splits; the interval resamples concepts. It is compared with its value
+    with the concepts of one half in random order. (Not of the effects: with differences of means and one pool for
     all concepts another pool moves all effects by the same amount, so that their order could not change.)
     """
     name, measured = "second negative pool", "rank correlation of magnitudes, two halves of the negatives"
@@ -354,15 +350,15 @@ def check_negative_pool(view: LayerView, _permutations: int, layers: int) -> Che
     if not np.isfinite(found).all():
         return impossible(name, view.layer, "the magnitudes of the concepts are all equal", measured)
     value = float(found.mean())
-    drawn = []
+    samples = []
     for _ in range(RESAMPLES):
         rows = generator.integers(len(kept), size=len(kept))
-        drawn.append(_rank_correlations(one[:, rows], two[:, rows]).mean())
+        samples.append(_rank_correlations(one[:, rows], two[:, rows]).mean())
     # Ranks of another order are the ranks in another order, so that these need no ranking.
     ranks = [_unit_ranks(values) for values in (one, two)]
     orders = np.argsort(generator.random((CHANCE, len(kept))), axis=1)
     chance = np.einsum("rk,rpk->p", ranks[0], ranks[1][:, orders]) / len(ranks[0])
-    low, high = np.nanquantile(drawn, [0.025, 0.975])
+    low, high = np.nanquantile(samples, [0.025, 0.975])
     bound = float(np.quantile(chance, 1 - FALSE_ALARM / layers))
     passed = value > bound
     per_target = found.reshape(len(view.targets), SPLITS).mean(1)
@@ -371,7 +367,7 @@ def check_negative_pool(view: LayerView, _permutations: int, layers: int) -> Che
         f"(95 % interval {low:.2f} to {high:.2f}; chance reaches {bound:.2f})."
     )
     if not passed:
-        sentence += " The order of concepts depends on which negatives are taken."
+        sentence += " The order of concepts depends on the choice of negatives."
     same_sign = float((np.sign(one) == np.sign(two)).mean())
     details = {
         "same sign with both halves": same_sign,

@@ -1,7 +1,7 @@
-"""The folder of one training run: its card, its last state, its best weights, each written whole or not at all.
+"""The folder of one training run: its card, last state and best weights, each file written completely or not at all.
 
-``run.json`` says what was asked for and what came of it, ``last.ckpt`` is the state after the last whole epoch (until
-the run is finished), ``model.safetensors`` are the weights of the best epoch, ``logs/`` is for TensorBoard.
+``run.json`` has the options and the results, ``last.ckpt`` the state after the last finished epoch (until the run is
+finished), ``model.safetensors`` the weights of the best epoch, ``logs/`` the files for TensorBoard.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ _LOCK = ".lock"
 
 
 class RunFolder:
-    """Where a training run keeps its files.
+    """The files of a training run.
 
     Args:
-        folder: is made by `begin`.
+        folder: created by `begin`.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -47,10 +47,10 @@ class RunFolder:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Make the folder if need be, and keep other runs, also of other processes, out of it within.
+        """Create the folder and lock it against other runs, also of other processes, inside the block.
 
         Raises:
-            InputError: another run is at work in it, or it cannot be written to.
+            InputError: another run uses it, or it cannot be written to.
         """
         lock = FileLock(self.folder / _LOCK)
         try:
@@ -58,9 +58,8 @@ class RunFolder:
             lock.acquire(timeout=0)
         except Timeout:
             raise InputError(
-                f"{short_repr(str(self.folder), 200)}: another run is at work in this folder; wait for its end, or "
-                "give "
-                "another folder"
+                f"out={short_repr(str(self.folder), 200)}: another run is at work in this folder; wait for its end, or "
+                "give another folder"
             ) from None
         except OSError as error:
             raise self._unwritable(error) from None
@@ -70,17 +69,17 @@ class RunFolder:
             lock.release()
 
     def begin(self, card: Mapping[str, Any]) -> dict[str, Any]:
-        """Make the folder for a new run, or go on with the run that it holds; to be called while it is `held`.
+        """Create the folder for a new run, or continue the run in it; call this while it is `held`.
 
         Args:
-            card: ``model``, ``data`` and ``options`` of the run, as JSON knows them.
+            card: ``model``, ``data`` and ``options`` of the run, as JSON values.
 
         Returns:
-            The card on disk: that of the run that is there, or ``card``, now written.
+            The card on disk: that of the run in the folder, or ``card``, now written.
 
         Raises:
-            InputError: the folder holds another run (the first thing that differs is named), holds weights that no
-                card belongs to, or cannot be written to.
+            InputError: the folder has another run (the message names the first difference), has weights without a
+                card, or cannot be written to.
         """
         asked: dict[str, Any] = {"format": FORMAT, "finished": False, **card, "versions": _versions()}
         asked = json.loads(json.dumps(asked))
@@ -94,9 +93,8 @@ class RunFolder:
                 return there
             if self.weights.exists() or self.state.exists():
                 raise InputError(
-                    f"{short_repr(str(self.folder), 200)}: has {WEIGHTS} or {STATE}, but no {CARD} to say of which "
-                    "run; "
-                    "give another folder"
+                    f"out={short_repr(str(self.folder), 200)}: has {WEIGHTS} or {STATE}, but no "
+                    f"{CARD}; give another folder"
                 )
             self.write(asked)
         except OSError as error:
@@ -115,45 +113,44 @@ class RunFolder:
             card = None
         if not isinstance(card, dict) or card.get("format") != FORMAT or not isinstance(card.get("options"), dict):
             raise InputError(
-                f"{short_repr(str(self.card), 200)}: is not the card of a training run; give the folder of one, or a "
-                "new one"
+                f"{short_repr(str(self.card), 200)}: is not the card of a training run; give another folder"
             )
         return card
 
     def write(self, card: Mapping[str, Any]) -> None:
-        """Write the card; NaN and infinities, which JSON does not know, become null."""
+        """Write the card; NaN and infinities become null."""
         with written(self.card) as path:
             path.write_text(json.dumps(_finite(card), indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
     def load_state(self) -> dict[str, Any] | None:
-        """The state after the last whole epoch, or None before the first.
+        """The state after the last finished epoch, or None before the first.
 
         Raises:
-            InputError: the file is damaged or holds what is no training state; nothing in it is executed.
+            InputError: the file is damaged or not a training state; nothing in it is executed.
         """
         if not self.state.exists():
             return None
         try:
-            with warnings.catch_warnings():  # torch warns of pickles it did not write before it refuses them
+            with warnings.catch_warnings():  # torch warns about foreign pickles before it rejects them
                 warnings.simplefilter("ignore")
                 state = torch.load(self.state, map_location="cpu", weights_only=True)
         except Exception:  # a damaged file may raise anything
             state = None
         if not isinstance(state, dict) or "state_dict" not in state:
             raise InputError(
-                f"{short_repr(str(self.state), 200)}: is damaged or no state of a training run; remove it to begin "
-                "this "
+                f"{short_repr(str(self.state), 200)}: damaged or not the state of a training run; "
+                "remove it to start this "
                 "run again"
             )
         return state
 
     def write_weights(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-        """Write the weights of the best epoch; see ``weight_files.write_weights``."""
+        """Write the weights of the best epoch; see ``safetensors_files.write_weights``."""
         write_weights(self.weights, tensors, metadata)
 
     def _unwritable(self, error: OSError) -> InputError:
         return InputError(
-            f"{short_repr(str(self.folder), 200)}: cannot be written to ({error.strerror}); give another folder"
+            f"out={short_repr(str(self.folder), 200)}: cannot be written to ({error.strerror}); give another folder"
         )
 
     def _require_same(self, there: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
@@ -162,7 +159,8 @@ class RunFolder:
         for name in [*now, *before]:
             if before.get(name) != now.get(name) or (name in before) != (name in now):
                 raise InputError(
-                    f"{short_repr(str(self.folder), 200)}: holds a run with {name}={short_repr(before.get(name))}, not "
+                    f"out={short_repr(str(self.folder), 200)}: has a run with "
+                    f"{name}={short_repr(before.get(name))}, not "
                     f"{short_repr(now.get(name))}; give the same, or another folder"
                 )
 

@@ -1,4 +1,4 @@
-"""Learning-rate schedules and precision."""
+"""Options of a training run: length, seed, monitored metric, device and precision."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ Precision = Literal["auto", "32-true", "16-mixed", "bf16-mixed"]
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and on what to train.
+    """Options of a training run.
 
     Attributes:
-        epochs: at most.
-        seed: of the weights and of everything drawn while training.
-        monitor: the metric (logged by the module) that says which epoch is best.
-        mode: whether the best is its least or its greatest value.
-        patience: epochs without a better value after which training stops; None trains all epochs.
-        clip: largest norm of the gradient of a step; None does not clip.
+        epochs: maximum number.
+        seed: of the initial weights and of all randomness in training.
+        monitor: the metric (logged by the module) that selects the best epoch.
+        mode: whether the best value is the smallest or the largest.
+        patience: number of epochs without improvement after which training stops; None trains all epochs.
+        clip: maximum norm of the gradient; None does not clip.
         device: "auto", "cpu", "cuda", "cuda:1".
         precision: "auto" is "16-mixed" on CUDA and "32-true" elsewhere.
 

@@ -1,9 +1,9 @@
-"""Train a model so that the same seed gives the same weights, also when the run was killed and started again.
+"""Training with resumable runs: the same seed gives the same weights, also after an interruption.
 
-Randomness has no state: every epoch, batch and example draws from a hash of the seed and its own number (`generator`),
-so that nothing depends on how many workers read ahead or on where a run was taken up. Training itself is Lightning's
-(mixed precision, clipping, devices, TensorBoard); it is imported when `fit` is called and belongs to the extra
-``captum-concepts[training]``.
+Randomness has no state: every epoch, batch and example uses a generator keyed by the seed and its own number
+(`generator`), so results do not depend on the number of workers or on where a run was resumed. Training itself is
+Lightning's (mixed precision, clipping, devices, TensorBoard); it is imported when `fit` is called and belongs to the
+extra ``captum-concepts[training]``.
 """
 
 from __future__ import annotations
@@ -39,32 +39,32 @@ def fit(
     metadata: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Train ``module`` and keep the weights of its best epoch.
+    """Train ``module`` and save the weights of its best epoch.
 
-    After every epoch the state of the weights, the optimiser, the schedulers and the history goes to
-    ``out/last.ckpt``. A run that was killed at any moment and is started again with the same arguments ends, on a CPU,
-    with the weights of a run that was never killed; one that is finished is not trained again.
+    After every epoch the state of the weights, the optimiser, the schedulers and the history is saved to
+    ``out/last.ckpt``. A run that was interrupted at any moment and is started again with the same arguments ends, on a
+    CPU, with the weights of an uninterrupted run; a finished run is not trained again.
 
     Args:
         module: a Lightning module; its attribute ``model`` is the network whose weights are kept. It logs
-            ``schedule.monitor``; schedulers may step by epoch or by batch. Made within `seeded`, so that its first
-            weights follow from the seed.
-        batches: the batches of an epoch. They must follow from the number of the epoch alone (see `generator`).
+            ``schedule.monitor``; schedulers may step by epoch or by batch. Create it inside `seeded`, so that its
+            initial weights depend on the seed only.
+        batches: the batches of an epoch. They must depend on the number of the epoch only (see `generator`).
         validation: the batches that the monitored metric is measured on.
         out: folder of the run; see `captum_concepts.training.run_folder`.
         model: name of the model, for the card.
-        schedule: how long and on what.
+        schedule: options of the run.
         data: digest of the data; a run on other data is another run.
-        options: everything else that decides the result, as JSON knows it; kept in the card and held against it.
+        options: everything else that determines the result, as JSON values; saved in the card and compared with it.
         metadata: kept in the weights file, e.g. ``{"classes": ...}``, next to ``training`` (JSON: data, options,
             versions, and the metrics of the best epoch).
-        progress: called with ("train", batches done, batches in all).
+        progress: called with ("train", batches done, total).
 
     Returns:
         ``out/model.safetensors``, the best epoch's weights.
 
     Raises:
-        InputError: Lightning is missing, ``out`` holds another run or one at work, or cannot be used, or the monitored
+        InputError: Lightning is missing, ``out`` has another run or is in use, or cannot be used, or the monitored
             metric is not finite.
     """
     engine = _engine()
@@ -77,11 +77,11 @@ def fit(
     with run.held():
         card = run.begin({"model": model, "data": data, "options": asked})
         if card["finished"]:
-            run.state.unlink(missing_ok=True)  # the run may have been killed just before
+            run.state.unlink(missing_ok=True)  # the run may have been interrupted just before
             if not run.weights.is_file():
                 raise InputError(
-                    f"{short_repr(str(run.weights), 200)}: is gone, though the run is finished; remove the folder to "
-                    "train "
+                    f"{short_repr(str(run.weights), 200)}: missing, though the run is finished; "
+                    "remove the folder to train "
                     "again"
                 )
             return run.weights
@@ -102,6 +102,6 @@ def _engine() -> Any:
         if error.name is None or error.name.split(".")[0] not in ("lightning", "tensorboard"):
             raise
         raise InputError(
-            f"training needs {error.name}, which is not installed: pip install 'captum-concepts[training]'"
+            f"training needs {error.name}, which is not installed; pip install 'captum-concepts[training]'"
         ) from None
     return _lightning

@@ -167,7 +167,7 @@ class Twice(nn.Module):
         return self.head(self.relu(self.two(self.relu(self.one(inputs.flatten(1))))))
 
 
-def test_a_method_that_fails_is_one_line_and_nothing_takes_its_place(clips, tmp_path: Path) -> None:
+def test_failing_method_is_one_line_without_replacement(clips, tmp_path: Path) -> None:
     twice = cc.TorchBackbone(Twice(), ["one"], Bands(), ["a", "b"], RATE, patch_seconds=PATCH)
     black = cc.EmbeddingBackbone(
         lambda waves: waves[:, :4], RATE, PATCH, head=nn.Linear(4, 2), classes=["a", "b"], name="box"
@@ -179,21 +179,24 @@ def test_a_method_that_fails_is_one_line_and_nothing_takes_its_place(clips, tmp_
     with torch.no_grad():
         broken.model.head.weight.fill_(float("nan"))
     cases = [
-        (lambda: attribute(twice, clips[0], clips, "a", ["deep_lift_shap"]), "deep_lift_shap cannot follow this model"),
-        (lambda: attribute(black, clips[0], clips, "a"), "box is a black box"),
+        (
+            lambda: attribute(twice, clips[0], clips, "a", ["deep_lift_shap"]),
+            "deep_lift_shap: does not support this model",
+        ),
+        (lambda: attribute(black, clips[0], clips, "a"), "backbone=box: a black box"),
         (lambda: attribute(backbone, clips[0], clips, "jazz"), "'jazz' is not a class"),
         (lambda: attribute(backbone, clips[0], clips, "a", ["heatmap"]), "heatmap"),
-        (lambda: attribute(backbone, clips[0], clips[:1], "a"), "baselines: 1 of 1 clips"),
+        (lambda: attribute(backbone, clips[0], clips[:1], "a"), "baselines=1 clips: only 1 can be used"),
         (lambda: attribute(backbone, clips[0], [cc.Clip(str(silent))] * 3, "a"), "silent"),
         (lambda: attribute(backbone, silent, clips, "a"), "silent"),
-        (lambda: attribute(backbone, clips[0], clips, "a", ["saliency"], sample=3), "option 'sample'"),
+        (lambda: attribute(backbone, clips[0], clips, "a", ["saliency"], sample=3), "options='sample'"),
         (lambda: attribute(broken, clips[0], clips, "a", ["saliency"]), "NaN"),
     ]
     for action, text in cases:
         with pytest.raises(cc.InputError, match=text) as caught:
             action()
         assert "\n" not in str(caught.value)
-    with pytest.raises(cc.InputError, match="baselines: none"):
+    with pytest.raises(cc.InputError, match="baselines=none"):
         METHODS["integrated_gradients"](Net(), torch.zeros(1, 1, 8, 5), torch.tensor([0]))
 
 
@@ -215,18 +218,18 @@ def run(*given: object) -> object:
     return CliRunner().invoke(main, [str(part) for part in given])
 
 
-def test_the_command_writes_values_and_picture_and_names_the_class(clips, net, tmp_path: Path) -> None:
+def test_command_writes_values_and_plot_and_names_the_class(clips, net, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     out = tmp_path / "out"
     base = ("attribute", clips[0].path, "--backbone", "net", "--baselines", Path(clips[0].path).parent, "--out", out)
     result = run(*base, "--target", "b")
     assert result.exit_code == 0, result.output
-    assert "class explained: b; held against 4 clips" in result.output
+    assert "class explained: b; baselines: 4 clips" in result.output
     names = {"attributions.json", "attributions.safetensors", "attributions.png"}
     assert {path.name for path in out.iterdir()} == names
 
 
-def test_the_command_refuses_in_one_line(clips, net, tmp_path: Path) -> None:
+def test_command_names_bad_input_in_one_line(clips, net, tmp_path: Path) -> None:
     base = ("attribute", clips[0].path, "--backbone", "net", "--out", tmp_path / "out", "--no-plot")
     folder = Path(clips[0].path).parent
     for more, text in (

@@ -93,7 +93,7 @@ def test_the_sample_rate_changes_the_sampling_and_not_the_sound():
 
 @pytest.mark.parametrize(
     ("instrument", "pitch", "message"),
-    [("kazoo", 60, "instrument: 'kazoo'"), ("violin", 97, "pitch: 97"), ("snare", HIT_VARIANTS, "pitch: 4")],
+    [("kazoo", 60, "instrument='kazoo'"), ("violin", 97, "pitch=97"), ("snare", HIT_VARIANTS, "pitch=4")],
 )
 def test_bad_input_is_named_in_one_line(instrument: str, pitch: int, message: str):
     with pytest.raises(InputError) as caught:

@@ -1,4 +1,4 @@
-"""What the generator says of a piece is what can be heard in it."""
+"""The generator: labels agree with the sound, causes with genres."""
 
 from __future__ import annotations
 
@@ -212,16 +212,16 @@ def test_confounds_tie_a_concept_or_a_genre_to_another_concept():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"seed": -1}, "seed: -1"),
-        ({"sample_rate": 100}, "sample_rate: 100"),
-        ({"duration": 0.1}, "duration: 0.1"),
-        ({"strength": 1.5}, "strength: 1.5"),
-        ({"strength": float("nan")}, "strength: nan"),
-        ({"distractors": ["hiss"]}, "distractors: 'hiss'"),
-        ({"genres": {"x": {"kazoo": 1}}}, "concept: 'kazoo'"),
+        ({"seed": -1}, "seed=-1"),
+        ({"sample_rate": 100}, "sample_rate=100"),
+        ({"duration": 0.1}, "duration=0.1"),
+        ({"strength": 1.5}, "strength=1.5"),
+        ({"strength": float("nan")}, "strength=nan"),
+        ({"distractors": ["hiss"]}, "distractors='hiss'"),
+        ({"genres": {"x": {"kazoo": 1}}}, "concept='kazoo'"),
         ({"genres": {"x": {"fast": 1, "slow": 1}}}, "leave no value for tempo"),
-        ({"confounds": {"fast": "slow"}}, "share a slot"),
-        ({"confounds": {"kazoo": "slow"}}, "concept: 'kazoo'"),
+        ({"confounds": {"fast": "slow"}}, "values of one slot"),
+        ({"confounds": {"kazoo": "slow"}}, "concept='kazoo'"),
     ],
 )
 def test_bad_options_are_named_in_one_line(arguments: dict, message: str):
@@ -234,11 +234,11 @@ def test_bad_options_are_named_in_one_line(arguments: dict, message: str):
 @pytest.mark.parametrize(
     ("index", "concepts", "genre", "message"),
     [
-        (-1, (), None, "index: -1"),
-        (0, ["kazoo"], None, "concept: 'kazoo'"),
+        (-1, (), None, "index=-1"),
+        (0, ["kazoo"], None, "concept='kazoo'"),
         (0, ["fast", "slow"], None, "leave no value for tempo"),
         (0, {"plucked": False, "harp": True}, None, "leave no value for instrument"),
-        (0, (), "polka", "genre: 'polka'"),
+        (0, (), "polka", "genre='polka'"),
     ],
 )
 def test_bad_requests_are_named_in_one_line(index: int, concepts, genre: str | None, message: str):

@@ -47,6 +47,6 @@ def test_results_are_on_disk_and_load_again(demo):
 def test_what_the_table_says_of_a_concept():
     causes, parents = {"plucked": 1, "fast": 1}, {"harp": "plucked", "violin": "sustained"}
     assert _planted("plucked", causes, parents) == "cause"
-    assert _planted("harp", causes, parents) == "kin of a cause"
+    assert _planted("harp", causes, parents) == "relative of a cause"
     assert _planted("violin", causes, parents) == ""
-    assert _planted("sustained", {"violin": 1}, parents) == "kin of a cause"
+    assert _planted("sustained", {"violin": 1}, parents) == "relative of a cause"

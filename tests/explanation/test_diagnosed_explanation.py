@@ -71,7 +71,7 @@ def test_the_entangled_pair_is_named_in_table_warning_and_summary(explanation):
     assert (found.stability["cosine"] > 0.9).all()
     strongest = found.pairs.groupby("layer", sort=False).first()
     assert [set(pair) for pair in strongest[["first", "second"]].to_numpy()] == [{"high", "alike"}] * 2
-    named = [line for line in explanation.warnings if "point the same way" in line]
+    named = [line for line in explanation.warnings if "correlated beyond chance" in line]
     assert len(named) == 2 and all("'high'" in line and "'alike'" in line for line in named)
     assert any("correlated pair" in line for line in found.summary())
     assert len(found.domain) == 2 and len(found.positions) == len(found.shared) == len(found.push_forward) == 0

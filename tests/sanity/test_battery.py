@@ -120,7 +120,7 @@ def test_a_sound_explanation_passes_every_check(sane):
     assert verdicts(sane) == dict.fromkeys(CHECKS, "passed")
     assert sane.passed
     assert sane.provenance["patches through the model"] > 0
-    assert set(sane.seconds) == {"listening", *CHECKS}
+    assert set(sane.seconds) == {"extraction", *CHECKS}
 
 
 def test_the_same_seed_gives_the_same_figures(data, sane):
@@ -400,21 +400,21 @@ def test_hostile_labels_are_only_text():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"randomisations": 2}, "randomisations=2 must be at least 3"),
-        ({"permutations": 10}, "permutations=10 must be at least 100"),
-        ({"n_nulls": 5}, "n_nulls=5 must be at least 99"),
+        ({"randomisations": 2}, "randomisations=2: too few; give at least 3"),
+        ({"permutations": 10}, "permutations=10: too few; give at least 100"),
+        ({"n_nulls": 5}, "n_nulls=5: too few; give at least 99"),
         ({"targets": ["nothing"]}, "not a class"),
         ({"layers": ["nowhere"]}, "nowhere"),
-        ({"min_groups": 1000}, "none of 7 has 1000 groups"),
+        ({"min_groups": 1000}, "concepts=7: none has 1000 groups"),
     ],
 )
-def test_bad_input_is_refused_before_anything_is_heard(data, options, message):
-    class Unheard(cc.TorchBackbone):
+def test_bad_input_is_refused_before_any_pass_over_audio(data, options, message):
+    class NoAudio(cc.TorchBackbone):
         def read(self, clip):
-            raise AssertionError("heard")
+            raise AssertionError("a clip was read")
 
     with pytest.raises(InputError, match=message):
-        run(data, backbone_of(Ear(), Unheard), **options)
+        run(data, backbone_of(Ear(), NoAudio), **options)
 
 
 def test_a_model_without_classes_is_refused(data):

@@ -203,8 +203,8 @@ def test_a_finished_run_is_not_trained_again(tiny: ModuleType, finished: Path) -
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"rate": 0.1}, "holds a run with rate=0.5, not 0.1"),
-        ({"data": "e"}, "holds a run with data='d', not 'e'"),
+        ({"rate": 0.1}, "has a run with rate=0.5, not 0.1"),
+        ({"data": "e"}, "has a run with data='d', not 'e'"),
         ({"schedule": Schedule(epochs=3, seed=9, patience=None, device="cpu")}, "seed=7, not 9"),
         ({"schedule": Schedule(epochs=4, seed=7, patience=None, device="cpu")}, "epochs=3, not 4"),
     ],
@@ -243,7 +243,7 @@ def test_a_bad_state_is_refused_and_nothing_in_it_is_executed(tiny: ModuleType, 
     else:
         whole = state.read_bytes()
         state.write_bytes({"cut": whole[: len(whole) // 2], "text": b"no state", "empty": b""}[kind])
-    with pytest.raises(InputError, match=r"last\.ckpt.*remove it to begin this run again") as caught:
+    with pytest.raises(InputError, match=r"last\.ckpt.*remove it to start this run again") as caught:
         tiny.run(out)
     assert "\n" not in str(caught.value)
     assert not target.exists()
