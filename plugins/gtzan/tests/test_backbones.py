@@ -64,7 +64,7 @@ def test_gradients_are_those_of_autograd() -> None:
     reference.lively(backbone.model)
     inputs = chunks(backbone)
     found = backbone.gradients(inputs, ["dense_relu"], [0, 7])
-    model = backbone.model
+    model = backbone.machine
     hidden: list[torch.Tensor] = []
     hook = model.dense_relu.register_forward_hook(lambda *a: hidden.append(a[2]))
     logits = model(inputs)
@@ -123,7 +123,7 @@ def test_svm_gradients_agree_with_finite_differences(machine: Path) -> None:
     assert backbone.fingerprint() is not None
     waveforms = 0.1 * torch.randn(2, 44100, generator=torch.Generator().manual_seed(1))
     found = backbone.gradients(waveforms, ["embedding"], [0, 2])
-    model = backbone.model
+    model = backbone.machine
     extracted = [track_features(waveform.numpy()) for waveform in waveforms]
     rows = model.standardise(np.array([[row[name] for name in model.features] for row in extracted]))
     torch.testing.assert_close(found.activations["embedding"].double(), rows, atol=1e-4, rtol=1e-5)
