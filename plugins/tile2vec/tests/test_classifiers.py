@@ -144,9 +144,9 @@ def test_mistakes():
         predict_held_out(rows, np.full(len(rows), "", dtype=object), names, groups)
     with pytest.raises(InputError, match="all recordings have the label 'x'"):
         predict_held_out(rows, np.full(len(rows), "x", dtype=object), names, groups)
-    with pytest.raises(InputError, match="classifier is 'tree'"):
+    with pytest.raises(InputError, match="classifier='tree'"):
         fit_classifier(rows, labels, "tree")
     with pytest.raises(InputError, match="no recording to learn 'class2' from"):
         predict_held_out(rows, labels, names, groups, held_out=labels == "class2")
-    with pytest.raises(InputError, match="folds is 1"):
+    with pytest.raises(InputError, match="folds=1"):
         predict_held_out(rows, labels, names, groups, folds=1)

@@ -146,7 +146,7 @@ def test_one_recording_can_be_looked_at(trained, tmp_path, capsys):
 def test_what_cannot_be_judged_is_known_before_listening(trained, tmp_path, capsys):
     root, weights = trained
     options = ["--model", weights, "--data", root, "--out", tmp_path / "c"]
-    for given, words in ((["--folds", "5"], "5 folds need as many"), (["--folds", "1"], "folds is 1")):
+    for given, words in ((["--folds", "5"], "5 folds need as many"), (["--folds", "1"], "folds=1")):
         assert call("classify", *options, *given) == 2
         said = capsys.readouterr().err
         assert words in said and "embed" not in said.replace("the embedding was trained", "")

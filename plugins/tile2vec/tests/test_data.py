@@ -184,7 +184,7 @@ def test_small_splits_leave_something_on_both_sides(count):
 def test_split_mistakes():
     with pytest.raises(InputError, match="1 recording or session: a split needs two"):
         split_by_group(recordings(1), 0.2, 0)
-    with pytest.raises(InputError, match=r"share is 1\.0"):
+    with pytest.raises(InputError, match=r"share=1\.0"):
         split_by_group(recordings(4), 1.0, 0)
 
 

@@ -59,7 +59,7 @@ def test_an_embedding_of_tones_keeps_recordings_together(tiles, tmp_path):
 def test_mistakes(tiles, tmp_path):
     with pytest.raises(InputError, match="6 recordings or sessions for an embedding of 6 numbers: give more"):
         fit_discriminants(tiles, Settings("ContrastNet", size=6, seconds=0.4), tmp_path)
-    with pytest.raises(InputError, match="architecture is 'GRUNet': give StatisticsNet or ContrastNet"):
+    with pytest.raises(InputError, match="architecture='GRUNet': give StatisticsNet or ContrastNet"):
         fit_discriminants(tiles, Settings("GRUNet", size=3, seconds=0.4), tmp_path)
     for shrinkage in (0.0, float("nan"), float("inf")):
         with pytest.raises(InputError, match="shrinkage is"):

@@ -137,5 +137,5 @@ def test_without_umap(monkeypatch):
 
 
 def test_unknown_map():
-    with pytest.raises(InputError, match="map is 'isomap'"):
+    with pytest.raises(InputError, match="map='isomap'"):
         plane(ROWS, "isomap")

@@ -94,10 +94,10 @@ def test_all_opposites_have_the_gradient_of_their_triplets_one_by_one():
 
 def test_mistakes():
     for options, words in (
-        ({"strategy": "some"}, "strategy is 'some'"),
-        ({"mining": "hard"}, "mining is 'hard'"),
+        ({"strategy": "some"}, "strategy='some'"),
+        ({"mining": "hard"}, "mining='hard'"),
         ({"mining": "semi-hard"}, "groups are missing"),
-        ({"mining": "all"}, "mining is 'all' and groups are missing"),
+        ({"mining": "all"}, "mining='all' and groups are missing"),
     ):
         with pytest.raises(InputError, match=words):
             triplet_loss(ANCHORS, NEIGHBOURS, OPPOSITES, **options)

@@ -168,9 +168,9 @@ def test_raw_waveforms():
 
 
 def test_mistakes():
-    with pytest.raises(InputError, match="architecture is 'VGG': give one of ResNet18, "):
+    with pytest.raises(InputError, match="architecture='VGG': give one of ResNet18, "):
         build_network("VGG", SMALL)
-    with pytest.raises(InputError, match="size is 0"):
+    with pytest.raises(InputError, match="size=0"):
         Shape(1, 10, 10, 0)
     with pytest.raises(InputError, match="ConvNet1D needs 8 frames and the features have 7"):
         build_network("ConvNet1D", Shape(1, 7, 40))

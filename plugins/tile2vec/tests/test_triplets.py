@@ -103,11 +103,11 @@ def test_mistakes(tiles_of):
     with pytest.raises(InputError, match="no recording can be used: 'r0': no tile has a neighbour within 5 s"):
         TripletSampler(tiles_of([1, 1]))
     for seconds in (float("nan"), float("inf"), -1.0):
-        with pytest.raises(InputError, match=f"neighbourhood is {seconds}: give a positive number"):
+        with pytest.raises(InputError, match=f"neighbourhood={seconds}: give a positive number"):
             TripletSampler(tiles_of([2, 2]), seconds)
-    with pytest.raises(InputError, match="neighbourhood is 0"):
+    with pytest.raises(InputError, match="neighbourhood=0"):
         TripletSampler(tiles_of([2, 2]), 0)
-    with pytest.raises(InputError, match="opposite_buffer is 0"):
+    with pytest.raises(InputError, match="opposite_buffer=0"):
         TripletSampler(tiles_of([2, 2]), opposite_buffer=0)
 
 
