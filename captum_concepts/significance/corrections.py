@@ -2,60 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
-from scipy.stats import false_discovery_control
 
 from captum_concepts.errors import InputError
 from captum_concepts.hierarchy.concept_hierarchy import ConceptHierarchy
+from captum_concepts.significance.builtin import BUILTIN_CORRECTIONS, TREE_FACTOR
 from captum_concepts.text import short_repr
 
-#: The bound of Yekutieli (JASA 2008) on the FDR over a whole tree whose families of siblings are each tested at level
-#: q: 2 d q, with d <= 1.44. So each family is tested at alpha / TREE_FACTOR.
-TREE_FACTOR = 2 * 1.44
-
-
-def _bonferroni(p_values: np.ndarray) -> np.ndarray:
-    return np.asarray(np.minimum(p_values * len(p_values), 1.0))
-
-
-def _holm(p_values: np.ndarray) -> np.ndarray:
-    order = np.argsort(p_values, kind="stable")
-    stepped = np.maximum.accumulate(p_values[order] * np.arange(len(p_values), 0, -1))
-    adjusted = np.empty_like(p_values)
-    adjusted[order] = np.minimum(stepped, 1.0)
-    return adjusted
-
-
-_ADJUST: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "bh": lambda p: np.asarray(false_discovery_control(p, method="bh")),
-    "by": lambda p: np.asarray(false_discovery_control(p, method="by")),
-    "holm": _holm,
-    "bonferroni": _bonferroni,
-}
 #: Name -> what it promises, as results and messages say it.
-CORRECTIONS = {
-    "bh": "Benjamini-Hochberg: false discovery rate, for independent or positively dependent tests",
-    "by": "Benjamini-Yekutieli: false discovery rate under any dependence",
-    "holm": "Holm: chance of any false rejection, under any dependence",
-    "bonferroni": "Bonferroni: chance of any false rejection, under any dependence",
-    "hierarchical": (
-        "false discovery rate top-down along the hierarchy: Benjamini-Hochberg among siblings, a concept only if its "
-        f"parent was rejected; q-values times {TREE_FACTOR:g} (Yekutieli 2008: FDR over the tree <= 2 x 1.44 x level "
-        "of a family)"
-    ),
-}
+CORRECTIONS = {name: correction.promise for name, correction in BUILTIN_CORRECTIONS.items()}
+_ADJUST = {name: correction.adjust for name, correction in BUILTIN_CORRECTIONS.items() if correction.adjust is not None}
 
 
 def check_correction(name: str) -> str:
     """The name, if there is such a correction.
 
+    Args:
+        name: such as "bh".
+
+    Returns:
+        the name itself.
+
     Raises:
         InputError: there is none.
     """
     if name not in CORRECTIONS:
-        raise InputError(f"correction={short_repr(name)} is unknown; choose one of {', '.join(CORRECTIONS)}")
+        raise InputError(f"correction={short_repr(name)}: unknown; choose one of {', '.join(CORRECTIONS)}")
     return name
 
 
@@ -72,16 +46,20 @@ def adjust(p_values: np.ndarray, method: str = "bh") -> np.ndarray:
 
     Raises:
         InputError: unknown method, or a p-value outside [0, 1].
+
+    Example:
+        >>> adjust(np.array([0.01, 0.04, np.nan, 0.03]), "holm").tolist()
+        [0.03, 0.06, nan, 0.06]
     """
     if method not in _ADJUST:
         raise InputError(
-            f"correction={short_repr(method)} is none of a plain family; choose one of {', '.join(_ADJUST)}"
+            f"method={short_repr(method)}: not a correction of a plain family; choose one of {', '.join(_ADJUST)}"
         )
     p_values = np.asarray(p_values, dtype=np.float64)
     members = ~np.isnan(p_values)
     outside = p_values[members & ~((p_values >= 0) & (p_values <= 1))]
     if len(outside):
-        raise InputError(f"p_values: {outside[0]:g} lies outside [0, 1]; give probabilities")
+        raise InputError(f"p_values={outside[0]:g}: outside [0, 1]; give probabilities")
     q_values = np.full(p_values.shape, np.nan)
     if members.any():
         q_values[members] = _ADJUST[method](p_values[members])
@@ -104,6 +82,11 @@ def hierarchical(p_values: Mapping[str, float], hierarchy: ConceptHierarchy) -> 
 
     Returns:
         concept -> q-value, at most 1; never below that of the parent.
+
+    Example:
+        >>> tree = ConceptHierarchy.from_parents({"strings": None, "violin": "strings"})
+        >>> {name: round(float(q), 4) for name, q in hierarchical({"strings": 0.01, "violin": 0.002}, tree).items()}
+        {'strings': 0.0288, 'violin': 0.0288}
     """
     known = [name for name in hierarchy.names if name in p_values]
     tree = hierarchy.restrict(known) if known else None

@@ -12,8 +12,10 @@ from torch import Tensor
 from captum_concepts.cavs.bank import ConceptBank
 from captum_concepts.cavs.groups import index_groups
 from captum_concepts.cavs.rows import LabelledRows
+from captum_concepts.choices import ALPHA
 from captum_concepts.errors import InputError
-from captum_concepts.significance.corrections import TREE_FACTOR
+from captum_concepts.significance.builtin import BUILTIN_CORRECTIONS
+from captum_concepts.significance.corrections import check_correction
 from captum_concepts.significance.null_concepts import NullPlan, NullSets, excerpt_rows, null_sets
 from captum_concepts.text import pluralize, short_repr
 
@@ -24,24 +26,28 @@ NullKey = tuple[int, "int | None", bytes]
 
 
 def needed_nulls(family: int, correction: str = "bh", alpha: float = ALPHA) -> int:
-    """Pseudo-concepts without which no p-value is small enough to reject one hypothesis of a family on its own.
+    """Null concepts without which no p-value is small enough to reject one hypothesis of a family on its own.
 
     Args:
         family: hypotheses in the family; for "hierarchical", the largest number of siblings.
         correction: see ``corrections.CORRECTIONS``.
         alpha: level.
     """
-    factor = {"by": float((1 / np.arange(1, family + 1)).sum()), "hierarchical": TREE_FACTOR}.get(correction, 1.0)
+    factor = BUILTIN_CORRECTIONS[check_correction(correction)].factor(family)
     return int(np.ceil(round(family * factor / alpha, 6))) - 1
 
 
-def enough_nulls(family: int, alpha: float = ALPHA, correction: str = "bh") -> int:
-    """Pseudo-concepts that let one hypothesis of ``family`` be rejected at ``alpha``, within bounds that stay cheap."""
+def enough_nulls(family: int, correction: str = "bh", alpha: float = ALPHA) -> int:
+    """Null concepts that let one hypothesis of ``family`` be rejected at ``alpha``, within bounds that stay cheap.
+
+    Args:
+        family, correction, alpha: as in ``needed_nulls``.
+    """
     return min(max(MIN_NULLS, needed_nulls(family, correction, alpha)), MAX_NULLS)
 
 
 def check_nulls(count: int | None, family: int, correction: str = "bh") -> None:
-    """Refuse a number of pseudo-concepts that lets no single hypothesis of the family be rejected.
+    """Refuse a number of null concepts that lets no single hypothesis of the family be rejected.
 
     Raises:
         InputError: so few that the smallest p-value is above what the correction would reject; says how many it needs.
@@ -49,7 +55,7 @@ def check_nulls(count: int | None, family: int, correction: str = "bh") -> None:
     needed = fewest_nulls(family, correction)
     if count is not None and count < needed:
         raise InputError(
-            f"n_nulls={count}: the smallest p-value of {count} random concepts, {1 / (count + 1):.2g}, cannot reject "
+            f"n_nulls={count}: the smallest p-value of {count} null concepts, {1 / (count + 1):.2g}, cannot reject "
             f"one of {family} concepts at {ALPHA} (correction={short_repr(correction)}); give at least {needed}, or "
             "None"
         )
@@ -62,12 +68,12 @@ def fewest_nulls(family: int, correction: str) -> int:
 
 @dataclass(frozen=True)
 class LayerNulls:
-    """The pseudo-concepts of one layer.
+    """The null concepts of one layer.
 
     Attributes:
-        of_size: (groups of positives, most rows of each, mask of the rows to draw from) -> pseudo-concepts.
-        members: the same keys -> columns of the concepts that are held against them.
-        count: pseudo-concepts of each size.
+        of_size: (groups of positives, most rows of each, mask of the rows to draw from) -> null concepts.
+        members: the same keys -> columns of the concepts that are compared with them.
+        count: null concepts of each size.
         warnings: concepts without any, in one line.
     """
 
@@ -77,9 +83,9 @@ class LayerNulls:
     warnings: list[str]
 
     def quality_p_values(self, bank: ConceptBank) -> np.ndarray:
-        """(K,): share of pseudo-concepts with an AUC on held-out groups as high as the concept's.
+        """(K,): share of null concepts with an AUC on held-out groups as high as the concept's.
 
-        A label permutation test by whole groups, stratified by fold, of the concept's AUC; NaN without pseudo-concepts.
+        A label permutation test by whole groups, stratified by fold, of the concept's AUC; NaN without null concepts.
         """
         p_values = np.full(len(bank), np.nan)
         auc = torch.tensor(bank.quality["auc"].to_numpy(float))
@@ -94,7 +100,7 @@ class LayerNulls:
 def layer_nulls(
     bank: ConceptBank, data: LabelledRows, mean_gradient: Tensor, plan: NullPlan, correction: str = "bh"
 ) -> LayerNulls:
-    """Pseudo-concepts for all concepts that could be fitted; those of equal size and equal pool share them.
+    """Null concepts for all concepts that could be fitted; those of equal size and equal negatives share them.
 
     Args:
         bank: the layer's CAVs with their quality.
@@ -127,7 +133,7 @@ def layer_nulls(
 def null_families(
     data: LabelledRows, columns: Iterable[int], rest: bool, own: bool = False
 ) -> dict[NullKey, list[int]]:
-    """Concepts that can share their pseudo-concepts: columns by what decides these.
+    """Concepts that can share their null concepts: columns by what decides these.
 
     Args:
         data: the layer's rows.
@@ -159,7 +165,7 @@ def null_warnings(bank: ConceptBank, too_small: dict[int, str], count: int, fami
     needed = fewest_nulls(family, correction)
     if count < needed:
         lines.append(
-            f"{short_repr(bank.layer)}: the smallest p-value of {count} random concepts is {1 / (count + 1):.2g}; one "
+            f"{short_repr(bank.layer)}: the smallest p-value of {count} null concepts is {1 / (count + 1):.2g}; one "
             f"rejection alone in a family of {family} would need n_nulls={needed}"
         )
     return lines

@@ -132,7 +132,7 @@ def test_the_hierarchical_correction_tests_one_half_and_mines_the_other(backbone
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"correction": "fdr"}, "correction='fdr' is unknown; choose one of bh"),
+        ({"correction": "fdr"}, "correction='fdr': unknown; choose one of bh"),
         ({"n_nulls": 50}, "n_nulls=50: .* cannot reject one of 4 concepts .* give at least 79"),
     ],
 )

@@ -34,11 +34,11 @@ def test_equal_to_statsmodels_and_nan_left_out(method, seed):
 
 
 def test_bad_input_is_named():
-    with pytest.raises(InputError, match=r"correction='fdr' is unknown; choose one of bh, by, holm, bonferroni"):
+    with pytest.raises(InputError, match=r"correction='fdr': unknown; choose one of bh, by, holm, bonferroni"):
         check_correction("fdr")
-    with pytest.raises(InputError, match=r"correction='hierarchical' is none of a plain family"):
+    with pytest.raises(InputError, match=r"method='hierarchical': not a correction of a plain family"):
         adjust(np.array([0.1]), "hierarchical")
-    with pytest.raises(InputError, match=r"p_values: 1\.5 lies outside"):
+    with pytest.raises(InputError, match=r"p_values=1\.5: outside"):
         adjust(np.array([0.1, 1.5]))
     assert all(check_correction(name) == name for name in CORRECTIONS)
 
