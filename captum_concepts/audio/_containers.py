@@ -1,4 +1,4 @@
-"""What the headers of audio files promise, where libsndfile quietly gives the frames that are there instead."""
+"""Lengths that the headers of audio files state; libsndfile returns fewer frames without an error."""
 
 from __future__ import annotations
 

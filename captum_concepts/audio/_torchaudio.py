@@ -19,6 +19,9 @@ def _version(name: str) -> str:
 def load() -> tuple[ModuleType, ModuleType]:
     """``torchaudio.functional`` and ``torchaudio.transforms``.
 
+    Returns:
+        the two modules.
+
     Raises:
         InputError: torchaudio is missing, or its compiled part does not load next to the installed torch; the
             message names both versions and the command that installs a matching pair.
@@ -30,6 +33,6 @@ def load() -> tuple[ModuleType, ModuleType]:
         wanted = torch_version.split("+")[0]
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"torchaudio {torchaudio_version} does not load next to torch {torch_version} ({reason[:120]}): "
+            f"torchaudio {torchaudio_version}: does not load with torch {torch_version} ({reason[:120]}); "
             f"install the pair that belongs together, e.g. pip install torch=={wanted} torchaudio=={wanted}"
         ) from error

@@ -1,4 +1,4 @@
-"""Audio files as frames, read in order, at any sample rate; and what is wrong with files that cannot be.
+"""Audio files as frames, read in order, at any sample rate; and the faults of files that cannot be.
 
 libsndfile decodes (WAV, FLAC, MP3, Ogg Vorbis, Ogg Opus, AU, AIFF, CAF, W64), channels are averaged unless all are
 asked for, and the windowed-sinc kernel of `torchaudio.transforms.Resample` (Hann window, ``lowpass_filter_width=32``,

@@ -1,7 +1,7 @@
 """Cut audio into patches, block by block, by random access.
 
 A clip is decoded once, in order: an hour-long file costs the memory of one block, and the patches do not depend on the
-size of the blocks. How files are decoded and resampled is said in `captum_concepts.audio.decoding`.
+size of the blocks. How files are decoded and resampled is described in `captum_concepts.audio.decoding`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from captum_concepts.errors import InputError
 from captum_concepts.text import short_repr
 
 Short = Literal["repeat", "pad", "skip"]
-SHORTEST = 0.05  # seconds; anything shorter is a click, and a looped click is a tone that nobody played
+SHORTEST = 0.05  # seconds; a looped click would be an artificial tone
 _BLOCK_SAMPLES = 1 << 22  # 16 MiB of patches per block, or one patch where that is longer
 
 
@@ -32,7 +32,7 @@ class Patches:
         inputs: (P, ...); for audio (P, samples) mono float32.
         starts: (P,) seconds in the file at which each patch begins.
         ends: (P,) seconds in the file at which each patch ends.
-        notes: what was done to the audio beyond cutting it, such as looping a short clip.
+        notes: changes of the audio other than cutting it, such as looping a short clip.
     """
 
     inputs: Tensor
@@ -70,19 +70,22 @@ def iter_patches(
         max_patches: patches per block at most; long patches come in smaller blocks, of 16 MiB or one patch.
         channels: "mono" averages a file's channels; "all" keeps them, patches are then (P, channels, samples).
 
+    Returns:
+        an iterator over blocks of patches (P, patch_samples).
+
     Raises:
         AudioError: the audio cannot be used; see ``AudioError.status``.
         InputError: the clip's span is not inside the file, or an argument is out of range.
     """
     for name, value in (("sample_rate", sample_rate), ("patch_samples", patch_samples), ("hop_samples", hop_samples)):
         if value < 1:
-            raise InputError(f"{name} is {short_repr(value)}: give a positive whole number")
+            raise InputError(f"{name}={short_repr(value)}: must be positive; give a positive whole number")
     if min(pad) < 0 or max_patches < 1:
         raise InputError(
-            f"pad is {short_repr(pad)} and max_patches {short_repr(max_patches)}: give pad >= 0 and max_patches >= 1"
+            f"pad={short_repr(pad)}, max_patches={short_repr(max_patches)}: out of range; give at least 0 and 1"
         )
     if short not in ("repeat", "pad", "skip"):
-        raise InputError(f"short is {short_repr(short)}: give 'repeat', 'pad' or 'skip'")
+        raise InputError(f"short={short_repr(short)}: is not known; give 'repeat', 'pad' or 'skip'")
     _check_channels(channels)
     most = min(max_patches, max(1, _BLOCK_SAMPLES // max(patch_samples, hop_samples)))
     return _iter_patches(clip, channels, sample_rate, patch_samples, hop_samples, pad, short, most)
@@ -142,14 +145,14 @@ def _short_patch(signal: Resampled, patch_samples: int, left: int, short: Short)
     samples = signal.read(0, signal.length)
     source.drain()
     source.refuse_silence()
-    room = patch_samples - left
+    space = patch_samples - left
     seconds = f"{source.end - source.start:.2f} s"
     if short == "repeat":
         note = f"clip of {seconds} looped to fill one patch"
-        samples = np.resize(samples, (room, *samples.shape[1:]))
+        samples = np.resize(samples, (space, *samples.shape[1:]))
     else:
         note = f"clip of {seconds} filled with zeros to one patch"
-        samples = _pad(samples, 0, room - len(samples))
+        samples = _pad(samples, 0, space - len(samples))
     inputs = torch.from_numpy(np.ascontiguousarray(_pad(samples, left, 0).T))[None]
     return Patches(inputs, np.array([source.start]), np.array([source.end]), (note,))
 
@@ -186,4 +189,4 @@ def read_clip(clip: Clip, sample_rate: int, channels: Channels = "mono") -> Tens
 
 def _check_channels(channels: str) -> None:
     if channels not in ("mono", "all"):
-        raise InputError(f"channels is {short_repr(channels)}: give 'mono' or 'all'")
+        raise InputError(f"channels={short_repr(channels)}: is not known; give 'mono' or 'all'")

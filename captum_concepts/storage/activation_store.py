@@ -1,4 +1,4 @@
-"""Keep rows of named arrays per clip on disk, so that they are computed once and never used wrongly.
+"""Store rows of named arrays per clip on disk, so that each is computed once.
 
 Layout: ``<folder>/<namespace>/<id>.safetensors`` (a shard) and ``<id>.json`` (its entry). A shard is written under a
 temporary name, flushed to the disk and renamed, then its entry likewise; the renaming of the entry is the commit.
@@ -35,15 +35,15 @@ FORMAT = 1
 STALE_SECONDS = 86_400.0
 _DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 _NAMESPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class _Unusable(Exception):
-    """Why an entry is not ours to use."""
+    """The reason why an entry cannot be used."""
 
 
 class _Damage(_Unusable):
-    """What is broken in an entry or its shard."""
+    """The damage in an entry or its shard."""
 
 
 @dataclass(frozen=True)
@@ -101,12 +101,22 @@ class ActivationStore:
 
     Raises:
         InputError: ``folder`` is a file.
+
+    Example:
+        >>> import tempfile
+        >>> store = ActivationStore(tempfile.mkdtemp())
+        >>> store.put("model-1", {"clip-1": {"layer4": torch.ones(3, 2)}})
+        >>> store.missing("model-1", ["layer4"], ["clip-1", "clip-2"])
+        ['clip-2']
+        >>> values, counts = store.get("model-1", "layer4", ["clip-1"])
+        >>> values.shape, counts.tolist()
+        (torch.Size([3, 2]), [3])
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         if self.folder.exists() and not self.folder.is_dir():
-            raise InputError(f"{short_repr(str(folder), 200)}: not a folder; give a folder for the activations")
+            raise InputError(f"store={short_repr(str(folder), 200)}: not a folder; give a folder for the activations")
         self._known: dict[str, _Namespace] = {}
         self._cleaned: set[str] = set()
 
@@ -150,7 +160,7 @@ class ActivationStore:
             _write(folder / f"{id}.json", _sealed(entry))
         except OSError as error:
             raise InputError(
-                f"{short_repr(str(self.folder), 200)}: cannot keep activations ({error.strerror}); "
+                f"store={short_repr(str(self.folder), 200)}: cannot keep activations ({error.strerror}); "
                 "make room there or choose another folder"
             ) from error
 
@@ -169,7 +179,19 @@ class ActivationStore:
     # Reading --------------------------------------------------------------------------------------------------
 
     def missing(self, namespace: str, names: Sequence[str], clip_keys: Sequence[str]) -> list[str]:
-        """The keys, in their order, of the clips that lack sound rows of any of the arrays."""
+        """The clips that lack undamaged rows of any of the arrays.
+
+        Args:
+            namespace: as in :meth:`put`.
+            names: of arrays.
+            clip_keys: of clips.
+
+        Returns:
+            their keys, in the given order.
+
+        Raises:
+            InputError: a namespace that :meth:`put` would refuse.
+        """
         known = self._sound(namespace, names, clip_keys)
         holders = [known.holder.get(name, {}) for name in names]
         return [key for key in clip_keys if any(key not in holder for holder in holders)]
@@ -177,12 +199,17 @@ class ActivationStore:
     def get(self, namespace: str, name: str, clip_keys: Sequence[str]) -> tuple[Tensor, np.ndarray]:
         """The rows of one array for some clips.
 
+        Args:
+            namespace: as in :meth:`put`.
+            name: of the array.
+            clip_keys: of the clips; a key may be given twice.
+
         Returns:
             Float tensor (P_1 + ... + P_n, D) on the CPU, the clips' rows in the order of ``clip_keys``, and
             int64 (n,), the number of rows P_i of each clip.
 
         Raises:
-            LookupError: a clip has no sound rows; ask :meth:`missing` first.
+            LookupError: a clip has no undamaged rows; ask :meth:`missing` first.
             InputError: the array has another width D in some of the shards.
         """
         known = self._sound(namespace, [name], clip_keys)
@@ -195,7 +222,7 @@ class ActivationStore:
         arrays = {id: known.entries[id].arrays[name] for id in dict.fromkeys(holder[key] for key in clip_keys)}
         if len({array.shape[1] for array in arrays.values()}) > 1:
             raise InputError(
-                f"{short_repr(name)}: rows of different widths in one namespace; use a namespace of its own"
+                f"name={short_repr(name)}: rows of different widths in one namespace; use a namespace of its own"
             )
         if not arrays:
             return torch.zeros(0, 0), np.zeros(0, dtype=np.int64)
@@ -255,7 +282,9 @@ class ActivationStore:
 
     def _namespace_folder(self, namespace: str) -> Path:
         if not _NAMESPACE.fullmatch(namespace):
-            raise InputError(f"namespace={short_repr(namespace)}: use 1 to 200 letters, digits, '.', '_' or '-'")
+            raise InputError(
+                f"namespace={short_repr(namespace)}: is not possible; use 1 to 200 letters, digits, '.', '_' or '-'"
+            )
         return self.folder / namespace
 
 
@@ -267,13 +296,15 @@ def _joined(rows: Mapping[str, Mapping[str, Tensor | np.ndarray]]) -> tuple[dict
             block = torch.as_tensor(values).detach().cpu()
             if block.ndim != 2 or block.dtype not in _DTYPES:
                 kind = f"{tuple(block.shape)} of {block.dtype}"
-                raise InputError(f"rows of {short_repr(name)}: {kind}; give floating point numbers of shape (P, D)")
+                raise InputError(f"rows[{short_repr(name)}]: {kind}; give floating point numbers of shape (P, D)")
             blocks.setdefault(name, []).append((key, block))
     tensors: dict[str, Tensor] = {}
     described: list[dict[str, Any]] = []
     for number, (name, parts) in enumerate(blocks.items()):
         if len({(block.shape[1], block.dtype) for _, block in parts}) > 1:
-            raise InputError(f"rows of {short_repr(name)}: the clips' rows differ in width or type; make them alike")
+            raise InputError(
+                f"rows[{short_repr(name)}]: the clips' rows differ in width or type; give one width and type"
+            )
         joined = torch.cat([block for _, block in parts]).contiguous()
         tensors[str(number)] = joined
         described.append(
@@ -361,13 +392,13 @@ def _verify(path: Path, entry: _Entry) -> None:
 
 def _refuse(path: Path, reason: _Unusable) -> None:
     """Say that a file is not used; an entry that is damaged, or whose shard is, is renamed for every later reader."""
-    _log.warning("%s: %s; its activations are not used and count as missing", path, reason)
+    logger.warning("%s: %s; its activations are not used and count as missing", path, reason)
     if isinstance(reason, _Damage):
         entry = path.with_suffix(".json")
         try:
             os.replace(entry, entry.with_name(entry.name + ".damaged"))
         except OSError as error:
-            _log.warning("%s: cannot be renamed to .damaged (%s)", entry, error.strerror)
+            logger.warning("%s: cannot be renamed to .damaged (%s)", entry, error.strerror)
 
 
 def _gathered(parts: Sequence[Tensor], owner: np.ndarray, firsts: np.ndarray, counts: np.ndarray) -> Tensor:

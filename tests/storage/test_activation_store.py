@@ -138,7 +138,7 @@ def test_namespaces_are_plain(tmp_path: Path, namespace: str) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ({"k": {"a": torch.zeros(3)}}, r"rows of 'a': \(3,\)"),
+        ({"k": {"a": torch.zeros(3)}}, r"rows\['a'\]: \(3,\)"),
         ({"k": {"a": torch.zeros(3, 2, dtype=torch.int64)}}, "floating point"),
         ({"k": {"a": torch.zeros(3, 2)}, "l": {"a": torch.zeros(3, 1)}}, "differ in width"),
         ({"k": {"a": torch.zeros(3, 2)}, "l": {"a": torch.zeros(3, 2).half()}}, "differ in width or type"),
