@@ -17,8 +17,8 @@ timbre of the recording and loudness are random and have no name.
 
 A *genre* is a known function of concepts: `GENRES` gives, for each of eight, the concepts that cause it and their
 sign: +1 where the concept must be present, -1 where it must be absent. With probability `strength` each cause is
-enforced, independently; otherwise its slot is random as everywhere else. The presence of a cause with base rate b in its genre is
-therefore `strength + (1 - strength) * b` (or `(1 - strength) * b` for sign -1).
+enforced, independently; otherwise its slot is random as everywhere else. The presence of a cause with base rate b in
+its genre is therefore `strength + (1 - strength) * b` (or `(1 - strength) * b` for sign -1).
 
 Every slot of every piece has its own random stream, keyed by seed, index and slot. So a piece does not depend on how
 many others are made, and forcing a concept changes its slot and nothing else: `clip(7, {"slow"})` and

@@ -78,7 +78,7 @@ def run_demo(folder: Path, *, seed: int = 0, progress: Progress | None = None) -
 
 
 def _planted(concept: str, causes: Mapping[str, int], parents: Mapping[str, str]) -> str:
-    """The role of a concept for a target in the truth: "cause", "relative of a cause" (its family or a member), or nothing."""
+    """The role of a concept for a target: "cause", "relative of a cause" (its family or a member), or nothing."""
     if concept in causes:
         return "cause"
     kin = {parents.get(cause) for cause in causes} | {child for child, parent in parents.items() if parent in causes}
