@@ -96,8 +96,8 @@ def test_mistakes():
     for options, words in (
         ({"strategy": "some"}, "strategy='some'"),
         ({"mining": "hard"}, "mining='hard'"),
-        ({"mining": "semi-hard"}, "groups are missing"),
-        ({"mining": "all"}, "mining='all' and groups are missing"),
+        ({"mining": "semi-hard"}, "needs groups"),
+        ({"mining": "all"}, "mining='all': needs groups"),
     ):
         with pytest.raises(InputError, match=words):
             triplet_loss(ANCHORS, NEIGHBOURS, OPPOSITES, **options)
