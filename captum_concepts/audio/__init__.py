@@ -4,7 +4,7 @@ from captum_concepts.audio._torchaudio import load as load_torchaudio
 from captum_concepts.audio.clips import AudioError, Channels, Clip, ClipError, Status
 from captum_concepts.audio.decoding import FORMATS, SILENCE, Source
 from captum_concepts.audio.files import as_clips, duration, file_digest, find_audio
-from captum_concepts.audio.frontends import PRESETS, Frontend, frontend
+from captum_concepts.audio.frontends import PRESETS, Frontend, FrontendConfig, frontend
 from captum_concepts.audio.patches import Patches, Short, iter_patches, read_clip
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Clip",
     "ClipError",
     "Frontend",
+    "FrontendConfig",
     "Patches",
     "Short",
     "Source",

@@ -7,8 +7,8 @@ with. Gradients flow to the waveform and are finite for digital silence.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal, cast
 
@@ -17,17 +17,28 @@ from torch import Tensor, nn
 
 from captum_concepts.audio._torchaudio import load
 from captum_concepts.errors import InputError
-from captum_concepts.text import short_repr
+from captum_concepts.text import short_repr, suggest
 
 Layout = Literal["BTF", "BCTF", "BCFT"]
 Centre = Literal["clip", "patch", "no"]
 Compression = Literal["log10(1+10000x)", "ln(x+0.01)", "ln(x+0.000001)", "dB"]
 
 
-class Frontend(nn.Module):
-    """Framed spectrum, mel bands, compression.
+def _require(condition: bool, name: str, value: object, remedy: str) -> None:
+    if not condition:
+        raise InputError(f"{name}={short_repr(value)}: is not possible for a front-end; give {remedy}")
 
-    Args:
+
+def _require_numbers(**numbers: object) -> None:
+    for name, value in numbers.items():
+        _require(isinstance(value, int) and value > 0, name, value, "a positive whole number")
+
+
+@dataclass(frozen=True)
+class FrontendConfig:
+    """The numbers of a front-end.
+
+    Attributes:
         sample_rate: Hz of the waveform.
         n_fft: points of the Fourier transform; a window shorter than this is zero-padded at its end.
         window_samples: samples per frame.
@@ -50,81 +61,113 @@ class Frontend(nn.Module):
             `torch.stft` with ``center=True``; "no": frames begin where the patch begins.
         layout: "BTF" (B, frames, mel), "BCTF" (B, 1, frames, mel) or "BCFT" (B, 1, mel, frames).
 
+    Raises:
+        InputError: a number is out of range, or a name is unknown.
+    """
+
+    sample_rate: int
+    n_fft: int
+    window_samples: int
+    frame_hop: int
+    n_mels: int
+    f_min: float
+    f_max: float
+    mel_scale: Literal["slaney", "htk"]
+    mel_norm: Literal["slaney"] | None
+    power: float
+    periodic: bool
+    compression: Compression
+    mel_triangles: Literal["hz", "mel"] = "hz"
+    patch_frames: int | None = None
+    patch_samples: int | None = None
+    hop_samples: int | None = None
+    centre: Centre = "no"
+    layout: Layout = "BTF"
+
+    def __post_init__(self) -> None:
+        _require_numbers(
+            sample_rate=self.sample_rate,
+            n_fft=self.n_fft,
+            window_samples=self.window_samples,
+            frame_hop=self.frame_hop,
+            n_mels=self.n_mels,
+        )
+        _require(self.layout in ("BTF", "BCTF", "BCFT"), "layout", self.layout, "'BTF', 'BCTF' or 'BCFT'")
+        _require(self.centre in ("clip", "patch", "no"), "centre", self.centre, "'clip', 'patch' or 'no'")
+        _require(
+            self.compression in _COMPRESSIONS, "compression", self.compression, " or ".join(map(repr, _COMPRESSIONS))
+        )
+        _require(self.mel_scale in ("slaney", "htk"), "mel_scale", self.mel_scale, "'slaney' or 'htk'")
+        _require(self.mel_norm in ("slaney", None), "mel_norm", self.mel_norm, "'slaney' or None")
+        _require(self.mel_triangles in ("hz", "mel"), "mel_triangles", self.mel_triangles, "'hz' or 'mel'")
+        _require(
+            self.window_samples <= self.n_fft, "window_samples", self.window_samples, f"at most n_fft = {self.n_fft}"
+        )
+        _require(self.power in (1, 2), "power", self.power, "1 (magnitude) or 2 (power)")
+        _require(
+            0 <= self.f_min < self.f_max <= self.sample_rate / 2,
+            "f_min, f_max",
+            (self.f_min, self.f_max),
+            "0 <= f_min < f_max <= rate / 2",
+        )
+        if self.mel_triangles == "mel":
+            given = (self.mel_scale, self.mel_norm)
+            _require(given == ("htk", None), "mel_scale, mel_norm", given, "'htk' and None for triangles over mel")
+
+
+class Frontend(nn.Module):
+    """Framed spectrum, mel bands, compression.
+
+    Args:
+        config: its numbers.
+
     Attributes:
         patch_samples, patch_frames: the length of a patch, both ways.
         hop_samples: samples between patches.
         pad: zeros to put before and after a clip's signal before it is cut (`audio.iter_patches`).
-
-    Raises:
-        InputError: a number is out of range, or a name is unknown.
     """
 
     window: Tensor
     mel: Tensor
 
-    def __init__(
-        self,
-        sample_rate: int,
-        n_fft: int,
-        window_samples: int,
-        frame_hop: int,
-        n_mels: int,
-        f_min: float,
-        f_max: float,
-        mel_scale: Literal["slaney", "htk"],
-        mel_norm: Literal["slaney"] | None,
-        power: float,
-        periodic: bool,
-        compression: Compression,
-        mel_triangles: Literal["hz", "mel"] = "hz",
-        patch_frames: int | None = None,
-        patch_samples: int | None = None,
-        hop_samples: int | None = None,
-        centre: Centre = "no",
-        layout: Layout = "BTF",
-    ) -> None:
+    def __init__(self, config: FrontendConfig) -> None:
         super().__init__()
-        _require_numbers(
-            sample_rate=sample_rate, n_fft=n_fft, window_samples=window_samples, frame_hop=frame_hop, n_mels=n_mels
-        )
-        _require(layout in ("BTF", "BCTF", "BCFT"), "layout", layout, "'BTF', 'BCTF' or 'BCFT'")
-        _require(centre in ("clip", "patch", "no"), "centre", centre, "'clip', 'patch' or 'no'")
-        _require(compression in _COMPRESSIONS, "compression", compression, " or ".join(map(repr, _COMPRESSIONS)))
-        _require(mel_scale in ("slaney", "htk"), "mel_scale", mel_scale, "'slaney' or 'htk'")
-        _require(mel_norm in ("slaney", None), "mel_norm", mel_norm, "'slaney' or None")
-        _require(mel_triangles in ("hz", "mel"), "mel_triangles", mel_triangles, "'hz' or 'mel'")
-        _require(window_samples <= n_fft, "window_samples", window_samples, f"at most n_fft = {n_fft}")
-        _require(power in (1, 2), "power", power, "1 (magnitude) or 2 (power)")
-        _require(
-            0 <= f_min < f_max <= sample_rate / 2, "f_min, f_max", (f_min, f_max), "0 <= f_min < f_max <= rate / 2"
-        )
-        self.sample_rate = sample_rate
-        self.n_fft = n_fft
-        self.window_samples = window_samples
-        self.frame_hop = frame_hop
-        self.n_mels = n_mels
-        self.power = power
-        self.compression: Compression = compression
-        self.centre: Centre = centre
-        self.layout: Layout = layout
-        self.patch_samples = self._patch_samples(patch_frames, patch_samples)
-        self.patch_frames = 1 + (self.patch_samples - self._beyond_hops) // frame_hop
+        self.sample_rate = config.sample_rate
+        self.n_fft = config.n_fft
+        self.window_samples = config.window_samples
+        self.frame_hop = config.frame_hop
+        self.n_mels = config.n_mels
+        self.power = config.power
+        self.compression: Compression = config.compression
+        self.centre: Centre = config.centre
+        self.layout: Layout = config.layout
+        self.patch_samples = self._patch_samples(config.patch_frames, config.patch_samples)
+        self.patch_frames = 1 + (self.patch_samples - self._beyond_hops) // config.frame_hop
+        hop_samples = config.hop_samples
         if hop_samples is None:
-            hop_samples = self.patch_samples if centre == "patch" else self.patch_frames * frame_hop
+            hop_samples = self.patch_samples if config.centre == "patch" else self.patch_frames * config.frame_hop
         _require_numbers(hop_samples=hop_samples)
         self.hop_samples = hop_samples
-        left = window_samples // 2
+        left = config.window_samples // 2
         # The last frame is the first one whose centre lies at or behind the end of the signal, as in Essentia.
-        self.pad = (left, window_samples - left + frame_hop - 1) if centre == "clip" else (0, 0)
-        if mel_triangles == "mel":
-            given = (mel_scale, mel_norm)
-            _require(given == ("htk", None), "mel_scale, mel_norm", given, "'htk' and None for triangles over mel")
-            filters = _mel_triangles(n_fft // 2 + 1, f_min, f_max, n_mels, sample_rate)
+        self.pad = (left, config.window_samples - left + config.frame_hop - 1) if config.centre == "clip" else (0, 0)
+        if config.mel_triangles == "mel":
+            filters = _mel_triangles(
+                config.n_fft // 2 + 1, config.f_min, config.f_max, config.n_mels, config.sample_rate
+            )
         else:
             filters = load()[0].melscale_fbanks(
-                n_fft // 2 + 1, f_min, f_max, n_mels, sample_rate, norm=mel_norm, mel_scale=mel_scale
+                config.n_fft // 2 + 1,
+                config.f_min,
+                config.f_max,
+                config.n_mels,
+                config.sample_rate,
+                norm=config.mel_norm,
+                mel_scale=config.mel_scale,
             )
-        self.register_buffer("window", torch.hann_window(window_samples, periodic=periodic), persistent=False)
+        self.register_buffer(
+            "window", torch.hann_window(config.window_samples, periodic=config.periodic), persistent=False
+        )
         self.register_buffer("mel", filters, persistent=False)
 
     def extra_repr(self) -> str:
@@ -220,10 +263,9 @@ _COMPRESSIONS = MappingProxyType(
 )
 # "musicnn" and "vggish" give what Essentia's TensorflowInputMusiCNN and TensorflowInputVGGish give; "gtzan" gives what
 # torchaudio's MelSpectrogram and AmplitudeToDB give for 29.1 s of a track.
-PRESETS: Mapping[str, Callable[..., Frontend]] = MappingProxyType(
+PRESETS: Mapping[str, FrontendConfig] = MappingProxyType(
     {
-        "musicnn": partial(
-            Frontend,
+        "musicnn": FrontendConfig(
             sample_rate=16000,
             n_fft=512,
             window_samples=512,
@@ -240,8 +282,7 @@ PRESETS: Mapping[str, Callable[..., Frontend]] = MappingProxyType(
             centre="clip",
             layout="BTF",
         ),
-        "vggish": partial(
-            Frontend,
+        "vggish": FrontendConfig(
             sample_rate=16000,
             n_fft=512,
             window_samples=400,
@@ -259,8 +300,7 @@ PRESETS: Mapping[str, Callable[..., Frontend]] = MappingProxyType(
             centre="clip",
             layout="BTF",
         ),
-        "gtzan": partial(
-            Frontend,
+        "gtzan": FrontendConfig(
             sample_rate=22050,
             n_fft=1024,
             window_samples=1024,
@@ -284,30 +324,37 @@ PRESETS: Mapping[str, Callable[..., Frontend]] = MappingProxyType(
 def frontend(name_or_module: str | Frontend, **changes: Any) -> Frontend:
     """A preset by name, with single numbers changed: ``frontend("gtzan", patch_frames=256)``.
 
-    A `Frontend` is given back as it is.
+    Args:
+        name_or_module: "musicnn", "vggish" or "gtzan"; a `Frontend` is returned as it is.
+        changes: arguments of `Frontend`.
+
+    Returns:
+        the module.
 
     Raises:
         InputError: no such preset or argument, or changes to a finished module.
+
+    Example:
+        >>> frontend("musicnn").patch_frames, frontend("musicnn", patch_frames=96).patch_frames
+        (187, 96)
+        >>> frontend("musicn")
+        Traceback (most recent call last):
+        captum_concepts.errors.InputError: frontend='musicn': no such preset; did you mean 'musicnn'? presets: \
+musicnn, vggish, gtzan
     """
     if isinstance(name_or_module, Frontend):
         if changes:
-            raise InputError(f"{short_repr(sorted(changes))} cannot change a finished front-end: give a preset's name")
+            raise InputError(
+                f"changes={short_repr(sorted(changes))}: cannot change a finished front-end; give a preset's name"
+            )
         return name_or_module
     if name_or_module not in PRESETS:
-        raise InputError(f"no front-end is called {short_repr(name_or_module)}: give one of {', '.join(PRESETS)}")
+        raise InputError(
+            f"frontend={short_repr(name_or_module)}: no such preset; {suggest(name_or_module, PRESETS, 'presets')}"
+        )
     if "patch_frames" in changes or "patch_samples" in changes:
         changes = {"patch_frames": None, "patch_samples": None} | changes
     try:
-        return PRESETS[name_or_module](**changes)
+        return Frontend(replace(PRESETS[name_or_module], **changes))
     except TypeError as error:
-        raise InputError(f"front-end {name_or_module}: {error}") from error
-
-
-def _require(condition: bool, name: str, value: object, remedy: str) -> None:
-    if not condition:
-        raise InputError(f"front-end: {name} is {short_repr(value)}: give {remedy}")
-
-
-def _require_numbers(**numbers: object) -> None:
-    for name, value in numbers.items():
-        _require(isinstance(value, int) and value > 0, name, value, "a positive whole number")
+        raise InputError(f"frontend={short_repr(name_or_module)}: {error}; give arguments of Frontend") from error

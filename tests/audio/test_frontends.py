@@ -217,23 +217,23 @@ def test_changes_and_finished_modules():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"n_mels": 0}, "n_mels is 0"),
-        ({"n_mels": 2.5}, "n_mels is 2.5"),
-        ({"patch_frames": -1}, "patch_frames is -1"),
+        ({"n_mels": 0}, "n_mels=0"),
+        ({"n_mels": 2.5}, "n_mels=2.5"),
+        ({"patch_frames": -1}, "patch_frames=-1"),
         ({"patch_frames": 3, "patch_samples": 4000}, "only one"),
         ({"patch_samples": 100}, "at least 512"),
-        ({"hop_samples": 0}, "hop_samples is 0"),
+        ({"hop_samples": 0}, "hop_samples=0"),
         ({"f_max": 9000.0}, "f_min, f_max"),
         ({"f_min": float("nan")}, "f_min, f_max"),
-        ({"layout": "BFT"}, "layout is 'BFT'"),
-        ({"compression": "loud"}, "compression is 'loud'"),
-        ({"centre": "left"}, "centre is 'left'"),
-        ({"power": 3}, "power is 3"),
+        ({"layout": "BFT"}, "layout='BFT'"),
+        ({"compression": "loud"}, "compression='loud'"),
+        ({"centre": "left"}, "centre='left'"),
+        ({"power": 3}, "power=3"),
         ({"window_samples": 1024}, "at most n_fft = 512"),
-        ({"mel_triangles": "bark"}, "mel_triangles is 'bark'"),
+        ({"mel_triangles": "bark"}, "mel_triangles='bark'"),
         ({"mel_triangles": "mel"}, "triangles over mel"),
-        ({"mel_scale": "bark"}, "mel_scale is 'bark'"),
-        ({"mel_norm": "area"}, "mel_norm is 'area'"),
+        ({"mel_scale": "bark"}, "mel_scale='bark'"),
+        ({"mel_norm": "area"}, "mel_norm='area'"),
         ({"colour": 1}, "colour"),
     ],
 )
@@ -244,7 +244,7 @@ def test_bad_arguments(changes, words):
 
 
 def test_bad_names_and_shapes():
-    with pytest.raises(InputError, match="'cochlea': give one of musicnn, vggish, gtzan"):
+    with pytest.raises(InputError, match="'cochlea': no such preset; presets: musicnn, vggish, gtzan"):
         frontend("cochlea")
     front = frontend("musicnn")
     for shape in ((48128,), (2, 48000), (1, 2, 48128)):
