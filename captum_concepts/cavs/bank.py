@@ -36,8 +36,8 @@ class ConceptBank:
         biases: (K,), in activation units along the direction.
         scales: (K,), logits per activation unit.
         quality: one row per concept, columns ``QUALITY_COLUMNS``: AUC on held-out groups with its 95 % interval,
-            balanced accuracy on held-out groups, p-value of the AUC among random sets (see
-            ``scoring.LayerNulls``; NaN until it is computed), counts, and status ("ok", "too few groups", "not
+            balanced accuracy on held-out groups, p-value of the AUC among null concepts (see
+            ``significance.LayerNulls``; NaN until it is computed), counts, and status ("ok", "too few groups", "not
             testable").
         method: how it was fitted.
     """
@@ -62,11 +62,11 @@ class ConceptBank:
         return len(self.names)
 
     def logits(self, activations: Tensor) -> Tensor:
-        """(N, D) -> (N, K): the logit that each row shows each concept."""
+        """(N, D) -> (N, K): the logit that each row has each concept."""
         return self.scales * (activations @ self.directions.T + self.biases)
 
     def presence(self, activations: Tensor) -> Tensor:
-        """(N, D) -> (N, K): the probability that each row shows each concept."""
+        """(N, D) -> (N, K): the probability that each row has each concept."""
         return torch.sigmoid(self.logits(activations))
 
     def to(self, device: str | torch.device) -> ConceptBank:

@@ -32,7 +32,7 @@ def gaussian_along(activations: Tensor, directions: Tensor, positive: Tensor, ne
 def separation(
     activations: Tensor, directions: Tensor, positives: Tensor, negatives: Tensor, weights: Tensor
 ) -> Tensor:
-    """How far apart the two classes' means lie along each direction.
+    """Distance of the two classes' means along each direction.
 
     Args:
         activations: (N, D).
@@ -41,6 +41,11 @@ def separation(
 
     Returns:
         (K,), in activation units.
+
+    Example:
+        >>> rows, positives = torch.tensor([[3.0, 0.0], [1.0, 0.0]]), torch.tensor([[True], [False]])
+        >>> separation(rows, torch.tensor([[1.0, 0.0]]), positives, ~positives, torch.ones(2))
+        tensor([2.])
     """
     projections = activations @ directions.T
     return ((class_shares(positives, weights) - class_shares(negatives, weights)) * projections).sum(0)

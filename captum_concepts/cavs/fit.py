@@ -1,7 +1,7 @@
 """Concept activation vectors: all concepts of a layer fitted at once, on the device the activations are on.
 
 Every method maps activations (N, D) and, for each of K concepts, which rows are positive and which negative, to K unit
-directions, biases and scales. The logit that a row f shows concept k is
+directions, biases and scales. The logit that a row f has concept k is
 ``scales[k] * (f @ directions[k] + biases[k])``.
 """
 
@@ -22,6 +22,7 @@ from captum_concepts.cavs.methods import CavMethod, FitFunction, resolve_method
 from captum_concepts.cavs.quality import auc_with_interval, balanced_accuracy
 from captum_concepts.concepts.folds import stratified_parts
 from captum_concepts.errors import InputError
+from captum_concepts.text import short_repr
 
 
 def fit_cavs(
@@ -43,10 +44,10 @@ def fit_cavs(
 
     Args:
         activations: (N, D).
-        labels: bool (N, K), which rows show which concept.
-        method: a registered name ("pattern", "lda", "logistic", ...) or a function like ``discriminants.fit_pattern``.
+        labels: bool (N, K), which rows are positives of which concept.
+        method: a registered name ("pattern", "lda", "logistic", ...) or a function like ``cavs.fit_pattern``.
         groups: (N,) the track or recording of each row; default: every row its own.
-        negatives: bool (N, K); default: every row that does not show the concept.
+        negatives: bool (N, K); default: every row that is not a positive.
         weights: (N,) weight of each row; default: 1 / rows of its group.
         names: K names; default "0", "1", ...
         layer: name kept in the bank.
@@ -61,17 +62,25 @@ def fit_cavs(
     Raises:
         InputError: shapes that do not fit, NaN activations, a row both positive and negative, unknown method or
             option, a weight that is negative or not finite.
+
+    Example:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> labels = torch.arange(40)[:, None] % 2 == 0
+        >>> rows = torch.randn(40, 3, generator=generator) + 4 * labels * torch.tensor([1.0, 0.0, 0.0])
+        >>> bank = fit_cavs(rows, labels, "pattern", names=["piano"])
+        >>> bank.quality["status"].tolist(), bool(bank.directions[0, 0] > 0.9)
+        (['ok'], True)
     """
     x, positives, negative = _checked(activations, labels, negatives)
     n, k = positives.shape
     names = tuple(map(str, names)) if names is not None else tuple(map(str, range(k)))
     if len(names) != k:
-        raise InputError(f"names: {len(names)} names for {k} columns of labels")
+        raise InputError(f"names={short_repr(names)}: {len(names)} names for {k} columns of labels; give {k}")
     if folds < 0 or folds == 1:
-        raise InputError(f"folds={folds}: give at least 2, or 0 to leave the quality out")
+        raise InputError(f"folds={folds}: too few; give at least 2, or 0 to leave the quality out")
     given = np.arange(n) if groups is None else groups
     if len(given) != n:
-        raise InputError(f"groups: {len(given)} entries for {n} rows of activations")
+        raise InputError(f"groups={short_repr(groups)}: {len(given)} entries for {n} rows of activations; give {n}")
     group_names, index = index_groups(given)
     grouping = Grouping(group_names, torch.as_tensor(index, device=x.device))
     weight_of_row = row_weights(group_weights(given) if weights is None else weights, x)
@@ -134,5 +143,5 @@ def _checked(
 def _mask(values: Tensor | np.ndarray, argument: str, like: Tensor) -> Tensor:
     mask = torch.as_tensor(values).to(like.device)
     if mask.dtype != torch.bool and not ((mask == 0) | (mask == 1)).all():
-        raise InputError(f"{argument}: values other than 0 and 1; pass True where a row shows a concept")
+        raise InputError(f"{argument}: values other than 0 and 1; pass True where a row is a positive")
     return mask.bool()

@@ -13,7 +13,19 @@ from captum_concepts.errors import InputError
 
 
 def index_groups(groups: Sequence[str] | np.ndarray) -> tuple[list[str], np.ndarray]:
-    """Distinct group names, sorted, and int64 (N,) which of them each row is of."""
+    """Index the group of each row.
+
+    Args:
+        groups: (N,) the track or recording of each row.
+
+    Returns:
+        the distinct group names, sorted, and int64 (N,), the place of each row's group among them.
+
+    Example:
+        >>> names, index = index_groups(["b", "a", "b"])
+        >>> names, index.tolist()
+        (['a', 'b'], [1, 0, 1])
+    """
     # As objects: an array of fixed width would make every name as long as the longest, and cut NULs off.
     names = np.array([str(group) for group in groups], dtype=object)
     unique, index = np.unique(names, return_inverse=True)
@@ -31,6 +43,11 @@ def group_means(values: Tensor, members: Tensor, index: Tensor, n_groups: int) -
 
     Returns:
         (n_groups, K); NaN for a group without members.
+
+    Example:
+        >>> values, members = torch.tensor([[1.0], [3.0], [5.0]]), torch.tensor([[True], [True], [False]])
+        >>> group_means(values, members, torch.tensor([0, 0, 1]), 2).tolist()
+        [[2.0], [nan]]
     """
     zeros = values.new_zeros(n_groups, values.shape[1])
     sums = zeros.index_add(0, index, torch.where(members, values, 0))
@@ -38,7 +55,18 @@ def group_means(values: Tensor, members: Tensor, index: Tensor, n_groups: int) -
 
 
 def group_weights(groups: Sequence[str] | np.ndarray) -> np.ndarray:
-    """(N,) weights 1 / (rows of the row's group): every group counts the same, however many patches it has."""
+    """Weights that let every group count the same, however many patches it has.
+
+    Args:
+        groups: (N,) the track or recording of each row.
+
+    Returns:
+        (N,) 1 / (rows of the row's group).
+
+    Example:
+        >>> group_weights(["a", "b", "b"]).tolist()
+        [1.0, 0.5, 0.5]
+    """
     _, index = index_groups(groups)
     return np.asarray(1.0 / np.bincount(index)[index])
 

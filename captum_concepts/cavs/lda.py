@@ -7,6 +7,7 @@ from torch import Tensor
 
 from captum_concepts.cavs.directions import Fit, class_shares, gaussian_along
 from captum_concepts.errors import InputError
+from captum_concepts.text import short_repr
 
 
 def fit_lda(
@@ -24,9 +25,20 @@ def fit_lda(
 
     Returns:
         directions (K, D), biases (K,), scales (K,).
+
+    Raises:
+        InputError: ``shrinkage`` is outside [0, 1].
+
+    Example:
+        >>> import torch
+        >>> rows = torch.tensor([[3.0, 0.0], [5.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+        >>> positives = torch.tensor([[True], [True], [False], [False]])
+        >>> directions, biases, scales = fit_lda(rows, positives, ~positives, torch.ones(4), shrinkage=0.5)
+        >>> bool(directions[0, 0] > 0.9)
+        True
     """
     if shrinkage is not None and not 0 <= shrinkage <= 1:
-        raise InputError(f"shrinkage={shrinkage} must be between 0 and 1")
+        raise InputError(f"shrinkage={short_repr(shrinkage)}: must be between 0 and 1; give such a number, or None")
     share = (weights / weights.sum()).double()
     rows = activations.double()
     rows = (rows - share @ rows) * share.sqrt()[:, None]

@@ -26,6 +26,7 @@ class CavMethod:
         options: passed to it.
 
     Example:
+        >>> import torch
         >>> from captum_concepts.cavs import fit_pattern
         >>> method = CavMethod(fit_pattern)
         >>> rows, labels = torch.eye(4), torch.tensor([[True], [True], [False], [False]])
@@ -43,7 +44,21 @@ class CavMethod:
 
 
 def resolve_method(method: str | FitFunction) -> FitFunction:
-    """The fit function of a registered name; a callable is returned as it is."""
+    """Find the fit function of a CAV method.
+
+    Args:
+        method: a registered name, or a fit function, which is returned as it is.
+
+    Returns:
+        the fit function.
+
+    Raises:
+        InputError: no method has this name.
+
+    Example:
+        >>> resolve_method("pattern").__name__
+        'fit_pattern'
+    """
     if callable(method):
         return method
     return lookup("cav_methods", method).factory
@@ -67,7 +82,7 @@ def run_fit(
     try:
         inspect.signature(fit).bind(activations, positives, negatives, weights, **options)
     except TypeError as error:
-        raise InputError(f"cav_options={short_repr(options)}: {error}") from None
+        raise InputError(f"cav_options={short_repr(options)}: {error}; give options of this method") from None
     parts = tuple(fit(activations, positives, negatives, weights, **options))
     if len(parts) not in (2, 3):
         raise InputError(f"CAV method {getattr(fit, '__name__', 'custom')}: must give (directions, biases)")

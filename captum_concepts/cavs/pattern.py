@@ -19,6 +19,14 @@ def fit_pattern(activations: Tensor, positives: Tensor, negatives: Tensor, weigh
 
     Returns:
         directions (K, D), biases (K,), scales (K,).
+
+    Example:
+        >>> import torch
+        >>> rows = torch.tensor([[3.0, 0.0], [5.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+        >>> positives = torch.tensor([[True], [True], [False], [False]])
+        >>> directions, biases, scales = fit_pattern(rows, positives, ~positives, torch.ones(4))
+        >>> bool(directions[0, 0] > 0.9)
+        True
     """
     positive, negative = class_shares(positives, weights), class_shares(negatives, weights)
     return gaussian_along(activations, (positive - negative).T @ activations, positive, negative)

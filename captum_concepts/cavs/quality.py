@@ -1,4 +1,4 @@
-"""How well a CAV separates groups it was not fitted on."""
+"""Quality of a CAV on groups that it was not fitted on."""
 
 from __future__ import annotations
 
@@ -39,6 +39,13 @@ def auc_with_interval(
     Returns:
         auc, low, high, each (K,) float64; NaN without rows of both kinds. Ties count half. The interval is DeLong's
         (Biometrics 1988) on the logit scale, with the variance never below that of one misranked half pair.
+
+    Example:
+        >>> scores = torch.tensor([[3.0], [1.0], [2.0], [0.0]])
+        >>> positive = torch.tensor([[True], [True], [False], [False]])
+        >>> auc, low, high = auc_with_interval(scores, positive, ~positive)
+        >>> auc.tolist(), bool(low < auc), bool(auc < high)
+        ([0.75], True, True)
     """
     scores = scores.double()
     finite = torch.isfinite(scores)
@@ -59,17 +66,30 @@ def auc_with_interval(
     return auc, torch.minimum(low, auc), torch.maximum(high, auc)
 
 
-def _placements(scores: Tensor, ours: Tensor, theirs: Tensor) -> Tensor:
-    """(G, K): for each of our rows, how many of their rows it exceeds (ties half)."""
-    columns = torch.where(theirs, scores, torch.inf).T.contiguous().sort(1).values
-    points = torch.where(ours, scores, 0).T.contiguous()
+def _placements(scores: Tensor, rows: Tensor, others: Tensor) -> Tensor:
+    """(G, K): for each of the rows, how many of the others it exceeds (ties half)."""
+    columns = torch.where(others, scores, torch.inf).T.contiguous().sort(1).values
+    points = torch.where(rows, scores, 0).T.contiguous()
     below = torch.searchsorted(columns, points, right=False)
     not_above = torch.searchsorted(columns, points, right=True)
     return ((below + not_above).to(scores.dtype) / 2).T
 
 
 def balanced_accuracy(logits: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-    """(G, K) logits -> (K,): mean of the two classes' share on the right side of 0; NaN rows are left out."""
+    """Mean of the shares of positives above 0 and of negatives below 0.
+
+    Args:
+        logits: (G, K); NaN rows are left out.
+        positive, negative: bool (G, K).
+
+    Returns:
+        (K,).
+
+    Example:
+        >>> logits, positive = torch.tensor([[2.0], [-1.0], [-2.0]]), torch.tensor([[True], [True], [False]])
+        >>> balanced_accuracy(logits, positive, ~positive)
+        tensor([0.7500])
+    """
     finite = torch.isfinite(logits)
     positive, negative = positive & finite, negative & finite
     hit_1 = ((logits > 0) & positive).sum(0) / positive.sum(0)

@@ -44,13 +44,21 @@ def mine(
     Raises:
         InputError: no concept, a matrix of another shape, NaN, infinity or what is no number, duplicate names, an
             unknown miner or option, an option that is NaN, or a matrix that is not symmetric for a miner that needs it.
+
+    Returns:
+        the hierarchy over all K names.
+
+    Example:
+        >>> similarity = [[1.0, 0.9, 0.8], [0.2, 1.0, 0.1], [0.2, 0.1, 1.0]]
+        >>> mine(similarity, ["strings", "violin", "cello"], "subsumption", threshold=0.5).children("strings")
+        ['violin', 'cello']
     """
     names = tuple(names)
     similarity = _checked(similarity, names)
     check_parent_options(max_parents, parent_margin)
     for option, value in options.items():
         if isinstance(value, float) and np.isnan(value):  # every comparison with it would be false
-            raise InputError(f"{option} = nan; give a number")
+            raise InputError(f"{option}=nan: not a number; give a number")
     function = _miner(miner)
     try:
         inspect.signature(function).bind(similarity, names, **options)

@@ -20,6 +20,13 @@ def combine(matrices: Mapping[str, Tensor | np.ndarray]) -> Tensor:
 
     Raises:
         InputError: no matrix, shapes that differ, numbers that are not finite, or a mean diagonal that is not above 0.
+
+    Returns:
+        (K, K).
+
+    Example:
+        >>> combine({"low": torch.eye(2), "high": 4 * torch.ones(2, 2)}).tolist()
+        [[1.0, 0.5], [0.5, 1.0]]
     """
     parts = {layer: torch.as_tensor(matrix) for layer, matrix in matrices.items()}
     if not parts:

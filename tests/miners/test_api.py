@@ -67,7 +67,7 @@ def test_bad_input_is_one_clear_line(similarity: torch.Tensor, names: list[str],
     [("heymann", "min_sim"), ("heymann", "threshold"), ("branching", "tilt"), ("agglomerative", "min_sim")],
 )
 def test_no_option_is_nan(miner: str, option: str) -> None:
-    with pytest.raises(InputError, match=f"{option} = nan; give a number"):
+    with pytest.raises(InputError, match=f"{option}=nan: not a number; give a number"):
         mine(random_similarity(4, 0, symmetric=True), named(4), miner, **{option: float("nan")})
 
 
