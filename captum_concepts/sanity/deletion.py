@@ -96,8 +96,8 @@ def deletion_effects(
 
     Returns:
         a row per target: target; ``fall``, the mean over recordings of the logit with minus without the sound;
-        ``low`` and ``high``, its 95 % interval over groups; ``p_value``, two-sided, of a mean fall as far from 0 if each
-        group's two versions could be exchanged (4,999 random exchanges); ``spread``, the standard deviation of the
+        ``low`` and ``high``, its 95 % interval over groups; ``p_value``, two-sided, of a mean fall as far from 0 if
+        each group's two versions could be exchanged (4,999 random exchanges); ``spread``, the standard deviation of the
         logit over the recordings with the sound, as a scale for ``fall``; n_groups.
 
     Raises:

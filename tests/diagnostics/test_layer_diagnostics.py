@@ -56,7 +56,7 @@ def test_clean_concepts_give_tables_and_no_warning(pool, fit):
 def test_two_concepts_with_a_shared_cause_are_named():
     tables, lines = checked(*world(together=7.0))
     (line,) = lines
-    assert line.startswith("'l\\n': the CAVs of 1 pair of concepts point") and "'c0' and 'c1'" in line
+    assert line.startswith("'l\\n': the CAVs of 1 pair of concepts are correlated") and "'c0' and 'c1'" in line
     row = tables["pairs"].iloc[0]
     assert row["cosine"] > row["chance"] and min(row["auc_first"], row["auc_second"]) > 0.95
     assert row["shared_groups"] == 0
@@ -95,7 +95,7 @@ def test_a_concept_that_passes_the_gate_by_luck_is_called_unstable():
     tables, lines = LayerChecks(rows, CavMethod(fit_pattern), overlap, 0).check(bank)
     for name, table in tables.items():
         diagnostics.append(name, table)
-    assert any("the CAVs of 1 concept are no more repeatable" in line and "'random'" in line for line in lines)
+    assert any("the CAVs of 1 concept are no more reproducible" in line and "'random'" in line for line in lines)
     assert not any("'real'" in line for line in lines)
     assert any("1 unstable CAV" in line for line in diagnostics.summary())
 

@@ -294,7 +294,7 @@ def test_the_head_is_the_last_matrix_that_matters(data):
 
     _, _, clips = data
     assert head_of(backbone_of(Spare()), ["mixed"], clips, "time") == "head.weight"
-    with pytest.raises(InputError, match="no weights lie between"):
+    with pytest.raises(InputError, match="no weights are between"):
         head_of(backbone_of(Ear()), ["head"], clips, "time")
 
 
@@ -457,7 +457,7 @@ def test_the_command_asks_for_what_is_missing(registered, data, tmp_path):
     arguments = ["check", "--backbone", "ear", "--concepts", str(folder / "concepts"), "--out", str(tmp_path)]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 2
-    assert "--clips is missing" in result.output
+    assert "--clips: missing" in result.output
 
 
 def test_the_order_of_clips_changes_no_score_that_the_checks_rest_on(tmp_path):
@@ -483,7 +483,7 @@ def test_the_order_of_clips_changes_no_score_that_the_checks_rest_on(tmp_path):
             {"pool": "time", "batch_size": 32, "on_error": "skip", "progress": None},
         )  # fmt: skip
         (view,) = battery._views(
-            battery._hear_concepts(battery.backbone, "", None), battery._hear_clips(battery.backbone, "", None)
+            battery._extract_concepts(battery.backbone, "", None), battery._extract_clips(battery.backbone, "", None)
         )
         found.append(view.table)
     assert (found[0]["status"] == "ok").all()
