@@ -46,7 +46,7 @@ def clip_properties(clips: Sequence[Clip]) -> np.ndarray:
     return found
 
 
-def matched(shows: np.ndarray, candidates: np.ndarray, properties: np.ndarray, keys: Sequence[str]) -> np.ndarray:
+def matched(labels: np.ndarray, candidates: np.ndarray, properties: np.ndarray, keys: Sequence[str]) -> np.ndarray:
     """Choose, for each concept, candidates that are spread over duration and loudness as its own clips are.
 
     Duration and loudness are cut into cells of half an octave by 3 dB. From each cell come as many candidates for each
@@ -54,7 +54,7 @@ def matched(shows: np.ndarray, candidates: np.ndarray, properties: np.ndarray, k
     is decided by a hash of their keys.
 
     Args:
-        shows: bool (N, K).
+        labels: bool (N, K).
         candidates: bool (N, K), clips that may be negatives.
         properties: float (N, 2), see ``clip_properties``.
         keys: (N,) distinct texts.
@@ -63,7 +63,7 @@ def matched(shows: np.ndarray, candidates: np.ndarray, properties: np.ndarray, k
         bool (N, K), a part of ``candidates``. A concept none of whose cells holds a candidate gets none.
     """
     usable = np.isfinite(properties).all(axis=1)
-    cell_of = np.full(len(shows), -1)
+    cell_of = np.full(len(labels), -1)
     steps = np.stack([np.log2(properties[usable, 0]) / DURATION_STEP, properties[usable, 1] / LOUDNESS_STEP], 1)
     if usable.any():
         cell_of[usable] = np.unique(np.floor(steps).astype(np.int64), axis=0, return_inverse=True)[1].ravel()
@@ -73,9 +73,9 @@ def matched(shows: np.ndarray, candidates: np.ndarray, properties: np.ndarray, k
     order = order[usable[order]]
     cells = cell_of[order]
     count = int(cell_of.max(initial=-1)) + 1
-    chosen = np.zeros(shows.shape, dtype=bool)
-    for k in range(shows.shape[1]):
-        own = np.bincount(cells[shows[order, k]], minlength=count)
+    chosen = np.zeros(labels.shape, dtype=bool)
+    for k in range(labels.shape[1]):
+        own = np.bincount(cells[labels[order, k]], minlength=count)
         here = candidates[order, k]
         there = np.bincount(cells[here], minlength=count)
         full = own > 0
@@ -98,10 +98,10 @@ def _low_quantile(values: np.ndarray, weights: np.ndarray) -> float:
 
 
 def imbalance_lines(
-    names: Sequence[str], shows: np.ndarray, negatives: np.ndarray, properties: np.ndarray
+    names: Sequence[str], labels: np.ndarray, negatives: np.ndarray, properties: np.ndarray
 ) -> list[str]:
     """One line if negatives of some concepts still differ in duration or loudness, see ``imbalance``."""
-    worst = np.nan_to_num(np.abs(imbalance(shows, negatives, properties))).max(axis=1, initial=0.0)
+    worst = np.nan_to_num(np.abs(imbalance(labels, negatives, properties))).max(axis=1, initial=0.0)
     order = np.argsort(-worst, kind="stable")[: int((worst > BALANCED).sum())]
     if not len(order):
         return []
@@ -112,11 +112,11 @@ def imbalance_lines(
     ]
 
 
-def imbalance(shows: np.ndarray, negatives: np.ndarray, properties: np.ndarray) -> np.ndarray:
+def imbalance(labels: np.ndarray, negatives: np.ndarray, properties: np.ndarray) -> np.ndarray:
     """Standardised mean differences between positives and negatives.
 
     Args:
-        shows, negatives: bool (N, K).
+        labels, negatives: bool (N, K).
         properties: float (N, 2), see ``clip_properties``.
 
     Returns:
@@ -127,9 +127,9 @@ def imbalance(shows: np.ndarray, negatives: np.ndarray, properties: np.ndarray) 
     usable = np.isfinite(values).all(axis=1)
     values = values[usable]
     spread = values.std(axis=0)
-    result = np.full((shows.shape[1], 2), np.nan)
-    for k in range(shows.shape[1]):
-        one, zero = values[shows[usable, k]], values[negatives[usable, k]]
+    result = np.full((labels.shape[1], 2), np.nan)
+    for k in range(labels.shape[1]):
+        one, zero = values[labels[usable, k]], values[negatives[usable, k]]
         if len(one) and len(zero):
             result[k] = (one.mean(axis=0) - zero.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
     return result

@@ -19,8 +19,15 @@ def read_parents(parents: Any) -> dict[str, str | None] | None:
         parents: None; a JSON file; or a dict: child -> parent (None or "" for a root),
             ``{"parent": {child: parent}}``, or a nested tree ``{"strings": {"bowed": ["violin", "cello"]}}``.
 
+    Returns:
+        child -> parent, roots without children with None; None for None.
+
     Raises:
         InputError: not such a file or dict, a name twice in one JSON object, a name with two parents, or a circle.
+
+    Example:
+        >>> read_parents({"strings": ["violin", "cello"]})
+        {'violin': 'strings', 'cello': 'strings'}
     """
     if parents is None:
         return None
