@@ -62,7 +62,7 @@ def test_mistakes(tiles, tmp_path):
     with pytest.raises(InputError, match="architecture='GRUNet': give StatisticsNet or ContrastNet"):
         fit_discriminants(tiles, Settings("GRUNet", size=3, seconds=0.4), tmp_path)
     for shrinkage in (0.0, float("nan"), float("inf")):
-        with pytest.raises(InputError, match="shrinkage is"):
+        with pytest.raises(InputError, match="shrinkage="):
             fit_discriminants(tiles, SETTINGS, tmp_path, shrinkage=shrinkage)
 
 
