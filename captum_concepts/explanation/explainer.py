@@ -15,6 +15,7 @@ from torch import Tensor
 from captum_concepts.activations.extraction import Extraction, extract
 from captum_concepts.audio.clips import Clip
 from captum_concepts.audio.files import as_clips
+from captum_concepts.backbones.base import check_backbone, model_of
 from captum_concepts.backbones.options import target_index
 from captum_concepts.backbones.protocol import Backbone
 from captum_concepts.concepts.concept_set import ConceptSet
@@ -69,12 +70,8 @@ class ConceptHierarchyExplainer(ConceptInterpreter):
         progress: Progress | None = None,
         **options: Any,
     ):
-        super().__init__(getattr(backbone, "model", None))
-        # Not isinstance(): that reads every attribute, and the number of classes can cost a pass.
-        if not all(callable(getattr(backbone, name, None)) for name in ("read", "activations", "gradients")):
-            raise InputError(
-                f"backbone={short_repr(backbone)} is none; wrap a model in TorchBackbone or EmbeddingBackbone"
-            )
+        super().__init__(model_of(backbone))
+        check_backbone(backbone)
         self.options = ExplainOptions.of(options)
         chosen = backbone.layers if layers is None else (layers,) if isinstance(layers, str) else layers
         self.layers = tuple(dict.fromkeys(chosen))
