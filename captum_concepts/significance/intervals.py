@@ -52,7 +52,26 @@ def share_interval(hits: Tensor, groups: Sequence[str] | np.ndarray) -> tuple[Te
     error = means.std(0) / groups_alike**0.5
     alone = share * (1 - share)
     observations = torch.where(alone * error > 0, alone / error**2, groups_alike).clamp_max(float(counts.sum()))
+    return wilson_interval(share, observations)
+
+
+def wilson_interval(share: Tensor, observations: Tensor) -> tuple[Tensor, Tensor]:
+    """Wilson's (1927) 95 % interval of a share of independent observations.
+
+    Args:
+        share: (...) float64, within [0, 1].
+        observations: (...) float64, how many there are; need not be whole.
+
+    Returns:
+        low, high, each (...) float64.
+
+    Example:
+        >>> low, high = wilson_interval(torch.tensor(0.5).double(), torch.tensor(10.0).double())
+        >>> round(float(low), 4), round(float(high), 4)
+        (0.2366, 0.7634)
+    """
     square = norm.ppf(TAILS[1]) ** 2
+    alone = share * (1 - share)
     centre = (share + square / (2 * observations)) / (1 + square / observations)
     reach = (square * (alone / observations + square / (4 * observations**2))).sqrt() / (1 + square / observations)
     # Of a share of exactly 0 or 1 the interval ends there, but for rounding.

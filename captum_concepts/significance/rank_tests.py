@@ -1,7 +1,7 @@
-"""How sure we are: the rank test against random concepts, and how groups are drawn at random.
+"""Rank tests of concepts among null concepts.
 
 The resampling unit is the group. A concept's R refits on the same examples are one observation, so the usual t-tests
-on refits are not valid; here a concept is ranked among random pseudo-concepts put through the identical procedure.
+on refits are not valid; here a concept is ranked among null concepts put through the identical procedure.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from torch import Tensor
 
 from captum_concepts.errors import InputError
 
-#: Pseudo-concepts whose spread stands for that of a concept that passed the gate.
+#: Null concepts whose spread stands for that of a concept that passed the gate.
 MIN_ALIKE = 39
 
 
 def rank_test(observed: Tensor, null: Tensor) -> Tensor:
-    """Two-sided p-values of statistics ranked among those of pseudo-concepts.
+    """Two-sided p-values of statistics ranked among those of null concepts.
 
     p = (1 + #{r: |null_r - c| >= |observed - c|}) / (1 + R), c the mean of the null. Where observed and null are
     exchangeable, p <= a has probability a, but for the error of c, which falls as 1 / R.
@@ -30,6 +30,10 @@ def rank_test(observed: Tensor, null: Tensor) -> Tensor:
 
     Raises:
         InputError: no null, or a null that is not finite.
+
+    Example:
+        >>> rank_test(torch.tensor([5.0]), torch.tensor([-1.0, 0.0, 1.0])).tolist()
+        [0.25]
     """
     _check_null(null)
     centre = null.double().mean(0)
@@ -38,19 +42,19 @@ def rank_test(observed: Tensor, null: Tensor) -> Tensor:
 
 
 def gated_rank_test(observed: Tensor, null: Tensor, passed: Tensor, fewest: int = MIN_ALIKE) -> Tensor:
-    """Two-sided p-values of concepts that passed a gate, ranked among all pseudo-concepts with the gate allowed for.
+    """Two-sided p-values of concepts that passed a gate, ranked among all null concepts with the gate allowed for.
 
     A statistic that is large where the gate is passed makes the plain rank test's p-values too small for whoever sees
     only concepts that passed. Here each distance from the null's centre is divided by the 95th percentile of such
-    distances among the pseudo-concepts with the same answer at the gate. Any function of a set that treats all sets
+    distances among the null concepts with the same answer at the gate. Any function of a set that treats all sets
     alike is a valid statistic of a rank test, so that P(p <= a) <= a holds for random sets as before; given the gate,
     it holds at a = 0.05 by construction, and near it as far as the two distributions are alike but for their scale.
 
     Args:
         observed: (..., K), statistics of concepts that passed.
         null: (R, ...), as in ``rank_test``.
-        passed: (R,) how well each pseudo-concept did at the gate, above 0 where it passed; NaN: it failed.
-        fewest: the pseudo-concepts that did best stand for those that passed, if fewer did (at most a quarter of all).
+        passed: (R,) how well each null concept did at the gate, above 0 where it passed; NaN: it failed.
+        fewest: the null concepts that did best stand for those that passed, if fewer did (at most a quarter of all).
 
     Returns:
         (..., K) float64 p-values, at least 1 / (1 + R); NaN where the statistic is NaN.
@@ -83,9 +87,9 @@ def _upper(distances: Tensor) -> Tensor:
 
 def _check_null(null: Tensor) -> None:
     if len(null) == 0:
-        raise InputError("null: no pseudo-concepts; ask for at least 1")
+        raise InputError("null: no null concepts; ask for at least 1")
     if not torch.isfinite(null).all():
-        raise InputError("null: NaN or infinite statistics of pseudo-concepts")
+        raise InputError("null: NaN or infinite statistics of null concepts")
 
 
 def _share_reached(reached: Tensor, distances: Tensor, observed: Tensor) -> Tensor:

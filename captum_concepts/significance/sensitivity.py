@@ -15,6 +15,10 @@ def sensitivities(gradients: Tensor, directions: Tensor) -> Tensor:
 
     Returns:
         (N, T, K), logits per activation unit.
+
+    Example:
+        >>> sensitivities(torch.tensor([[[3.0, 4.0]]]), torch.tensor([[0.0, 1.0]])).tolist()
+        [[[4.0]]]
     """
     return gradients @ directions.T
 
@@ -28,6 +32,10 @@ def clip_means(values: Tensor, counts: Tensor) -> Tensor:
 
     Returns:
         (clips, ...).
+
+    Example:
+        >>> clip_means(torch.tensor([1.0, 3.0, 5.0]), torch.tensor([2, 1])).tolist()
+        [2.0, 5.0]
     """
     index = torch.repeat_interleave(torch.arange(len(counts), device=values.device), counts.to(values.device))
     sums = values.new_zeros(len(counts), *values.shape[1:]).index_add_(0, index, values)
@@ -35,12 +43,34 @@ def clip_means(values: Tensor, counts: Tensor) -> Tensor:
 
 
 def tcav_score(clip_sensitivities: Tensor) -> Tensor:
-    """(clips, ...) -> (...): share of clips whose sensitivity is positive (an exact zero is not, as in Captum)."""
+    """Share of clips whose sensitivity is positive; an exact zero is not, as in Captum.
+
+    Args:
+        clip_sensitivities: (clips, ...).
+
+    Returns:
+        (...).
+
+    Example:
+        >>> tcav_score(torch.tensor([1.0, -2.0, 0.0, 3.0])).item()
+        0.5
+    """
     return (clip_sensitivities > 0).to(clip_sensitivities.dtype).mean(0)
 
 
 def magnitude(clip_sensitivities: Tensor) -> Tensor:
-    """(clips, ...) -> (...): mean sensitivity along the unit CAV."""
+    """Mean sensitivity along the unit CAV.
+
+    Args:
+        clip_sensitivities: (clips, ...).
+
+    Returns:
+        (...), logits per activation unit.
+
+    Example:
+        >>> magnitude(torch.tensor([1.0, -2.0, 4.0])).item()
+        1.0
+    """
     return clip_sensitivities.mean(0)
 
 
