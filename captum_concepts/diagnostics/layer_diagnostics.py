@@ -177,9 +177,9 @@ class LayerChecks:
         cosines = self.resampler.split_cosines(activations, part.positives, part.negatives, self.seed, SPLITS)
         tables = []
         for along in profiles:
-            profiles = energy_profile(part.directions, along.shape, along.axis)
+            energy = energy_profile(part.directions, along.shape, along.axis)
             generator = self.shuffles.generator(self.seed, f"positions {along.axis}")
-            found, chance = position_dependence(profiles, along, cosines, sets.shuffles.count, generator)
+            found, chance = position_dependence(energy, along, cosines, sets.shuffles.count, generator)
             axis = POSITION_AXES[along.axis]
             table = pd.DataFrame({"layer": part.bank.layer, "concept": names, "axis": axis})
             tables.append(table.assign(unevenness=found, chance=chance))

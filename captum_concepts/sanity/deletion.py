@@ -63,7 +63,8 @@ def paired_clips(whole: str | Path, without: str | Path) -> list[tuple[Clip, Cli
         if not found:
             raise InputError(f"{option}={short_repr(str(folder), 200)}: no audio file in it; give a folder with audio")
         named.append(found)
-    for option, folder, there, other in (("without", without, *named), ("whole", whole, *named[::-1])):
+    sides = (("without", without, named[0], named[1]), ("whole", whole, named[1], named[0]))
+    for option, folder, there, other in sides:
         alone = sorted(there.keys() - other.keys())
         if alone:
             name = short_repr(alone[0], 200)
