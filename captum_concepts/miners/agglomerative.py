@@ -44,9 +44,9 @@ def agglomerative(
     from scipy.spatial.distance import squareform
 
     if linkage not in ("average", "complete", "single", "weighted"):
-        raise InputError(f"agglomerative: no linkage {short_repr(linkage)}; use average, complete, single or weighted")
+        raise InputError(f"linkage={short_repr(linkage)}: unknown; use average, complete, single or weighted")
     if inner not in ("medoid", "unnamed"):
-        raise InputError(f"agglomerative: inner = {short_repr(inner)}; give 'medoid' or 'unnamed'")
+        raise InputError(f"inner={short_repr(inner)}: unknown; give 'medoid' or 'unnamed'")
     check_symmetric(similarity, "agglomerative")
     floor = null_threshold(similarity) if min_sim is None else min_sim
     sim = similarity.detach().to("cpu", torch.float64).numpy()

@@ -67,11 +67,11 @@ def concept_graph(
     if not np.isfinite(matrix).all():
         raise InputError("similarity: NaN or infinity; leave out concepts without a usable vector")
     if threshold is not None and np.isnan(threshold):
-        raise InputError("threshold = nan; give a number")
+        raise InputError("threshold=nan: not a number; give a number")
     if seed < 0:
-        raise InputError(f"seed = {seed}; give a whole number of at least 0")
+        raise InputError(f"seed={seed}: negative; give a whole number of at least 0")
     if not 0 <= probability <= 1:
-        raise InputError(f"probability = {probability}; give a number from 0 to 1")
+        raise InputError(f"probability={probability}: out of range; give a number from 0 to 1")
     linked = _links(kind, matrix, threshold, probability, np.random.default_rng(seed))
     np.fill_diagonal(linked, False)
     graph = nx.DiGraph()
@@ -128,7 +128,7 @@ def embedding_hierarchy(
     """
     names, points = _points(vectors, list(vectors))
     if not 0 < density < 1:
-        raise InputError(f"density = {density}; give a number between 0 and 1")
+        raise InputError(f"density={density}: out of range; give a number between 0 and 1")
     matrix = -(_pairwise(points, metric) ** 2) if metric == "euclidean" else _pairwise(points, metric)
     off = matrix[~np.eye(len(names), dtype=bool)]
     if threshold is None and len(off):

@@ -82,7 +82,7 @@ class _Resampled:
 
     def __post_init__(self) -> None:
         if self.samples < 1:
-            raise InputError(f"samples = {self.samples}; give at least 1")
+            raise InputError(f"samples={self.samples}: too few; give at least 1")
 
     def __len__(self) -> int:
         return self.samples

@@ -46,7 +46,7 @@ def heymann(
     """
     for option, value in (("parents_per_node", parents_per_node), ("max_children_per_node", max_children_per_node)):
         if value < 1 or value % 1:
-            raise InputError(f"heymann: {option} = {value}; give a whole number of at least 1")
+            raise InputError(f"{option}={short_repr(value)}: too small or not whole; give a whole number of at least 1")
     order = np.argsort(_centrality(similarity, centrality, threshold), kind="stable")[::-1]
     links = incoming(similarity)
     open_nodes = np.zeros(len(names), dtype=bool)

@@ -13,6 +13,7 @@ from torch import Tensor
 from captum_concepts.errors import InputError
 from captum_concepts.hierarchy.concept_hierarchy import ConceptHierarchy
 from captum_concepts.hierarchy.strength import link_strengths
+from captum_concepts.text import short_repr
 
 
 def add_parents(
@@ -66,6 +67,6 @@ def add_parents(
 def check_parent_options(max_parents: int, margin: float) -> None:
     """Raises InputError for ``max_parents`` below 1 or not whole, or a negative margin."""
     if not max_parents >= 1 or max_parents % 1:
-        raise InputError(f"max_parents = {max_parents}; give a whole number of at least 1")
+        raise InputError(f"max_parents={short_repr(max_parents)}: out of range; give a whole number of at least 1")
     if not margin >= 0:
         raise InputError(f"parent margin = {margin}; give a number of at least 0")

@@ -11,6 +11,7 @@ from torch import Tensor
 from captum_concepts.errors import InputError
 from captum_concepts.hierarchy.concept_hierarchy import ConceptHierarchy
 from captum_concepts.miners.matrix import check_symmetric
+from captum_concepts.text import short_repr
 
 # ---------------------------------------------------------------------- spanning tree
 
@@ -33,7 +34,7 @@ def spanning_tree(similarity: Tensor, names: Sequence[str], *, root_factor: floa
     Prim's algorithm, O(K^2). Equal distances: the origin first, then the earlier concept.
     """
     if not 0 < root_factor < np.inf:
-        raise InputError(f"spanning_tree: root_factor = {root_factor}; give a number above 0")
+        raise InputError(f"root_factor={short_repr(root_factor)}: out of range; give a number above 0")
     check_symmetric(similarity, "spanning_tree")
     sim = similarity.detach().to("cpu", torch.float64).numpy()
     sim = (sim + sim.T) / 2

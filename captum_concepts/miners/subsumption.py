@@ -14,6 +14,7 @@ from torch import Tensor
 
 from captum_concepts.errors import InputError
 from captum_concepts.hierarchy.concept_hierarchy import ConceptHierarchy
+from captum_concepts.text import short_repr
 
 _ROWS = 512  # concepts at a time when the whole matrix is read
 _LINKS = 4096  # links at a time when they are looked up
@@ -30,7 +31,7 @@ def subsumption(similarity: Tensor, names: Sequence[str], *, threshold: float = 
     At most O(K^3 / 64) word operations, K^2 / 4 bytes beside the links.
     """
     if not 0 <= threshold <= 1:
-        raise InputError(f"subsumption: threshold = {threshold}; give a number from 0 to 1")
+        raise InputError(f"threshold={short_repr(threshold)}: out of range; give a number from 0 to 1")
     parents, children, strengths = _links(similarity, threshold)
     kept = _Ancestry(len(names)).add_all(parents, children)
     edges = zip(parents[kept].tolist(), children[kept].tolist(), strengths[kept].tolist(), strict=True)

@@ -50,5 +50,5 @@ def test_agglomerative_with_unnamed_inner_nodes_is_the_dendrogram() -> None:
     np.testing.assert_allclose(sorted(weights), np.sort(float(sim.max()) - tops))
     with pytest.raises(InputError, match="max_parents: needs a hierarchy whose nodes are all concepts"):
         mine(sim, names, "agglomerative", inner="unnamed", max_parents=2)
-    with pytest.raises(InputError, match="inner = 'none'"):
+    with pytest.raises(InputError, match="inner='none'"):
         mine(sim, names, "agglomerative", inner="none")

@@ -75,7 +75,7 @@ def test_consensus_refuses(least: float) -> None:
 def test_without_samples_there_is_no_support() -> None:
     with pytest.raises(InputError, match="no samples"):
         bootstrap_support(ConceptHierarchy.from_edges(NAMES, []), [], given)
-    with pytest.raises(InputError, match="samples = 0"):
+    with pytest.raises(InputError, match="samples=0"):
         ResampledDiscriminant(torch.zeros(2, 2), torch.ones(2, 1), samples=0)
 
 
@@ -196,5 +196,5 @@ def test_a_concept_that_a_sample_misses_is_like_no_other() -> None:
     found = torch.stack(list(ResampledSimilarity("cosine", CavMethod(resolve_method("pattern")), **data, samples=300)))
     missed = (found.diagonal(dim1=1, dim2=2) == 0).double().mean()
     assert abs(float(missed) - (3 / 4) ** 12) < 0.02  # all three groups of four concepts' twelve not drawn
-    with pytest.raises(InputError, match="samples = 0"):
+    with pytest.raises(InputError, match="samples=0"):
         ResampledSimilarity("cosine", CavMethod(resolve_method("pattern")), **data, samples=0)

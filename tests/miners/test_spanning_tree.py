@@ -55,7 +55,7 @@ def test_spanning_tree_of_identical_concepts_and_of_noise() -> None:
 
 
 def test_spanning_tree_refuses_bad_input() -> None:
-    with pytest.raises(InputError, match="root_factor = 0"):
+    with pytest.raises(InputError, match="root_factor=0"):
         mine(torch.eye(3), named(3), "spanning_tree", root_factor=0)
     with pytest.raises(InputError, match="symmetric"):
         mine(random_similarity(4, 0), named(4), "spanning_tree")

@@ -53,5 +53,5 @@ def test_subsumption_equals_networkx_step_by_step(seed: int, monkeypatch: pytest
 def test_subsumption_breaks_circles_and_refuses_bad_thresholds() -> None:
     ring = torch.tensor([[1, 0.95, 0.1], [0.1, 1, 0.9], [0.85, 0.1, 1]])
     assert set(mine(ring, named(3), "subsumption").graph.edges) == {("c0", "c1"), ("c1", "c2")}
-    with pytest.raises(InputError, match="threshold = 2"):
+    with pytest.raises(InputError, match="threshold=2"):
         mine(ring, named(3), "subsumption", threshold=2)
