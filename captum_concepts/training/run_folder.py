@@ -159,7 +159,7 @@ class RunFolder:
         for name in [*now, *before]:
             if before.get(name) != now.get(name) or (name in before) != (name in now):
                 raise InputError(
-                    f"out={short_repr(str(self.folder), 200)}: has a run with "
+                    f"out={short_repr(str(self.folder), 200)}: holds a run with "
                     f"{name}={short_repr(before.get(name))}, not "
                     f"{short_repr(now.get(name))}; give the same, or another folder"
                 )

@@ -203,8 +203,8 @@ def test_a_finished_run_is_not_trained_again(tiny: ModuleType, finished: Path) -
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"rate": 0.1}, "has a run with rate=0.5, not 0.1"),
-        ({"data": "e"}, "has a run with data='d', not 'e'"),
+        ({"rate": 0.1}, "holds a run with rate=0.5, not 0.1"),
+        ({"data": "e"}, "holds a run with data='d', not 'e'"),
         ({"schedule": Schedule(epochs=3, seed=9, patience=None, device="cpu")}, "seed=7, not 9"),
         ({"schedule": Schedule(epochs=4, seed=7, patience=None, device="cpu")}, "epochs=3, not 4"),
     ],
