@@ -1,8 +1,8 @@
-"""How alike two concepts are: K x K matrices, computed in blocks of rows on the concept bank's device.
+"""Similarity of concepts: K x K matrices, computed in blocks of rows on the concept bank's device.
 
 A bank is anything with ``names`` (K), ``directions`` (K, D), ``biases`` (K,) and ``scales`` (K,). ``activations`` are
-(N, D) rows of its layer, ``labels`` (N, K) says which rows show which concept, ``weights`` (N,) how much a row counts
-(e.g. 1 / patches of its clip, so that clips count alike).
+(N, D) rows of its layer, ``labels`` (N, K) says which rows are positives of which concept, ``weights`` (N,) how much a
+row counts (e.g. 1 / patches of its clip, so that clips count alike).
 """
 
 from __future__ import annotations
@@ -35,15 +35,27 @@ def similarity(
     """Similarity of all concepts of a bank, (K, K).
 
     Args:
+        bank: the CAVs of a layer.
         measure: a name in :data:`SIMILARITIES`, a :class:`Measure`, or a function
             ``(bank, activations, labels, weights) -> (K, K)``.
-        activations: (N, D). labels: (N, K) bool. weights: (N,), not negative; default: all rows count alike.
+        activations: (N, D).
+        labels: (N, K) bool.
+        weights: (N,), not negative; default: all rows count the same.
         groups: (N,), the track or recording of each row; default: every row its own, but for equal ones.
         gradients: (clips, targets, D), of the explained clips' logits at the layer of the bank.
+
+    Returns:
+        (K, K); row i, column j speaks for the link i -> j.
 
     Raises:
         InputError: an unknown measure, something needed is missing or has another shape or NaN, a concept without
             rows, or a measure that does not return a finite (K, K).
+
+    Example:
+        >>> from captum_concepts.cavs import ConceptBank
+        >>> bank = ConceptBank(("a", "b"), "", torch.eye(2), torch.zeros(2), torch.ones(2))
+        >>> similarity(bank, "cosine").tolist()
+        [[1.0, 0.0], [0.0, 1.0]]
     """
     chosen = find_measure(measure)
     given = {"activations": activations, "labels": labels, "gradients": gradients}

@@ -1,10 +1,11 @@
-"""How alike concepts are, read from nothing but their CAVs.
+"""Similarity of concepts by random walks among their CAVs.
 
 In hundreds of dimensions the cosine of two CAVs is mostly noise: nearest neighbours are often hubs, near to everything
-and kin to nothing. Three remedies, each known by itself, are taken one after the other: the first principal components
-of the CAVs; the likeness of their similarity *profiles* (alike is what is alike to the same others); and a random walk
-with restart on the graph of nearest neighbours, scaled to each concept's surroundings (Tong, Faloutsos & Pan 2006;
-Zelnik-Manor & Perona 2004), which counts how well two concepts are connected rather than how near they happen to lie.
+and related to nothing. Three remedies, each known by itself, are taken one after the other: the first principal
+components of the CAVs; the correlation of their similarity *profiles* (similar is what is similar to the same others);
+and a random walk with restart on the graph of nearest neighbours, scaled to each concept's surroundings (Tong,
+Faloutsos & Pan 2006; Zelnik-Manor & Perona 2004), which counts how well two concepts are connected rather than how
+near they happen to be.
 """
 
 from __future__ import annotations

@@ -18,10 +18,10 @@ def sensitivity(
     *,
     gradients: Tensor,
 ) -> Tensor:
-    """Whether two concepts push the classes alike: cosine of their sensitivities over all clips and targets.
+    """Cosine of the sensitivities of two concepts over all clips and targets.
 
     ``S[i, j]`` is the cosine, not centred, of the directional derivatives of the logits along the two CAVs: 1 where
-    the model answers to both in the same way, -1 where one speaks for what the other speaks against, whatever the CAVs
+    both change the logits in the same way, -1 where they change them in opposite ways, whatever the CAVs
     themselves look like. Weights of the concepts' rows play no part.
     """
     k = len(bank.names)
