@@ -210,9 +210,9 @@ def test_the_weights_are_a_backbone_and_say_how_they_came_about(recordings: Reco
 
 def test_other_options_or_data_in_the_same_folder_are_refused(recordings: Recordings, tmp_path: Path) -> None:
     _train(recordings, tmp_path)
-    with pytest.raises(InputError, match=r"holds a run with label_smoothing=0\.15, not 0\.1;"):
+    with pytest.raises(InputError, match=r"a run with label_smoothing=0\.15, not 0\.1;"):
         _train(recordings, tmp_path, options=TrainingOptions(batch_size=4, label_smoothing=0.1))
-    with pytest.raises(InputError, match="holds a run with data="):
+    with pytest.raises(InputError, match="a run with data="):
         _train(dataclasses.replace(recordings, digest="other"), tmp_path)
 
 

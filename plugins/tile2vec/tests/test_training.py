@@ -99,7 +99,7 @@ def test_another_run_in_the_folder(parts, tmp_path):
     before = time.time_ns()
     run(parts, tmp_path / "run", replace(OPTIONS, epochs=1))  # finished: nothing to do
     assert (tmp_path / "run" / "model.safetensors").stat().st_mtime_ns < before
-    with pytest.raises(InputError, match=r"holds a run with margin=1\.0, not 2\.0"):
+    with pytest.raises(InputError, match=r"a run with margin=1\.0, not 2\.0"):
         run(parts, tmp_path / "run", replace(OPTIONS, epochs=1, margin=2.0))
 
 
