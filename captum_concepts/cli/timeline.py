@@ -65,7 +65,7 @@ def timeline(
 
     \b
     Files in --out:
-      timeline.csv               layer, target, concept, start, end, presence, push (the sensitivity)
+      timeline.csv               layer, target, concept, start, end, presence, sensitivity
       timeline-LAYER-NUMBER.png  the same as a plot, one file per target
       segments/                  the seconds with the largest sensitivity to each concept, as WAV, and segments.csv
     """
@@ -126,7 +126,7 @@ def _print_segments(segments: Sequence[Segment], as_json: bool) -> None:
             **{key: getattr(segment, key) for key in ("layer", "target", "concept", "rank")},
             "start": segment.clip.start,
             "end": segment.clip.end,
-            "push": segment.push,
+            "sensitivity": segment.sensitivity,
             "presence": segment.presence,
         }
         for segment in segments
@@ -136,7 +136,7 @@ def _print_segments(segments: Sequence[Segment], as_json: bool) -> None:
     elif rows:
         import pandas as pd
 
-        ranked = sorted(rows, key=lambda row: (row["layer"], row["target"], -row["push"]))
+        ranked = sorted(rows, key=lambda row: (row["layer"], row["target"], -row["sensitivity"]))
         console.print_table(pd.DataFrame(ranked[:30]), "Segments with the largest sensitivity to a concept")
 
 
@@ -154,7 +154,7 @@ def _draw(explanation: Explanation, line: Timeline, names: Sequence[str], where:
     from captum_concepts.results.files import layer_files
 
     bank = list(explanation.banks[line.layer].names)
-    strength = {name: np.abs(line.push[:, bank.index(name)]).max(initial=0.0) for name in names}
+    strength = {name: np.abs(line.sensitivity[:, bank.index(name)]).max(initial=0.0) for name in names}
     strongest = sorted(names, key=lambda name: -strength[name])[:MAX_CONCEPTS]
     figure = timeline_figure(line, bank, strongest)
     number = explanation.targets.index(line.target)
@@ -165,11 +165,11 @@ def write_timelines(explanation: Explanation, lines: Sequence[Timeline], path: P
     """Write one row per layer, target, concept and patch; NaN becomes an empty cell."""
     with open(path, "w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
-        table.writerow(("layer", "target", "concept", "start", "end", "presence", "push"))
+        table.writerow(("layer", "target", "concept", "start", "end", "presence", "sensitivity"))
         for line in lines:
             for k, name in enumerate(explanation.banks[line.layer].names):
                 for patch in range(len(line.starts)):
                     presence = None if line.presence is None else line.presence[patch, k]
-                    numbers = (line.starts[patch], line.ends[patch], presence, line.push[patch, k])
+                    numbers = (line.starts[patch], line.ends[patch], presence, line.sensitivity[patch, k])
                     cells = ["" if value is None or value != value else f"{value:.9g}" for value in numbers]
                     table.writerow((line.layer, line.target, name, *cells))

@@ -68,7 +68,7 @@ class Explanation(ExplanationData):
         return Path(path)
 
     def top(self, layer: str | None = None, n: int = 10) -> pd.DataFrame:
-        """The ``n`` tested concepts that push each target up most at one layer (default: the last), by magnitude.
+        """The ``n`` tested concepts with the largest magnitude for each target at one layer (default: the last).
 
         Targets come in the order of ``targets``.
 

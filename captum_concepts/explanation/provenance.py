@@ -16,15 +16,15 @@ from captum_concepts.significance.corrections import CORRECTIONS
 TESTS = {
     "statistic": "magnitude x distance of positives from negatives along the CAV",
     "p_value": (
-        "rank among random concepts of the same number of groups, each effect in units of the spread of those with the "
+        "rank among null concepts of the same number of groups, each effect in units of the spread of those with the "
         "same answer at the quality gate"
     ),
-    "p_unconditional": "rank of the effect among the same random concepts, whether they pass the quality gate or not",
+    "p_unconditional": "rank of the effect among the same null concepts, whether they pass the quality gate or not",
     "family": "concepts within one layer and target, by p_unconditional; not testable concepts count as not rejected",
     "score interval": "95 %, Wilson for as many observations as vary as much as the groups of explained clips",
     "smooth, magnitude intervals": "95 %, studentised bootstrap over groups of explained clips",
     "gate": "lower end of the 95 % interval of the AUC on held-out groups above 0.5",
-    "cav_p": "rank of that AUC among random concepts of the same number of groups",
+    "cav_p": "rank of that AUC among null concepts of the same number of groups",
 }
 
 
@@ -66,7 +66,7 @@ def provenance(
 
 
 def concept_record(concepts: ConceptSet) -> dict[str, Any]:
-    """Which clips show which concepts: all that is needed to make the set again."""
+    """Which clips are examples of which concepts: all that is needed to make the set again."""
     return {
         "negatives": concepts.negatives,
         "clips": [
@@ -77,7 +77,7 @@ def concept_record(concepts: ConceptSet) -> dict[str, Any]:
 
 
 def pass_record(extracted: Extraction, explained: Extraction | None) -> dict[str, Any]:
-    """How much was heard, sha256 of every file, and what was left out."""
+    """How many patches were passed over, sha256 of every file, and what was left out."""
     passes = [extracted] if explained is None else [extracted, explained]
     return {
         "patches": {

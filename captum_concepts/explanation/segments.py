@@ -1,4 +1,4 @@
-"""The seconds of a track where a concept pushes a class most, as sound."""
+"""The seconds of a track in which the sensitivity to a concept is highest, as sound."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from captum_concepts.text import short_repr
 
 FADE = 0.02
 OURS = re.compile(r"[0-9]{3,}_[A-Za-z0-9._-]+_[0-9.]+-[0-9.]+\.wav")
-COLUMNS = ("file", "concept", "rank", "start", "end", "push", "presence", "layer", "target", "track")
+COLUMNS = ("file", "concept", "rank", "start", "end", "sensitivity", "presence", "layer", "target", "track")
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Seconds of a track that a concept pushes a class in.
+    """Seconds of a track in which a class is sensitive to a concept.
 
     Attributes:
-        concept, layer, target: what pushes what, seen where.
+        concept, layer, target: which class is sensitive to which concept, at which layer.
         rank: 1 is the concept's strongest segment.
         clip: the track's file from the first to the last second of the segment.
-        push: sensitivity of the target's logit along the concept's CAV, of this very patch.
-        presence: probability that this patch shows the concept; NaN where it is not known.
+        sensitivity: of the target's logit along the concept's CAV, of this very patch.
+        presence: probability that this patch has the concept; NaN where it is not known.
     """
 
     concept: str
@@ -40,16 +40,16 @@ class Segment:
     target: str
     rank: int
     clip: Clip
-    push: float
+    sensitivity: float
     presence: float
 
 
 def strongest_segments(
     line: Timeline, names: Sequence[str], concepts: Sequence[str] | None = None, *, k: int = 3
 ) -> list[Segment]:
-    """The patches in which each concept pushes the target up most: at most ``k``, none overlapping another.
+    """The patches with the highest sensitivity to each concept: at most ``k``, none overlapping another.
 
-    A segment is a patch, which is what the model heard: its push is that number and no interpolation. The strongest
+    A segment is a patch, which is the model's input: its sensitivity is that number and no interpolation. The strongest
     comes first, then the strongest of those that do not overlap it, and so on. A concept that nowhere pushes the target
     up has none.
 
@@ -69,20 +69,20 @@ def strongest_segments(
         if concept not in names:
             raise InputError(f"concept {short_repr(concept)} is not in this timeline; it has {', '.join(names[:20])}")
         column = list(names).index(concept)
-        for rank, patch in enumerate(_apart(line, line.push[:, column], k), 1):
+        for rank, patch in enumerate(_apart(line, line.sensitivity[:, column], k), 1):
             presence = np.nan if line.presence is None else float(line.presence[patch, column])
             start, end = float(line.starts[patch]), float(line.ends[patch])
             clip = Clip(line.clip.path, start, end, line.clip.group)
-            push = float(line.push[patch, column])
-            found.append(Segment(concept, line.layer, line.target, rank, clip, push, presence))
+            sensitivity = float(line.sensitivity[patch, column])
+            found.append(Segment(concept, line.layer, line.target, rank, clip, sensitivity, presence))
     return found
 
 
-def _apart(line: Timeline, push: np.ndarray, k: int) -> list[int]:
-    """Patches by falling push, above zero, that do not overlap; equal ones in the order of time."""
+def _apart(line: Timeline, sensitivity: np.ndarray, k: int) -> list[int]:
+    """Patches by falling sensitivity, above zero, that do not overlap; equal ones in the order of time."""
     chosen: list[int] = []
-    for patch in np.argsort(-push, kind="stable").tolist():  # NaN comes last
-        if not push[patch] > 0 or len(chosen) == k:
+    for patch in np.argsort(-sensitivity, kind="stable").tolist():  # NaN comes last
+        if not sensitivity[patch] > 0 or len(chosen) == k:
             break
         if all(line.starts[patch] >= line.ends[other] or line.ends[patch] <= line.starts[other] for other in chosen):
             chosen.append(patch)

@@ -1,4 +1,4 @@
-"""One track heard again, closely: where each concept is, and how much it pushes a class, every fraction of a second.
+"""One track in overlapping patches: where each concept is, and its sensitivity, every fraction of a second.
 
 An explanation hears clips in patches side by side; here the patches of one track overlap. The concept banks are those
 of the explanation, so nothing is fitted again.
@@ -45,7 +45,7 @@ def extract_timelines(
     batch_size: int = 32,
     progress: Progress | None = None,
 ) -> list[Timeline]:
-    """Presence and push of every concept along one track, patch by patch.
+    """Presence and sensitivity of every concept along one track, patch by patch.
 
     Presence is the probability that a patch shows the concept, sigmoid(scale * (f @ CAV + bias)); push is the
     derivative of the target's logit along the unit CAV. Both are of the whole patch: the hop says how often one is
@@ -136,7 +136,7 @@ def timelines(
     explained: Extraction,
     banks: dict[str, ConceptBank],
 ) -> list[Timeline]:
-    """For each target the explained clips with the highest mean logit, with every concept's presence and push."""
+    """For each target the explained clips with the highest mean logit."""
     per_clip = clip_means(cast(Tensor, explained.logits), torch.from_numpy(explained.counts))
     rows = explained.rows
     found = []
@@ -151,10 +151,12 @@ def timelines(
 def timeline_of(
     layer: str, target: str, position: int, extracted: Extraction, patches: np.ndarray, bank: ConceptBank
 ) -> Timeline:
-    """Presence and push of every concept along patches (row numbers) of one clip; ``position`` of the target among
-    those that were heard for."""
+    """Presence and sensitivity of every concept along patches (row numbers) of one clip.
+
+    ``position`` is that of the target among those that gradients were computed for.
+    """
     clip = extracted.clips[extracted.rows[patches[0]]]
-    push = sensitivities(extracted.gradients[layer][patches, position], bank.directions)
+    sensitivity = sensitivities(extracted.gradients[layer][patches, position], bank.directions)
     presence = bank.presence(extracted.activations[layer][patches])
     spans = extracted.spans[patches]
-    return Timeline(layer, target, clip, spans[:, 0], spans[:, 1], push.numpy(), presence.numpy())
+    return Timeline(layer, target, clip, spans[:, 0], spans[:, 1], sensitivity.numpy(), presence.numpy())

@@ -42,7 +42,7 @@ def lost_warnings(concepts: ConceptSet, extracted: Extraction, min_groups: int) 
 
 
 def pass_warnings(extracted: Extraction, explained: Extraction | None) -> list[str]:
-    """What to know about the clips that were heard, one line each."""
+    """What to know about the clips that were passed over, one line each."""
     lines = []
     for what, part in (("concept", extracted), ("explained", explained)):
         if part is None:

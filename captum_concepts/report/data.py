@@ -246,7 +246,7 @@ def _kept(timelines: list[Timeline]) -> list[Timeline]:
     kept: list[Timeline] = []
     room = TIMELINE_BYTES
     for i in sorted(range(len(timelines)), key=ranks.__getitem__):
-        room -= np.size(timelines[i].push) * (1 if timelines[i].presence is None else 2)
+        room -= np.size(timelines[i].sensitivity) * (1 if timelines[i].presence is None else 2)
         if room < 0:
             logger.warning("%d of %d timelines left out of the report", len(timelines) - len(kept), len(timelines))
             break
@@ -256,9 +256,9 @@ def _kept(timelines: list[Timeline]) -> list[Timeline]:
 
 def _timeline(explanation: ExplanationData, page: PageData, line: Timeline) -> dict[str, Any]:
     """Sensitivity and presence along one clip: (P, K) values as bytes, concept by concept; sensitivities are scaled."""
-    push = np.nan_to_num(np.asarray(line.push, dtype=np.float64))
-    scale = np.abs(push).max(axis=0, initial=0.0)
-    steps = np.rint(push / np.where(scale > 0, scale, 1.0) * 127).astype(np.int8)
+    sensitivity = np.nan_to_num(np.asarray(line.sensitivity, dtype=np.float64))
+    scale = np.abs(sensitivity).max(axis=0, initial=0.0)
+    steps = np.rint(sensitivity / np.where(scale > 0, scale, 1.0) * 127).astype(np.int8)
     # A timeline that the user asked for comes with the sound of the whole track.
     longest = max(TIMELINE_SECONDS, float(line.ends[-1] - line.clip.start)) if line.close else TIMELINE_SECONDS
     presence = None if line.presence is None else np.rint(np.nan_to_num(line.presence) * 255).astype(np.uint8)

@@ -61,7 +61,9 @@ def timeline_figure(
     """
     columns = _columns(line, names, concepts, most)
     figure = new_figure(9.0, 1.8 + 0.5 * len(columns))
-    rows: list[tuple[np.ndarray, str, str, tuple[float, float] | None]] = [(line.push, "sensitivity", "RdBu", None)]
+    rows: list[tuple[np.ndarray, str, str, tuple[float, float] | None]] = [
+        (line.sensitivity, "sensitivity", "RdBu", None)
+    ]
     if line.presence is not None:
         rows.insert(0, (line.presence, "presence", "Greys", (0.0, 1.0)))
     panels = figure.subplots(len(rows), 1, sharex=True, squeeze=False)[:, 0]
@@ -99,7 +101,7 @@ def _columns(line: Timeline, names: Sequence[str], concepts: Sequence[str] | Non
                 )
         chosen = [list(names).index(name) for name in concepts]
     else:
-        strength = np.abs(line.push).max(axis=0, initial=0.0)
+        strength = np.abs(line.sensitivity).max(axis=0, initial=0.0)
         chosen = [int(k) for k in np.argsort(-strength, kind="stable") if np.isfinite(strength[k])][:most]
     if not chosen:
         raise InputError("concepts: none has a CAV at this layer, so there is nothing to plot; choose another layer")
@@ -156,7 +158,7 @@ def attribution_figure(found: Attributions, line: Timeline | None = None, names:
 
 def _plot_sensitivity(figure: Figure, axes: Axes, line: Timeline, names: Sequence[str]) -> None:
     columns = _columns(line, names, None, 8)
-    values = line.push[:, columns].T
+    values = line.sensitivity[:, columns].T
     top = float(np.abs(values).max()) or 1.0
     rows = np.arange(len(columns) + 1)
     mesh = axes.pcolormesh(borders(line), rows, values, cmap="RdBu", vmin=-top, vmax=top)

@@ -95,7 +95,7 @@ def save_explanation(explanation: ExplanationData, folder: Path) -> Path:
     for number, line in enumerate(explanation.timelines):
         about = {"layer": line.layer, "target": line.target, "clip": _clip_out(line.clip), "close": line.close}
         content["timelines"].append(about)
-        for part in ("starts", "ends", "push"):
+        for part in ("starts", "ends", "sensitivity"):
             arrays[f"timeline.{number}.{part}"] = getattr(line, part)
         if line.presence is not None:
             arrays[f"timeline.{number}.presence"] = line.presence
@@ -182,10 +182,12 @@ def _assemble(content: dict[str, Any], arrays: dict[str, np.ndarray], scores: pd
     }
     timelines = []
     for i, about in enumerate(content["timelines"]):
-        starts, ends, push = (arrays[f"timeline.{i}.{part}"] for part in ("starts", "ends", "push"))
+        starts, ends = (arrays[f"timeline.{i}.{part}"] for part in ("starts", "ends"))
+        name = f"timeline.{i}.sensitivity"
+        sensitivity = arrays[name] if name in arrays else arrays[f"timeline.{i}.push"]  # its name before
         presence = arrays.get(f"timeline.{i}.presence")
         clip, close = Clip(*about["clip"]), bool(about.get("close", False))
-        timelines.append(Timeline(about["layer"], about["target"], clip, starts, ends, push, presence, close))
+        timelines.append(Timeline(about["layer"], about["target"], clip, starts, ends, sensitivity, presence, close))
     return ExplanationData(
         backbone=content["backbone"],
         layers=layers,

@@ -13,7 +13,7 @@ from captum_concepts.audio.clips import Clip
 class Timeline:
     """Presence of each concept along one clip, and the sensitivity of one target to it.
 
-    ``push`` has shape (P, K): the sensitivity of the target's logit along each unit CAV, patch by patch;
+    ``sensitivity`` has shape (P, K): the sensitivity of the target's logit along each unit CAV, patch by patch;
     ``presence``, of the same shape, is the probability that the patch has the concept, ``ConceptBank.presence`` (None
     in explanations of older versions). NaN for concepts without a CAV. ``starts`` and ``ends`` are the
     patches' seconds in the file, shape (P,). ``close``: the user asked for this track, with its own hop.
@@ -24,6 +24,6 @@ class Timeline:
     clip: Clip
     starts: np.ndarray
     ends: np.ndarray
-    push: np.ndarray
+    sensitivity: np.ndarray
     presence: np.ndarray | None = None
     close: bool = False

@@ -168,10 +168,10 @@ def test_everything_has_its_shape(explanation):
             assert all(clip.end - clip.start == pytest.approx(SECONDS) for clip in found)
     assert len(explanation.timelines) == 2 * 2 * 3
     for line in explanation.timelines:
-        assert line.push.shape == (len(line.starts), 4)
+        assert line.sensitivity.shape == (len(line.starts), 4)
         place = explanation.clips.index(line.clip)
         clip = explanation.sensitivities[line.layer][place, explanation.targets.index(line.target)]
-        np.testing.assert_allclose(line.push.mean(0), clip, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(line.sensitivity.mean(0), clip, rtol=1e-4, atol=1e-6)
 
 
 def test_provenance_says_all_that_is_needed_to_run_it_again(explanation, concepts, backbone, sounds):
@@ -385,7 +385,7 @@ def test_cheap_faults_are_found_before_audio_is_heard(backbone, concepts, sounds
         ({"miner_options": {"depth": 3}}, "miner_options="),
         ({"bootstrap": 3}, "bootstrap=3: too few; give at least 100"),
         ({"support": -1}, "support=-1"),
-        ({"max_parents": 0}, "max_parents = 0"),
+        ({"max_parents": 0}, "max_parents=0"),
         ({"n_nulls": 3}, "n_nulls=3: too few; give at least 19"),
         ({"min_groups": 1}, "min_groups=1: too few; give at least 2"),
     ],

@@ -114,7 +114,7 @@ def same(found: Explanation, wanted: Explanation) -> None:
             assert len(one) == len(other)
             for line, wanted_line in zip(one, other, strict=True):
                 assert (line.layer, line.target, line.clip) == (wanted_line.layer, wanted_line.target, wanted_line.clip)
-                for array in ("starts", "ends", "push"):
+                for array in ("starts", "ends", "sensitivity"):
                     np.testing.assert_array_equal(getattr(line, array), getattr(wanted_line, array))
         elif part.name == "supports":
             assert list(one) == list(other)

@@ -15,32 +15,34 @@ from captum_concepts.explanation.segments import COLUMNS, Segment, strongest_seg
 from captum_concepts.results.timeline import Timeline
 
 
-def timeline(push: np.ndarray, path: str = "t.wav", hop: float = 0.5, patch: float = 2.0) -> Timeline:
-    starts = np.arange(len(push)) * hop
-    return Timeline("layer", "jazz", cc.Clip(path), starts, starts + patch, push, np.full_like(push, 0.25))
+def timeline(sensitivity: np.ndarray, path: str = "t.wav", hop: float = 0.5, patch: float = 2.0) -> Timeline:
+    starts = np.arange(len(sensitivity)) * hop
+    return Timeline(
+        "layer", "jazz", cc.Clip(path), starts, starts + patch, sensitivity, np.full_like(sensitivity, 0.25)
+    )
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_strongest_comes_first_and_none_overlaps(seed: int) -> None:
-    push = np.random.default_rng(seed).normal(size=(40, 2))
-    line = timeline(push)
+    sensitivity = np.random.default_rng(seed).normal(size=(40, 2))
+    line = timeline(sensitivity)
     for column, name in enumerate("ab"):
         found = strongest_segments(line, ["a", "b"], [name], k=4)
-        assert found[0].push == push[:, column].max()
+        assert found[0].sensitivity == sensitivity[:, column].max()
         assert [segment.rank for segment in found] == list(range(1, len(found) + 1))
-        assert all(a.push >= b.push > 0 for a, b in pairwise(found))
+        assert all(a.sensitivity >= b.sensitivity > 0 for a, b in pairwise(found))
         for one, other in combinations(found, 2):
             assert one.clip.start >= other.clip.end or one.clip.end <= other.clip.start
         # Whatever was not chosen and pushes harder than the last chosen overlaps a stronger one.
-        for patch in np.flatnonzero(push[:, column] > found[-1].push):
+        for patch in np.flatnonzero(sensitivity[:, column] > found[-1].sensitivity):
             start, end = line.starts[patch], line.ends[patch]
-            stronger = [s for s in found if s.push >= push[patch, column]]
+            stronger = [s for s in found if s.sensitivity >= sensitivity[patch, column]]
             assert any(start < s.clip.end and end > s.clip.start for s in stronger)
 
 
 def test_a_concept_that_pushes_nothing_up_has_no_segment() -> None:
-    push = np.column_stack([-np.ones(9), np.zeros(9), np.full(9, np.nan)])
-    assert strongest_segments(timeline(push), ["down", "nothing", "no CAV"]) == []
+    sensitivity = np.column_stack([-np.ones(9), np.zeros(9), np.full(9, np.nan)])
+    assert strongest_segments(timeline(sensitivity), ["down", "nothing", "no CAV"]) == []
 
 
 def test_bad_arguments() -> None:
@@ -70,7 +72,7 @@ def test_rate_channels_and_samples_are_those_of_the_source_and_ends_are_faded(tr
     with open(index, newline="") as file:
         (row,) = csv.DictReader(file)
     assert tuple(row) == COLUMNS
-    assert (float(row["start"]), float(row["end"]), float(row["push"])) == (1.0, 3.5, 1.5)
+    assert (float(row["start"]), float(row["end"]), float(row["sensitivity"])) == (1.0, 3.5, 1.5)
     samples, rate = soundfile.read(index.parent / row["file"])
     assert rate == 44_100 and samples.shape == (110_250, 2)
     source, _ = soundfile.read(track, start=44_100, stop=44_100 + 110_250)

@@ -88,7 +88,7 @@ def test_values_are_those_of_the_model_asked_patch_by_patch(world) -> None:
         (gradient,) = torch.autograd.grad(logits[:, target].sum(), f, retain_graph=True)
         np.testing.assert_allclose(line.starts, starts / RATE, atol=1e-9)
         np.testing.assert_allclose(line.ends, starts / RATE + PATCH, atol=1e-9)
-        np.testing.assert_allclose(line.push, (gradient @ bank.directions.T).numpy(), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(line.sensitivity, (gradient @ bank.directions.T).numpy(), rtol=1e-4, atol=1e-5)
         logit = bank.scales * (f.detach() @ bank.directions.T + bank.biases)
         np.testing.assert_allclose(line.presence, (1 / (1 + np.exp(-logit.numpy()))), rtol=1e-3, atol=1e-5)
 
@@ -116,7 +116,7 @@ def test_a_hop_of_one_patch_gives_the_patches_of_the_explained_pass(world) -> No
     clip = world.explanation.timelines[0].clip
     (line,) = extract_timelines(world.explanation, world.backbone, clip, "deep", hop=PATCH)
     same = next(old for old in world.explanation.timelines if old.clip == clip and old.target == "deep")
-    np.testing.assert_allclose(line.push, same.push, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(line.sensitivity, same.sensitivity, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(line.presence, same.presence, rtol=1e-5, atol=1e-6)
     assert world.backbone.hop_samples == PATCH * RATE  # the one given is left as it was
 
@@ -131,7 +131,7 @@ def test_it_is_kept_saved_and_shown_first(world, tmp_path: Path) -> None:
         assert len(explanation.timelines) == before + 1
     explanation.save(tmp_path / "out")
     again = cc.Explanation.load(tmp_path / "out").timelines[0]
-    np.testing.assert_array_equal(again.push, found[0].push)
+    np.testing.assert_array_equal(again.sensitivity, found[0].sensitivity)
     np.testing.assert_array_equal(again.presence, found[0].presence)
     assert again.close and again.clip == found[0].clip
 
@@ -196,8 +196,8 @@ def test_the_command_writes_table_picture_sounds_and_page(world, saved) -> None:
     out = saved / "timeline-track"
     rows = (out / "timeline.csv").read_text().splitlines()
     line = cc.Explanation.load(saved).timelines[0]
-    assert rows[0] == "layer,target,concept,start,end,presence,push"
-    assert len(rows) == 1 + line.push.size
+    assert rows[0] == "layer,target,concept,start,end,presence,sensitivity"
+    assert len(rows) == 1 + line.sensitivity.size
     assert {path.name for path in out.iterdir()} == {"timeline.csv", "timeline-bands-1.png", "segments"}
     assert '"close":true' in (saved / "report.html").read_text()
     index = (out / "segments" / "segments.csv").read_text().splitlines()
@@ -208,7 +208,7 @@ def test_the_command_refuses_in_one_line(world, saved, monkeypatch: pytest.Monke
     base = ("timeline", saved, world.track, "--backbone", "ear")
     for more, text in (
         (("--target", "loud"), "'loud' was not explained"),
-        (("--concept", "loud"), "--concept 'loud'"),
+        (("--concept", "loud"), "--concept='loud'"),
         (("--hop", 9), "hop=9.0"),
         (("--pool", "none"), "--pool none"),
     ):

@@ -104,11 +104,11 @@ def sounding(tmp_path: Path) -> Explanation:
         tone(tmp_path / "song.wav", 12.0),
     )
     starts = np.arange(0.0, 9.1, 1.5)
-    push = np.outer(np.linspace(-1, 1, len(starts)), np.arange(1, len(NAMES) + 1)) * 0.01
+    sensitivity = np.outer(np.linspace(-1, 1, len(starts)), np.arange(1, len(NAMES) + 1)) * 0.01
     examples = {"saxophone": [near, far], "violin": [near, Clip(str(tmp_path / "gone.wav"))]}
     return explain(
         examples={"low": examples, "high": examples},
-        timelines=[Timeline(layer, "jazz", song, starts, starts + 3.0, push) for layer in ("low", "high")],
+        timelines=[Timeline(layer, "jazz", song, starts, starts + 3.0, sensitivity) for layer in ("low", "high")],
     )
 
 

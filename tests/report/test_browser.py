@@ -196,7 +196,7 @@ def test_sound_is_made_on_click_and_plays(visit: Visit, sounding: Explanation) -
 
 def test_presence_is_above_the_sensitivity(visit: Visit, sounding: Explanation) -> None:
     for line in sounding.timelines:
-        line.presence = np.full(line.push.shape, 0.25)
+        line.presence = np.full(line.sensitivity.shape, 0.25)
         line.presence[3] = 0.75
         line.close = True
     tab = visit(render(sounding))

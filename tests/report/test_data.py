@@ -74,10 +74,10 @@ def test_a_cycle_is_refused() -> None:
 
 def test_the_timeline_survives_its_bytes(sounding: Explanation) -> None:
     line = page_data(sounding).content["timelines"][0]
-    push = sounding.timelines[0].push
-    steps = np.frombuffer(base64.b64decode(line["push"]), np.int8).reshape(push.shape[::-1]).T
+    sensitivity = sounding.timelines[0].sensitivity
+    steps = np.frombuffer(base64.b64decode(line["push"]), np.int8).reshape(sensitivity.shape[::-1]).T
     decoded = steps / 127 * np.array(line["scale"])
-    assert np.abs(decoded - push).max() <= np.abs(push).max() / 127
+    assert np.abs(decoded - sensitivity).max() <= np.abs(sensitivity).max() / 127
 
 
 def test_presence_survives_its_bytes_and_a_track_heard_closely_is_whole(sounding: Explanation) -> None:
@@ -85,7 +85,7 @@ def test_presence_survives_its_bytes_and_a_track_heard_closely_is_whole(sounding
     assert without.content["timelines"][0]["presence"] is None and not without.content["timelines"][0]["close"]
     assert without.spans[0] == (line.clip, 30.0)
     line.close = True
-    line.presence = np.random.default_rng(0).random(line.push.shape)
+    line.presence = np.random.default_rng(0).random(line.sensitivity.shape)
     line.presence[:, 2] = np.nan
     line.ends[-1] = 200.0
     page = page_data(sounding)
@@ -100,7 +100,7 @@ def test_too_many_timelines_keep_the_first_of_every_target(
     sounding: Explanation, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     low, high = sounding.timelines
-    monkeypatch.setattr("captum_concepts.report.data.TIMELINE_BYTES", 2 * low.push.size)
+    monkeypatch.setattr("captum_concepts.report.data.TIMELINE_BYTES", 2 * low.sensitivity.size)
     content = page_data(explain(timelines=[low, low, low, high])).content
     assert [line["layer"] for line in content["timelines"]] == [0, 1]
     assert "2 of 4 timelines" in caplog.text
