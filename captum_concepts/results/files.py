@@ -48,57 +48,7 @@ def layer_files(layers: tuple[str, ...]) -> dict[str, str]:
 
 def save_explanation(explanation: ExplanationData, folder: Path) -> Path:
     """Write all files of ``explanation`` into ``folder``; see ``Explanation.save``."""
-    arrays: dict[str, np.ndarray] = {}
-    content: dict[str, Any] = {
-        "schema": SCHEMA,
-        "backbone": explanation.backbone,
-        "layers": list(explanation.layers),
-        "targets": list(explanation.targets),
-        "concepts": list(explanation.concepts),
-        "clips": [_clip_out(clip) for clip in explanation.clips],
-        "banks": {},
-        "supports": {},
-        "hierarchies": {layer: hierarchy.to_dict() for layer, hierarchy in explanation.hierarchies.items()},
-        "examples": {
-            layer: {name: [_clip_out(clip) for clip in clips] for name, clips in found.items()}
-            for layer, found in explanation.examples.items()
-        },
-        "timelines": [],
-        "n_scores": len(explanation.scores),
-        "n_shares": len(explanation.shares),
-        "warnings": explanation.warnings,
-        "provenance": explanation.provenance,
-        "diagnostics": {
-            name: {column: _numbers_out(table[column]) for column in table.columns}
-            for name, table in explanation.diagnostics.tables()
-        },
-    }
-    for i, layer in enumerate(explanation.layers):
-        if layer in explanation.banks:
-            bank = explanation.banks[layer]
-            for part in ("directions", "biases", "scales"):
-                arrays[f"{i}.{part}"] = getattr(bank, part).cpu().numpy()
-            content["banks"][layer] = {
-                "names": list(bank.names),
-                "method": bank.method,
-                "quality": {name: _numbers_out(bank.quality[name]) for name in bank.quality.columns},
-            }
-        if layer in explanation.supports:
-            support = explanation.supports[layer]
-            arrays[f"{i}.above"] = np.rint(support.above * support.samples).astype(np.int32)  # counts, as shares round
-            same = [round(support.stability[name] * support.samples) for name in support.hierarchy.names]
-            content["supports"][layer] = {"samples": support.samples, "same": same}
-        if layer in explanation.similarities:
-            arrays[f"{i}.similarity"] = explanation.similarities[layer]
-        if layer in explanation.sensitivities:
-            arrays[f"{i}.sensitivities"] = explanation.sensitivities[layer]
-    for number, line in enumerate(explanation.timelines):
-        about = {"layer": line.layer, "target": line.target, "clip": _clip_out(line.clip), "close": line.close}
-        content["timelines"].append(about)
-        for part in ("starts", "ends", "sensitivity"):
-            arrays[f"timeline.{number}.{part}"] = getattr(line, part)
-        if line.presence is not None:
-            arrays[f"timeline.{number}.presence"] = line.presence
+    content, arrays = _content(explanation)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         packed = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
@@ -131,6 +81,62 @@ def save_explanation(explanation: ExplanationData, folder: Path) -> Path:
             f"{short_repr(str(folder))}: cannot be written ({error.strerror or error}); choose another folder"
         ) from None
     return folder
+
+
+def _content(explanation: ExplanationData) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """What goes into ``explanation.json``, and what into ``arrays.safetensors``."""
+    content: dict[str, Any] = {
+        "schema": SCHEMA,
+        "backbone": explanation.backbone,
+        "layers": list(explanation.layers),
+        "targets": list(explanation.targets),
+        "concepts": list(explanation.concepts),
+        "clips": [_clip_out(clip) for clip in explanation.clips],
+        "banks": {},
+        "supports": {},
+        "hierarchies": {layer: hierarchy.to_dict() for layer, hierarchy in explanation.hierarchies.items()},
+        "examples": {
+            layer: {name: [_clip_out(clip) for clip in clips] for name, clips in found.items()}
+            for layer, found in explanation.examples.items()
+        },
+        "timelines": [],
+        "n_scores": len(explanation.scores),
+        "n_shares": len(explanation.shares),
+        "warnings": explanation.warnings,
+        "provenance": explanation.provenance,
+        "diagnostics": {
+            name: {column: _numbers_out(table[column]) for column in table.columns}
+            for name, table in explanation.diagnostics.tables()
+        },
+    }
+    arrays: dict[str, np.ndarray] = {}
+    for i, layer in enumerate(explanation.layers):
+        if layer in explanation.banks:
+            bank = explanation.banks[layer]
+            for part in ("directions", "biases", "scales"):
+                arrays[f"{i}.{part}"] = getattr(bank, part).cpu().numpy()
+            content["banks"][layer] = {
+                "names": list(bank.names),
+                "method": bank.method,
+                "quality": {name: _numbers_out(bank.quality[name]) for name in bank.quality.columns},
+            }
+        if layer in explanation.supports:
+            support = explanation.supports[layer]
+            arrays[f"{i}.above"] = np.rint(support.above * support.samples).astype(np.int32)  # counts, as shares round
+            same = [round(support.stability[name] * support.samples) for name in support.hierarchy.names]
+            content["supports"][layer] = {"samples": support.samples, "same": same}
+        if layer in explanation.similarities:
+            arrays[f"{i}.similarity"] = explanation.similarities[layer]
+        if layer in explanation.sensitivities:
+            arrays[f"{i}.sensitivities"] = explanation.sensitivities[layer]
+    for number, line in enumerate(explanation.timelines):
+        about = {"layer": line.layer, "target": line.target, "clip": _clip_out(line.clip), "close": line.close}
+        content["timelines"].append(about)
+        for part in ("starts", "ends", "sensitivity"):
+            arrays[f"timeline.{number}.{part}"] = getattr(line, part)
+        if line.presence is not None:
+            arrays[f"timeline.{number}.presence"] = line.presence
+    return content, arrays
 
 
 def load_explanation(folder: Path) -> ExplanationData:

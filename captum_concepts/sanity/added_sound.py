@@ -22,7 +22,7 @@ from captum_concepts.choices import ALPHA
 from captum_concepts.concepts.concept_set import ConceptSet
 from captum_concepts.errors import InputError, NotWaveformsError
 from captum_concepts.sanity.checks import FALSE_ALARM, Check, LayerView, impossible
-from captum_concepts.seeding import random_key
+from captum_concepts.seeding import random_key, without_common_folder
 from captum_concepts.significance.sensitivity import clip_means
 from captum_concepts.types import Progress
 
@@ -138,7 +138,11 @@ class AddedSoundEffects:
     def _some(self, items: Sequence[int], groups: Sequence[str], purpose: str) -> list[int]:
         """Positions of one item of each group, in an order that depends on seed, purpose and group names."""
         first = {group: i for i, group in reversed(list(enumerate(groups)))}
-        return [first[group] for group in sorted(first, key=lambda g: random_key(self.seed, f"{purpose} {g}"))]
+        if not first:
+            return []
+        # Not the whole paths: the same data in another folder must give the same result.
+        names = dict(zip(first, without_common_folder(list(first)), strict=True))
+        return [first[group] for group in sorted(first, key=lambda g: random_key(self.seed, f"{purpose} {names[g]}"))]
 
     def _patch(self, clip: Clip) -> Tensor | None:
         try:

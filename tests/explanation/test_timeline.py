@@ -210,7 +210,7 @@ def test_the_command_refuses_in_one_line(world, saved, monkeypatch: pytest.Monke
         (("--target", "loud"), "'loud' was not explained"),
         (("--concept", "loud"), "--concept='loud'"),
         (("--hop", 9), "hop=9.0"),
-        (("--pool", "none"), "--pool none"),
+        (("--pool", "none"), "--pool=none"),
     ):
         result = run(*base, *more)
         assert result.exit_code == 2 and text in result.output and "Traceback" not in result.output

@@ -64,7 +64,7 @@ def test_gradients_are_those_of_autograd() -> None:
     reference.lively(backbone.model)
     inputs = chunks(backbone)
     found = backbone.gradients(inputs, ["dense_relu"], [0, 7])
-    model = backbone.machine
+    model = backbone.model
     hidden: list[torch.Tensor] = []
     hook = model.dense_relu.register_forward_hook(lambda *a: hidden.append(a[2]))
     logits = model(inputs)

@@ -111,7 +111,7 @@ def test_options_that_would_do_nothing_are_refused(trained, tmp_path, capsys, co
     assert re.search(words, error(capsys))
 
 
-def test_recordings_that_were_were_trained_on_are_reported(trained, tmp_path, capsys):
+def test_recordings_that_were_trained_on_are_reported(trained, tmp_path, capsys):
     root, weights = trained
     common = ["--model", weights, "--data", root, "--out", tmp_path / "o", "--no-sound", "--map", "pca"]
     assert call("evaluate", *common) == 0
