@@ -4,7 +4,7 @@ The game: the players are concepts, and a coalition is worth its *completeness*,
 "On completeness-aware concept-based explanations", eq. 1): how well the class can be told from the activations
 projected on the span of the coalition's CAVs, between chance (0) and all of the layer (1). Here "how well" is the share
 of the variance of the class's *logit* that a ridge regression explains on explained clips of held-out groups, so that
-everything it needs was heard in the explained pass.
+everything it needs comes from the pass over the explained clips.
 
 The shares are Owen values (Owen 1977; for nested coalitions Winter 1989) over the mined tree: Shapley values in which a
 branch enters as one. What the concepts of a branch get adds up to what the branch gets, and all roots to the whole.
@@ -79,7 +79,7 @@ class Completeness:
         self._total = torch.stack([part.baseline for part in self._parts]).sum(0)
         self._span = v @ v.T
         self._variance = float((x.var(0).sum() / x.shape[1]).clamp_min(torch.finfo(torch.float64).tiny))
-        # One penalty for each class, the best for all of the layer: completeness is held against the strongest rival.
+        # One penalty for each class, the best for all of the layer: completeness is compared with the strongest rival.
         losses = torch.stack(
             [torch.stack([p.full(ridge * self._variance) for p in self._parts]).sum(0) for ridge in RIDGES]
         )
@@ -94,9 +94,9 @@ class Completeness:
         for block in orders.split(size):
             loss = self._total.new_empty(len(block), orders.shape[1] + 1, len(self._total))
             for ridge in set(self._ridges):  # classes with the same penalty share the factors
-                alike = [t for t, other in enumerate(self._ridges) if other == ridge]
-                found = [part.along(block, alike, ridge, self._span) for part in self._parts]
-                loss[:, :, alike] = torch.stack(found).sum(0)
+                same_ridge = [t for t, other in enumerate(self._ridges) if other == ridge]
+                found = [part.along(block, same_ridge, ridge, self._span) for part in self._parts]
+                loss[:, :, same_ridge] = torch.stack(found).sum(0)
             lines.append(1 - loss / self._total)
         return torch.cat(lines) / self.explained
 
@@ -245,7 +245,7 @@ def contributions_of_layers(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> tuple[pd.DataFrame, list[str]]:
-    """The table of shares of an explanation, from what was heard when the clips were explained.
+    """The table of shares of an explanation, from the pass over the explained clips.
 
     Args:
         banks, hierarchies: by layer; layers without a hierarchy are left out.

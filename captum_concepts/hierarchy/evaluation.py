@@ -57,7 +57,7 @@ def evaluate_hierarchy(
     mined, reference = _hierarchy(mined), _hierarchy(reference)
     shared = [name for name in reference.names if name in mined]
     if not shared:
-        raise InputError("evaluate: mined and reference share no concept; their names must be spelled alike")
+        raise InputError("evaluate: mined and reference share no concept; give the same names in both")
     # what is drawn and how ties of cuts are broken must not depend on the order in which concepts were given
     ours, truth = (_by_name(hierarchy.restrict(shared)) for hierarchy in (mined, reference))
     above, above_truth = _ancestry(ours), _ancestry(truth)

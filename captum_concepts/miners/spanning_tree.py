@@ -20,7 +20,7 @@ def spanning_tree(similarity: Tensor, names: Sequence[str], *, root_factor: floa
     """The minimum spanning tree of the concepts and the origin, read from the origin outwards.
 
     Takes the similarity as inner products: concepts i and j are ``S[i, i] + S[j, j] - 2 S[i, j]`` apart, and concept i
-    is ``root_factor * S[i, i]`` from the origin, which stands for all clips alike. The mean of a parent's clips lies
+    is ``root_factor * S[i, i]`` from the origin, which stands for all clips equally. The mean of a parent's clips lies
     between the means of its children and nearer to the origin than they do, so the tree links them through it, and no
     guess of which concept is the more general is needed. Concepts linked to the origin are roots; so are those with
     ``S[i, i] <= 0``, which noise alone may have moved, and they take no children. The weight of a link is

@@ -82,7 +82,7 @@ def captum_concepts_cav_methods() -> Factories:  # type: ignore[empty-body]
 
 @hookspec
 def captum_concepts_similarities() -> Factories:  # type: ignore[empty-body]
-    """Measures of how alike two concepts are, by name.
+    """Measures of how similar two concepts are, by name.
 
     Called once, at the first look-up. Returns name ->
     ``measure(bank, activations, labels, weights) -> similarity``: ``bank`` is the ``ConceptBank``; ``activations`` is

@@ -6,7 +6,7 @@ where all groups agree, studentised intervals are far too wide, and Wilson's cov
 
 Groups may differ in size, and one may hold most clips. The error of the mean is then mostly that group's, which one
 observation says nothing of: linearised and jackknife errors and resampling of groups with their sizes covered 0.48 to
-0.93. So the groups' means are taken to vary alike, whatever their size. Their variance comes from all of them, and the
+0.93. So the groups' means are taken to vary equally, whatever their size. Their variance comes from all, and the
 mean's is that times the sum of squares of the groups' shares of the clips. Means of large groups vary less if anything,
 so that intervals err on the wide side. ``benchmarks/validity/calibration.py`` prints the coverage.
 """
@@ -34,7 +34,7 @@ def share_interval(hits: Tensor, groups: Sequence[str] | np.ndarray) -> tuple[Te
     Wilson's (1927) interval for as many independent observations as would vary as much as the groups do (Dean and
     Pagano, J. Surv. Stat. Methodol. 2015): groups whose clips agree count once, and where all clips agree there are as
     many observations as groups, or fewer where groups differ in size (Kish, Survey Sampling, 1965). The groups' shares
-    are taken to vary alike, however many clips they have.
+    are taken to vary equally, however many clips they have.
 
     Args:
         hits: bool (clips, ...).

@@ -133,20 +133,20 @@ def null_sets(
     device = data.activations.device
     rows = data.activations[torch.from_numpy(chosen).to(device)]
     pool = _Units(rows, torch.from_numpy(group_weights(data.groups)[chosen]).to(rows), numbers)
-    alike = plan.method.fit is fit_pattern
-    whole = pool.means() if alike else pool
+    is_pattern = plan.method.fit is fit_pattern
+    whole = pool.means() if is_pattern else pool
     if most_rows is None:
         units, positives, negatives = whole, drawn[whole.index], ~drawn[whole.index]
     else:
-        units, positives, negatives = _with_excerpts(whole, pool, drawn, most_rows, alike)
+        units, positives, negatives = _with_excerpts(whole, pool, drawn, most_rows, is_pattern)
     fold, held = pool_folds(names, plan.seed), len(units.rows)
-    if not alike and not eligible.all():
+    if not is_pattern and not eligible.all():
         units, positives, negatives, names, fold = _with_others(data, eligible, plan.seed, units, positives, negatives)
     rows, weights = units.rows, units.weights
     grouping = Grouping(names, torch.as_tensor(units.index, device=device))
     parts = []
     # Methods that factorise the rows do so for every block, so theirs are as large as memory allows.
-    step = max(1, (min(MASK_VALUES, CACHED_VALUES) if alike else MASK_VALUES) // len(rows))
+    step = max(1, (min(MASK_VALUES, CACHED_VALUES) if is_pattern else MASK_VALUES) // len(rows))
     for start in range(0, count, step):
         shows, against = (torch.from_numpy(m[:, start : start + step]).to(device) for m in (positives, negatives))
         directions = plan.method(rows, shows, against, weights)[0]
@@ -223,8 +223,8 @@ def _with_excerpts(
     chosen = np.flatnonzero(rank // most < excerpts[pool.index])
     group, number = pool.index[chosen], rank[chosen] // most
     kept = torch.from_numpy(chosen).to(pool.rows.device)
-    alike = torch.from_numpy(1 / np.minimum(size, most)[group]).to(pool.weights)
-    part = _Units(pool.rows[kept], alike, group * EXCERPTS + number)
+    weight_of_row = torch.from_numpy(1 / np.minimum(size, most)[group]).to(pool.weights)
+    part = _Units(pool.rows[kept], weight_of_row, group * EXCERPTS + number)
     if means:
         part = part.means()
     group, number = np.divmod(part.index, EXCERPTS)

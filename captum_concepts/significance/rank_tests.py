@@ -47,8 +47,8 @@ def gated_rank_test(observed: Tensor, null: Tensor, passed: Tensor, fewest: int 
     A statistic that is large where the gate is passed makes the plain rank test's p-values too small for whoever sees
     only concepts that passed. Here each distance from the null's centre is divided by the 95th percentile of such
     distances among the null concepts with the same answer at the gate. Any function of a set that treats all sets
-    alike is a valid statistic of a rank test, so that P(p <= a) <= a holds for random sets as before; given the gate,
-    it holds at a = 0.05 by construction, and near it as far as the two distributions are alike but for their scale.
+    equally is a valid statistic of a rank test, so that P(p <= a) <= a holds for random sets as before; given the gate,
+    it holds at a = 0.05 by construction, and near it as far as the two distributions differ in scale only.
 
     Args:
         observed: (..., K), statistics of concepts that passed.
@@ -66,13 +66,13 @@ def gated_rank_test(observed: Tensor, null: Tensor, passed: Tensor, fewest: int 
     margin = torch.nan_to_num(passed.double(), nan=-torch.inf)
     best = min(fewest, max(1, len(null) // 4))
     least = torch.minimum(margin.new_tensor(0.0), margin.sort(descending=True).values[best - 1])
-    alike = margin > least if int((margin > least).sum()) >= best else margin >= least
+    passing = margin > least if int((margin > least).sum()) >= best else margin >= least
     values = null.double()
     centre = values.mean(0)
     distances = (values - centre).abs()
-    inside, outside = _upper(distances[alike]), _upper(distances[~alike]) if (~alike).any() else centre
+    inside, outside = _upper(distances[passing]), _upper(distances[~passing]) if (~passing).any() else centre
     shape = (-1, *[1] * centre.dim())
-    scaled = distances / torch.where(alike.reshape(shape), inside, outside).clamp_min(torch.finfo(torch.float64).tiny)
+    scaled = distances / torch.where(passing.reshape(shape), inside, outside).clamp_min(torch.finfo(torch.float64).tiny)
     reached = (observed.double() - centre[..., None]).abs() / inside[..., None].clamp_min(
         torch.finfo(torch.float64).tiny
     )

@@ -131,7 +131,7 @@ def _effect_sizes(
     columns: dict[str, np.ndarray] = {}
     for (name, low_name, high_name), figures in found.items():
         value, low, high = (figure.double() for figure in figures)
-        # of clips that are all alike the interval is the value, which was rounded otherwise
+        # of clips that are all equal the interval is the value, which was rounded otherwise
         bounds = {name: value, low_name: torch.minimum(low, value), high_name: torch.maximum(high, value)}
         columns |= {column: figure.cpu().numpy() for column, figure in bounds.items()}
     return columns

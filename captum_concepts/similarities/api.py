@@ -2,7 +2,7 @@
 
 A bank is anything with ``names`` (K), ``directions`` (K, D), ``biases`` (K,) and ``scales`` (K,). ``activations`` are
 (N, D) rows of its layer, ``labels`` (N, K) says which rows are positives of which concept, ``weights`` (N,) how much a
-row counts (e.g. 1 / patches of its clip, so that clips count alike).
+row counts (e.g. 1 / patches of its clip, so that clips count equally).
 """
 
 from __future__ import annotations

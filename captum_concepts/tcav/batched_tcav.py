@@ -224,7 +224,7 @@ class BatchedTCAV(BatchedCAVs):
         if not len(targets):
             raise InputError("targets: empty; give at least one, None for a model with one output")
         if "attribute_to_layer_input" in options:
-            raise InputError("attribute_to_layer_input is an argument of the constructor, for CAVs and scores alike")
+            raise InputError("attribute_to_layer_input is an argument of the constructor, for CAVs as for scores")
         if options and self._given_method is None:
             raise InputError(f"{next(iter(options))}: the default layer_attr_method takes no options")
 

@@ -1,4 +1,4 @@
-"""Scores of sets of concepts in which each is held against the others, along CAVs of unit length."""
+"""Scores of sets of concepts in which each is compared with the others, along CAVs of unit length."""
 
 from __future__ import annotations
 

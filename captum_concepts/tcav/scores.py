@@ -57,10 +57,10 @@ def stacks(
         InputError: a classifier whose classes lack a concept of its set.
     """
     dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
-    alike: dict[tuple[int, ...], list[int]] = {}
+    same_shape: dict[tuple[int, ...], list[int]] = {}
     for number, (found, wanted) in enumerate(zip(stats, ids, strict=True)):
-        alike.setdefault((len(wanted), *found["weights"].shape), []).append(number)
-    for (wanted_count, *shape), numbers in alike.items():
+        same_shape.setdefault((len(wanted), *found["weights"].shape), []).append(number)
+    for (wanted_count, *shape), numbers in same_shape.items():
         each = dtype.itemsize * (shape[0] * shape[1] + 3 * rows * max(shape[0], wanted_count))
         size = max(1, chunk_bytes // each)
         for start in range(0, len(numbers), size):

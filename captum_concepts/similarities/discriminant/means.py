@@ -73,7 +73,7 @@ def observations(
 
     Args:
         activations: (N, D). labels: (N, K). weights: (N,), default 1.
-        groups: (N,) group of each row; default: every row its own, but for equal ones, which were heard once.
+        groups: (N,) group of each row; default: every row its own, but for equal ones, which count as one.
 
     Raises:
         InputError: groups of another length.
