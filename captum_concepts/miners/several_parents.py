@@ -23,7 +23,7 @@ def add_parents(
 
     A concept p becomes a further parent of c if it lies nearer to its root than c does, is neither above nor below one
     of c's parents, and ``strength[p, c] > strength[parent, c] - margin`` for c's strongest parent, where strength is
-    ``placement.link_strengths``. The strongest come first (equal: the earlier concept). Roots stay roots.
+    ``hierarchy.link_strengths``. The strongest come first (equal: the earlier concept). Roots stay roots.
 
     Args:
         hierarchy: what was mined; none of its links is changed.

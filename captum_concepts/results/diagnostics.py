@@ -54,7 +54,7 @@ class Diagnostics:
         positions: for layers that are not pooled, unevenness of each CAV's energy along time and frequency;
             if position does not matter, some concept exceeds ``chance`` in one family in 20.
         shared: groups of explained clips that also have concept clips.
-        push_forward: see ``pushforward.push_forward``; empty unless asked for.
+        push_forward: see ``diagnostics.push_forward``; empty unless asked for.
     """
 
     stability: pd.DataFrame = field(default_factory=lambda: empty_table("stability"))

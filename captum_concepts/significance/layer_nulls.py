@@ -30,7 +30,7 @@ def needed_nulls(family: int, correction: str = "bh", alpha: float = ALPHA) -> i
 
     Args:
         family: hypotheses in the family; for "hierarchical", the largest number of siblings.
-        correction: see ``corrections.CORRECTIONS``.
+        correction: see ``significance.CORRECTIONS``.
         alpha: level.
     """
     factor = BUILTIN_CORRECTIONS[check_correction(correction)].factor(family)

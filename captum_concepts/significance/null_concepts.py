@@ -74,7 +74,7 @@ def effects(
     Args:
         activations: (N, D).
         directions: (K, D), unit length.
-        positives, negatives, weights: as in ``discriminants.fit_pattern``.
+        positives, negatives, weights: as in ``cavs.fit_pattern``.
         mean_gradient: (T, D), mean over the explained clips.
     """
     distance = separation(activations, directions, positives, negatives, weights)

@@ -53,7 +53,7 @@ def score_layer(
         targets: T names.
         plan: of the null.
         bootstrap: samples for the intervals.
-        correction: see ``corrections.CORRECTIONS``. A family is the concepts of one layer and target.
+        correction: see ``significance.CORRECTIONS``. A family is the concepts of one layer and target.
         hierarchy: for "hierarchical", mined from other groups than ``data``.
         nulls: what ``layer_nulls`` gave for the same arguments; default: drawn here.
 

@@ -50,7 +50,7 @@ class BatchedTCAV(BatchedCAVs):
         save_path: folder for activations and CAVs. What lies there is used again if the model, the data, the layer, the
             classifier, its settings and the seed are the same.
         mode: "fast" or "exact".
-        method: of the fast mode: "logistic", "pattern" or "lda", see ``resampling.fit_sets``.
+        method: of the fast mode: "logistic", "pattern" or "lda", see ``tcav.fit_sets``.
         seed: of the rows that the fast mode holds out; not used by the exact mode, as Captum has none.
         precision: of inner products of rows in the fast mode's "logistic": "float32", "float64" or "bfloat16" (faster
             on a GPU; cosine to the exact direction better than 0.999 on well-scaled rows).
